@@ -1,0 +1,133 @@
+"""Layers with the published codes' semantics: convolution, batch normalisation, pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxtrack.ops.conv import conv2d
+
+Initializer = Callable[..., Any]
+
+
+class Conv(nn.Module):
+    """Convolution whose formulation is chosen per platform (`jaxtrack.ops.conv.conv2d`).
+
+    Parameters: ``kernel`` HWIO and, with ``use_bias``, ``bias``. Padding is symmetric zeros.
+    """
+
+    features: int
+    kernel_size: int | tuple[int, int]
+    strides: int = 1
+    padding: int = 0
+    dilation: int = 1
+    groups: int = 1
+    use_bias: bool = True
+    kernel_init: Initializer = nn.initializers.he_normal()
+    bias_init: Initializer = nn.initializers.zeros
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n oh ow o"]:
+        """Convolve ``(n, h, w, c)``; the result has the input's dtype."""
+        size = self.kernel_size
+        kh, kw = (size, size) if isinstance(size, int) else size
+        shape = (kh, kw, x.shape[-1] // self.groups, self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        pad = (self.padding, self.padding)
+        y = conv2d(
+            x,
+            kernel.astype(x.dtype),
+            strides=(self.strides, self.strides),
+            padding=(pad, pad),
+            dilation=(self.dilation, self.dilation),
+            groups=self.groups,
+        )
+        if self.use_bias:
+            bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
+            y = y + bias.astype(y.dtype)[None, None, None, :]
+        return y
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation as in PyTorch.
+
+    Normalises by the biased batch variance, but the running variance takes the unbiased one;
+    ``running = (1 - momentum) * running + momentum * batch``. Parameters ``scale`` and ``bias``, statistics
+    ``mean`` and ``var`` in ``batch_stats``. Statistics are per device (never synchronised), as published.
+    """
+
+    momentum: float = 0.1
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*n c"], train: bool) -> Float[Array, "*n c"]:
+        """Normalise over all axes but the last.
+
+        Args:
+            x: ``(..., c)``.
+            train: use the batch's statistics and move the running ones (when mutable).
+        """
+        shape = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+        y = x.astype(jnp.float32)
+        if train:
+            axes = tuple(range(x.ndim - 1))
+            batch_mean = jnp.mean(y, axis=axes)
+            centred = y - batch_mean.reshape((1,) * (x.ndim - 1) + shape)
+            batch_var = jnp.mean(jnp.square(centred), axis=axes)
+            if not self.is_initializing() and self.is_mutable_collection("batch_stats"):
+                count = x.size // x.shape[-1]
+                unbiased = batch_var * (count / max(count - 1, 1))
+                mean.value = (1 - self.momentum) * mean.value + self.momentum * batch_mean
+                var.value = (1 - self.momentum) * var.value + self.momentum * unbiased
+            used_mean, used_var = batch_mean, batch_var
+        else:
+            used_mean, used_var = mean.value, var.value
+        # As one multiply and one add, so that the compiler folds it into the convolution's epilogue.
+        factor = scale * jax.lax.rsqrt(used_var + self.epsilon)
+        offset = bias - used_mean * factor
+        if train:
+            row = factor.reshape((1,) * (x.ndim - 1) + shape)
+            out = centred * row + bias.reshape((1,) * (x.ndim - 1) + shape)
+        else:
+            expand = (1,) * (x.ndim - 1) + shape
+            out = y * factor.reshape(expand) + offset.reshape(expand)
+        return out.astype(x.dtype)
+
+
+def max_pool(
+    x: Float[Array, "n h w c"], size: int = 3, stride: int = 2, padding: int = 0
+) -> Float[Array, "n oh ow c"]:
+    """Max pooling, floor mode, as a maximum over strided slices.
+
+    The gradient of ``reduce_window`` costs ten times as much on a CPU. On ties the gradient goes to the
+    first maximum in row-major order, as in PyTorch: each later tap wins only where it is greater.
+
+    Args:
+        x: ``(n, h, w, c)``.
+        size: side of the pooling window.
+        stride: step in both axes.
+        padding: border of minus infinity on every side.
+    """
+    if padding:
+        border = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+        x = jnp.pad(x, border, constant_values=-jnp.inf)
+    oh = (x.shape[1] - size) // stride + 1
+    ow = (x.shape[2] - size) // stride + 1
+    best = None
+    for i in range(size):
+        for j in range(size):
+            tap = x[
+                :, i : i + (oh - 1) * stride + 1 : stride, j : j + (ow - 1) * stride + 1 : stride
+            ]
+            best = tap if best is None else jnp.where(tap > best, tap, best)
+    assert best is not None
+    return best

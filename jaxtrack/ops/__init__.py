@@ -1,0 +1,1 @@
+"""Pure array functions: boxes, crops, convolution, correlation, response maps, anchors."""

