@@ -1,0 +1,241 @@
+"""Frame references to bytes, bytes to pixels, pixels to patches (OpenCV, on the host)."""
+
+from __future__ import annotations
+
+import functools
+import os
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from jaxtrack.errors import JaxtrackError
+
+# Quality of JPEGs that we write ourselves (crops, frames of clips). PySOT's crops have OpenCV's
+# default of 95 too.
+JPEG_QUALITY = 95
+
+_END_OF_IMAGE = b"\xff\xd9"
+
+
+class FrameError(JaxtrackError):
+    """A frame that cannot be had: missing, truncated or not an image. Builds skip and count it."""
+
+
+def count_clip_frames(clip: str | os.PathLike) -> int:
+    """Counts the frames of a video file by going through it.
+
+    Args:
+        clip: the video file.
+
+    Returns:
+        Number of frames that can be read.
+
+    Raises:
+        FrameError: it cannot be opened or has no frame.
+    """
+    capture = cv2.VideoCapture(str(clip))
+    count = 0
+    while capture.isOpened() and capture.grab():
+        count += 1
+    capture.release()
+    if not count:
+        raise FrameError(f"{clip} is not a video that OpenCV can read: convert it to an .mp4")
+    return count
+
+
+@functools.lru_cache(maxsize=4)
+def _open_zip(path: str) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)
+
+
+def read_bytes(reference: str) -> bytes:
+    """Reads the encoded image behind a frame reference (not one inside a clip).
+
+    Args:
+        reference: a path or `ARCHIVE.zip::MEMBER`.
+
+    Returns:
+        The file's bytes.
+
+    Raises:
+        FrameError: the file or member is missing or unreadable.
+    """
+    archive, mark, member = reference.partition("::")
+    try:
+        if mark:
+            return _open_zip(archive).read(member)
+        with open(reference, "rb") as f:
+            return f.read()
+    except FileNotFoundError:
+        raise FrameError(f"no file {archive}") from None
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise FrameError(f"cannot read {reference}: {error}") from error
+
+
+def is_clip_reference(reference: str) -> bool:
+    """Says whether a frame reference points into a video file.
+
+    Args:
+        reference: a frame reference.
+
+    Returns:
+        True for `CLIP.mp4::17`.
+    """
+    return reference.rpartition("::")[2].isdigit()
+
+
+def clip_frames(references: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Decodes frames of clips in one pass per clip.
+
+    Args:
+        references: `CLIP::INDEX` references, ascending within each clip.
+
+    Yields:
+        (reference, frame) with frames `(h, w, 3)` uint8 RGB.
+
+    Raises:
+        FrameError: the clip ends early.
+    """
+    opened, position = "", 0
+    capture = cv2.VideoCapture()
+    try:
+        for reference in references:
+            clip, _, index = reference.rpartition("::")
+            if clip != opened or int(index) < position:
+                capture.release()
+                capture = cv2.VideoCapture(clip)
+                opened, position = clip, 0
+            while position < int(index) and capture.grab():
+                position += 1
+            ok, frame = capture.read()
+            if not ok:
+                raise FrameError(f"{clip} ends before frame {index}")
+            position += 1
+            yield reference, cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+    finally:
+        capture.release()
+
+
+def decode(data: bytes, name: str, reduce: int = 1) -> np.ndarray:
+    """Decodes an image.
+
+    Args:
+        data: JPEG (or PNG, BMP) bytes.
+        name: what to call it in the error.
+        reduce: 1, 2, 4 or 8: side of the decoded image is that much smaller (rounded up). libjpeg
+            then skips most of the inverse transform, which makes decoding two to five times faster.
+
+    Returns:
+        `(h, w, 3)` uint8 RGB.
+
+    Raises:
+        FrameError: not an image, or a JPEG that breaks off.
+    """
+    if data[:2] == b"\xff\xd8" and _END_OF_IMAGE not in data[-4096:]:
+        raise FrameError(f"{name} is a truncated JPEG ({len(data)} bytes)")
+    flag = {
+        1: cv2.IMREAD_COLOR,
+        2: cv2.IMREAD_REDUCED_COLOR_2,
+        4: cv2.IMREAD_REDUCED_COLOR_4,
+        8: cv2.IMREAD_REDUCED_COLOR_8,
+    }[reduce]
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+    except cv2.error as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise FrameError(f"{name} is not a readable image ({reason})") from error
+    if image is None:
+        raise FrameError(f"{name} is not a readable image ({len(data)} bytes)")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+
+
+def image_size(data: bytes, name: str) -> tuple[int, int]:
+    """Reads the size of an image by decoding it in full, which is also the check of its bytes.
+
+    Args:
+        data: encoded bytes.
+        name: what to call it in the error.
+
+    Returns:
+        (height, width).
+
+    Raises:
+        FrameError: it cannot be decoded.
+    """
+    return decode(data, name).shape[:2]
+
+
+def encode(image: np.ndarray) -> bytes:
+    """Encodes an image as JPEG of `JPEG_QUALITY`.
+
+    Args:
+        image: `(h, w, 3)` uint8 RGB.
+
+    Returns:
+        JPEG bytes.
+    """
+    ok, data = cv2.imencode(
+        ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    )
+    if not ok:
+        raise FrameError(f"cannot encode an image of shape {image.shape}")
+    return data.tobytes()
+
+
+def cut_patch(
+    image: np.ndarray,
+    centre: tuple[float, float],
+    side: float | tuple[float, float],
+    size: int,
+    pad: tuple[float, float, float],
+) -> np.ndarray:
+    """Cuts a window out of a frame and resizes it, bilinearly.
+
+    Pixel centres lie at integers (half-pixel rule): output pixel i covers the source interval
+    `left + [i, i + 1) * side / size` with `left = centre - side / 2` in coordinates where the frame
+    spans [0, w].
+
+    Args:
+        image: `(h, w, 3)` uint8.
+        centre: (x, y) of the window's centre, pixels; a pixel k spans [k, k + 1).
+        side: side of the window, pixels, or (width, height).
+        size: side of the patch.
+        pad: colour outside the frame.
+
+    Returns:
+        `(size, size, 3)` uint8.
+    """
+    width, height = side if isinstance(side, tuple) else (side, side)
+    sx, sy = width / size, height / size
+    matrix = np.array(
+        [
+            [sx, 0, centre[0] - width / 2 + sx / 2 - 0.5],
+            [0, sy, centre[1] - height / 2 + sy / 2 - 0.5],
+        ]
+    )
+    return cv2.warpAffine(
+        image,
+        matrix,
+        (size, size),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=pad,
+    )
+
+
+def describe(dataset: str, video: str, frame: int, file: str) -> str:
+    """Names a frame in an error: dataset, video, frame, file.
+
+    Args:
+        dataset: dataset name.
+        video: target's name.
+        frame: index of the frame in the target's video.
+        file: where it came from.
+
+    Returns:
+        One phrase.
+    """
+    return f"{dataset}: video {video}, frame {frame} ({Path(file).as_posix()})"
