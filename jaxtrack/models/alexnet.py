@@ -1,0 +1,157 @@
+"""The AlexNet-like embedding of SiamFC, in the published codes' variants."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from jaxtrack.models.layers import BatchNorm, Conv, max_pool
+from jaxtrack.ops.correlation import cross_correlation_pairs
+from jaxtrack.ops.response import resize_maps
+
+
+@dataclasses.dataclass(frozen=True)
+class AlexNetConfig:
+    """Five unpadded convolutions with batch normalisation and two 3x3 max pools.
+
+    Attributes:
+        channels: features of the five convolutions.
+        groups: channel groups of the five convolutions.
+        kernels: kernel sides of the five convolutions; the first has stride 2.
+        pool_strides: strides of the pools after blocks 1 and 2; total stride = 2 * their product.
+        final_norm: batch normalisation after the fifth convolution too (no ReLU follows it).
+        norm_epsilon: of the batch normalisation.
+        norm_momentum: weight of the new batch in the running statistics.
+        conv_names: parameter names of the five convolutions.
+        norm_names: parameter names of the batch normalisations.
+    """
+
+    channels: tuple[int, ...] = (96, 256, 384, 384, 256)
+    groups: tuple[int, ...] = (1, 2, 1, 2, 2)
+    kernels: tuple[int, ...] = (11, 5, 3, 3, 3)
+    pool_strides: tuple[int, ...] = (2, 2)
+    final_norm: bool = False
+    norm_epsilon: float = 1e-6
+    norm_momentum: float = 0.05
+    conv_names: tuple[str, ...] = tuple(f"conv{i}.0" for i in range(1, 6))
+    norm_names: tuple[str, ...] = tuple(f"conv{i}.1" for i in range(1, 6))
+
+    @property
+    def stride(self) -> int:
+        """Total stride, input pixels per feature cell."""
+        return 2 * self.pool_strides[0] * self.pool_strides[1]
+
+
+# huanglianghua/siamfc-pytorch, AlexNetV1 (the paper's network), V2 (stride 4) and V3 (wide, no groups).
+ALEXNET_V1 = AlexNetConfig()
+ALEXNET_V2 = AlexNetConfig(channels=(96, 256, 384, 384, 32), pool_strides=(2, 1))
+ALEXNET_V3 = AlexNetConfig(
+    channels=(192, 512, 768, 768, 512), groups=(1, 1, 1, 1, 1), final_norm=True
+)
+# rafellerc/Pytorch-SiamFC, BaselineEmbeddingNet: one Sequential, usual batch-norm constants.
+BASELINE_EMBEDDING = AlexNetConfig(
+    channels=(96, 256, 384, 384, 32),
+    pool_strides=(2, 1),
+    norm_epsilon=1e-5,
+    norm_momentum=0.1,
+    conv_names=tuple(f"fully_conv.{i}" for i in (0, 4, 8, 11, 14)),
+    norm_names=tuple(f"fully_conv.{i}" for i in (1, 5, 9, 12, 15)),
+)
+
+
+class AlexNet(nn.Module):
+    """SiamFC's embedding: ``(n, h, w, 3)`` images to ``(n, h', w', channels[-1])`` features.
+
+    Reference:
+        SiamFC, table 1; huanglianghua/siamfc-pytorch, ``backbones.py``.
+    """
+
+    config: AlexNetConfig = ALEXNET_V1
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w 3"], train: bool = False) -> list[Array]:
+        """Run the five blocks.
+
+        Args:
+            x: images in the range that the weights were trained for.
+            train: batch statistics in the normalisation.
+
+        Returns:
+            The outputs of the five blocks (pool included); the last one is the embedding.
+        """
+        config = self.config
+        blocks = []
+        for i in range(5):
+            x = Conv(
+                config.channels[i],
+                config.kernels[i],
+                strides=2 if i == 0 else 1,
+                groups=config.groups[i],
+                kernel_init=nn.initializers.xavier_uniform(),
+                name=config.conv_names[i],
+            )(x)
+            if i < 4 or config.final_norm:
+                norm = BatchNorm(
+                    config.norm_momentum, config.norm_epsilon, name=config.norm_names[i]
+                )
+                x = norm(x, train)
+            if i < 4:
+                x = nn.relu(x)
+            if i < 2:
+                x = max_pool(x, 3, config.pool_strides[i])
+            blocks.append(x)
+        return blocks
+
+
+class SiamFC(nn.Module):
+    """The embedding and the matching head of SiamFC.
+
+    Reference:
+        SiamFC, section 2.2; the head with batch normalisation: rafellerc/Pytorch-SiamFC, ``match_corr``.
+    """
+
+    network: AlexNetConfig = ALEXNET_V1
+    backbone_name: str = "backbone"
+    out_scale: float = 0.001
+    match_norm: bool = False
+    upscale_size: int | None = None
+
+    def setup(self) -> None:
+        """Make the embedding and, where asked, the one-channel normalisation of the match."""
+        self.backbone = AlexNet(self.network, name=self.backbone_name)
+        if self.match_norm:
+            self.match_batchnorm = BatchNorm(0.1, 1e-5)
+
+    def embed(self, images: Float[Array, "n h w 3"], train: bool = False) -> list[Array]:
+        """Outputs of the five blocks; see `AlexNet`."""
+        return self.backbone(images, train)
+
+    def match(
+        self, responses: Float[Array, "n h w"], train: bool = False
+    ) -> Float[Array, "n oh ow"]:
+        """From raw correlations to responses (logits): scale, normalisation, bilinear upscale.
+
+        Args:
+            responses: raw cross-correlations.
+            train: normalise over the whole batch of maps.
+        """
+        responses = responses * self.out_scale if self.out_scale != 1 else responses
+        if self.match_norm:
+            responses = self.match_batchnorm(responses[..., None], train)[..., 0]
+        if self.upscale_size is not None:
+            size = (self.upscale_size, self.upscale_size)
+            responses = resize_maps(responses, size, "linear")
+        return responses
+
+    def __call__(
+        self,
+        exemplars: Float[Array, "n h w 3"],
+        searches: Float[Array, "n sh sw 3"],
+        train: bool = False,
+    ) -> Float[Array, "n oh ow"]:
+        """Responses of a batch of pairs; the two branches are normalised apart, exemplars first."""
+        z = self.embed(exemplars, train)[-1]
+        x = self.embed(searches, train)[-1]
+        return self.match(cross_correlation_pairs(z, x), train)
