@@ -1,0 +1,254 @@
+"""The synthetic world: video clips and training patches drawn by pure functions of a key.
+
+Textured objects of random shape move before textured backgrounds; the camera moves too, light changes, others occlude
+the target or look like it. Nothing is read from a disk: every function here can be jitted and mapped with
+`jax.vmap` and gives the same picture for the same key on one platform.
+
+Boxes are those of the object's whole outline, hidden parts included. In clips they are cut at the frame's
+border, as annotators do; in patches they are not.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, UInt8
+
+from jaxtrack.data.synthetic_motion import ATTRIBUTES, Script, draw_script
+from jaxtrack.data.synthetic_objects import Pose, Sprite
+from jaxtrack.data.synthetic_patches import (
+    Pair,
+    PatchConfig,
+    Patches,
+    make_pair,
+    make_patches,
+)
+from jaxtrack.data.synthetic_render import (
+    Scene,
+    View,
+    WorldConfig,
+    bake_all,
+    draw_scene,
+    render,
+)
+
+__all__ = [
+    "ATTRIBUTES",
+    "BENCHMARK",
+    "BENCHMARK_WORLD",
+    "BenchmarkClip",
+    "Clip",
+    "Pair",
+    "PatchConfig",
+    "Patches",
+    "WorldConfig",
+    "benchmark_clips",
+    "draw_clip",
+    "make_clip",
+    "make_pair",
+    "make_patches",
+    "target_mask",
+]
+
+ABSENT_BELOW = 0.03  # visible share of the target below which it counts as absent
+
+
+class Clip(NamedTuple):
+    """A video with its truth."""
+
+    frames: UInt8[Array, "t h w 3"]
+    boxes: Float[Array, "t 4"]
+    absent: Bool[Array, " t"]
+    attributes: Bool[Array, " a"]
+
+
+def _cut(box: Float[Array, " 4"], height: int, width: int) -> Float[Array, " 4"]:
+    """The part of a box within the frame."""
+    limit = jnp.asarray([width, height], jnp.float32)
+    low = jnp.clip(box[:2], 0.0, limit)
+    high = jnp.clip(box[:2] + box[2:], 0.0, limit)
+    return jnp.concatenate([low, high - low])
+
+
+def _clip_parts(
+    config: WorldConfig, key: Array, attributes: Bool[Array, " a"]
+) -> tuple[Scene, Script]:
+    key_scene, key_script = jax.random.split(key)
+    script = draw_script(
+        key_script,
+        attributes,
+        (config.height, config.width),
+        config.length,
+        config.behind,
+        config.front,
+        config.target_size,
+        config.aspect,
+    )
+    scale = 2.0 * jnp.sqrt(jnp.prod(script.poses.half[0, config.behind]))
+    scale = jnp.maximum(scale, 0.12 * min(config.height, config.width))
+    clutter = attributes[ATTRIBUTES.index("background_clutter")]
+    alike = jnp.where(clutter, 0.85, config.lookalike_rate)
+    return draw_scene(config, key_scene, scale, alike), script
+
+
+def _frame_view(script: Script, index: Array) -> View:
+    shift = jnp.asarray([17, 29], jnp.int32) * (index * index + index)
+    return View(script.origin[index], script.step[index], script.gain[index], shift % 64)
+
+
+def _draw_frame(
+    config: WorldConfig, scene: Scene, script: Script, index: Array
+) -> tuple[Array, Array, Array, Array, Array]:
+    """Frame, box, visible share, coverage of the target, at one time of a clip."""
+    poses: Pose = jax.tree.map(lambda leaf: leaf[index], script.poses)
+    view = _frame_view(script, index)
+    sprites = bake_all(scene.objects, poses, config.sprite_size)
+    size = (config.height, config.width)
+    previous = jnp.maximum(index - 1, 0)
+    pan = 0.3 * (script.origin[index] - script.origin[previous])
+    frame, cover, seen = render(scene, sprites, view, size, config.behind, pan)
+    sprite: Sprite = jax.tree.map(lambda leaf: leaf[config.behind], sprites)
+    whole = jnp.sum(sprite.image[3]) * jnp.prod(sprite.texel) / view.step**2
+    box = jnp.concatenate([sprite.box[:2] - view.origin, sprite.box[2:]]) / view.step
+    return frame, _cut(box, *size), seen / whole, cover, box
+
+
+def draw_clip(config: WorldConfig, key: Array, attributes: Bool[Array, " a"]) -> Clip:
+    """Draws a clip with chosen attributes.
+
+    Args:
+      config: the world.
+      key: a JAX random key.
+      attributes: (len(ATTRIBUTES),) which effects the clip shall have.
+
+    Returns:
+      The clip. Attributes that boxes decide (scale, aspect, speed, resolution, view) are measured on them.
+    """
+    scene, script = _clip_parts(config, key, attributes)
+
+    def at(index: Array) -> tuple[Array, Array, Array]:
+        frame, box, visible, _, _ = _draw_frame(config, scene, script, index)
+        return frame, box, visible
+
+    frames, boxes, visible = jax.lax.map(at, jnp.arange(config.length))
+    absent = visible < ABSENT_BELOW
+    return Clip(frames, boxes, absent, _measure(boxes, absent, visible, attributes))
+
+
+def _measure(
+    boxes: Float[Array, "t 4"],
+    absent: Bool[Array, " t"],
+    visible: Float[Array, " t"],
+    wanted: Bool[Array, " a"],
+) -> Bool[Array, " a"]:
+    """Attributes by the field's definitions where boxes decide them, as asked for elsewhere.
+
+    Reference: LaSOT (Fan et al. 2019), table 2: scale and aspect ratio leave [0.5, 2] of the first
+    frame's, motion larger than the target, area below 1000 pixels (400 here: frames are small).
+    """
+    area = boxes[:, 2] * boxes[:, 3]
+    whole = ~absent & (visible > 0.9)
+    aspect = boxes[:, 2] / jnp.maximum(boxes[:, 3], 1e-3)
+
+    def leaves(values: Array) -> Array:
+        ratio = values / values[0]
+        return jnp.any(whole & ((ratio > 2.0) | (ratio < 0.5)))
+
+    center = boxes[:, :2] + 0.5 * boxes[:, 2:]
+    move = jnp.linalg.norm(jnp.diff(center, axis=0), axis=1)
+    fast = jnp.any((move > 0.7 * jnp.sqrt(area[:-1])) & whole[1:] & whole[:-1])
+    flags = dict(zip(ATTRIBUTES, wanted))
+    flags["scale_variation"] = leaves(area)
+    flags["aspect_ratio_change"] = leaves(aspect)
+    flags["fast_motion"] = fast
+    flags["low_resolution"] = jnp.any(whole & (area < 400.0))
+    return jnp.stack([flags[name] for name in ATTRIBUTES])
+
+
+def make_clip(config: WorldConfig, key: Array) -> Clip:
+    """Draws a clip, a pure function of the key.
+
+    Args:
+      config: the world; static under `jax.jit`.
+      key: a JAX random key.
+
+    Returns:
+      Frames (t, h, w, 3) uint8 RGB; boxes (t, 4) x, y, w, h in pixels, 0-based, of the whole outline (parts hidden
+      by others included) cut at the frame's border; absent (t,), true where the target is out of view or
+      hidden; attributes (len(ATTRIBUTES),). The target is in full view in the first frame.
+    """
+    key_attributes, key_clip = jax.random.split(key)
+    attributes = jax.random.uniform(key_attributes, (len(ATTRIBUTES),)) < config.attribute_rate
+    return draw_clip(config, key_clip, attributes)
+
+
+def target_mask(config: WorldConfig, key: Array, index: int) -> tuple[Array, Array]:
+    """The target's coverage of each pixel of one frame of `make_clip(config, key)`.
+
+    Args:
+      config: the world.
+      key: the clip's key.
+      index: which frame.
+
+    Returns:
+      Coverage (h, w) between 0 and 1, as if nothing were before the target, and the uncut box (4,).
+    """
+    key_attributes, key_clip = jax.random.split(key)
+    attributes = jax.random.uniform(key_attributes, (len(ATTRIBUTES),)) < config.attribute_rate
+    scene, script = _clip_parts(config, key_clip, attributes)
+    _, _, _, cover, box = _draw_frame(config, scene, script, jnp.asarray(index))
+    return cover, box
+
+
+class BenchmarkClip(NamedTuple):
+    """One entry of the benchmark: a name, the seed of its key, and the effects asked for."""
+
+    name: str
+    seed: int
+    effects: tuple[str, ...]
+
+
+BENCHMARK_WORLD = WorldConfig(height=200, width=280, length=80, target_size=(24.0, 60.0))
+
+
+def _benchmark() -> tuple[BenchmarkClip, ...]:
+    """Forty clips: every attribute leads three or four, half have a second, a third change aspect."""
+    entries = []
+    for index in range(40):
+        effects = {ATTRIBUTES[index % len(ATTRIBUTES)]}
+        if index % 2:
+            effects.add(ATTRIBUTES[(5 * index + 3) % len(ATTRIBUTES)])
+        if index % 3 == 0:
+            effects.add("aspect_ratio_change")
+        name = f"{index + 1:02d}_{ATTRIBUTES[index % len(ATTRIBUTES)]}"
+        ordered = tuple(attribute for attribute in ATTRIBUTES if attribute in effects)
+        entries.append(BenchmarkClip(name, 1000 + index, ordered))
+    return tuple(entries)
+
+
+BENCHMARK = _benchmark()
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _draw_benchmark_clip(config: WorldConfig, seed: Array, attributes: Bool[Array, " a"]) -> Clip:
+    return draw_clip(config, jax.random.key(seed), attributes)
+
+
+def benchmark_clips() -> Iterator[tuple[str, Clip, tuple[str, ...]]]:
+    """Draws the `synthetic` benchmark: the same clips every time.
+
+    Yields:
+      The clip's name, the clip as numpy arrays, and the names of its attributes.
+    """
+    for entry in BENCHMARK:
+        wanted = np.asarray([name in entry.effects for name in ATTRIBUTES])
+        seed = np.uint32(entry.seed)
+        clip = _draw_benchmark_clip(BENCHMARK_WORLD, seed, wanted)
+        clip = Clip(*(np.asarray(leaf) for leaf in clip))
+        names = tuple(name for name, has in zip(ATTRIBUTES, clip.attributes) if has)
+        yield entry.name, clip, names

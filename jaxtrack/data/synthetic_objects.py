@@ -1,0 +1,312 @@
+"""Objects of the synthetic world: outlines made of parts, textured, deformed, baked into small sprites.
+
+An object is a body, a few parts that swing about joints on it, and marks painted on its surface. Each outline is the
+level set `d = 1` of a gauge function that is homogeneous of degree one, so that the outline itself is known in closed
+form: boxes come from the outline, not from pixels. Deformations are shears by waves, which have exact inverses.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from jaxtrack.data.synthetic_textures import (
+    Draws,
+    object_texture,
+    random_color,
+    triangle_weights,
+)
+
+LIMBS = 3  # parts that may stick out of the body
+MARKS = 2  # parts painted on the others' surface
+PARTS = 1 + LIMBS + MARKS
+OUTLINE_POINTS = 64  # per part; corners of square parts are among them
+WAVE_NUMBER = 1.8  # of the deformation, in half sizes of the object
+
+
+class Object(NamedTuple):
+    """What an object is, whatever it does. `p` counts parts: body, limbs, marks."""
+
+    joint: Float[Array, "p 2"]
+    reach: Float[Array, " p"]
+    angle: Float[Array, " p"]
+    swing: Float[Array, " p"]
+    swing_phase: Float[Array, " p"]
+    radii: Float[Array, "p 2"]
+    square: Float[Array, " p"]
+    ripple: Float[Array, "p 4"]
+    enabled: Bool[Array, " p"]
+    color: Float[Array, "p 3"]
+    contrast: Float[Array, " p"]
+    texture_scale: Float[Array, " p"]
+    texture_offset: Float[Array, "p 2"]
+    texture: Float[Array, "3 t t"]
+    light: Float[Array, " 2"]
+    roundness: Float[Array, ""]
+    middle: Float[Array, " 2"]
+    extent: Float[Array, " 2"]
+
+
+class Pose(NamedTuple):
+    """What an object does at one time. World units."""
+
+    center: Float[Array, " 2"]
+    half: Float[Array, " 2"]  # half width and height before rotation and deformation
+    angle: Float[Array, ""]
+    wave: Float[Array, " 2"]  # amplitudes of the deformation, in half sizes
+    phase: Float[Array, ""]  # of deformation and swinging, radians
+    swing: Float[Array, ""]  # how far limbs swing, 0 to 1
+    opacity: Float[Array, ""]
+    blur: Float[Array, " 2"]  # path during the exposure
+
+
+class Sprite(NamedTuple):
+    """A picture of one posed object on its own small axis-aligned grid."""
+
+    image: Float[Array, "4 n n"]  # colours times alpha, alpha
+    corner: Float[Array, " 2"]  # world position of the grid's top-left corner
+    texel: Float[Array, " 2"]  # world size of one cell
+    box: Float[Array, " 4"]  # x, y, w, h of the outline, world units
+    blur: Float[Array, " 2"]
+
+
+def gauge(u: Array, v: Array, square: Array, ripple: Array) -> Array:
+    """The outline function of one part: 1 on the outline, less inside; homogeneous of degree one.
+
+    Args:
+      u: first coordinate, in radii of the part.
+      v: second coordinate.
+      square: 0 for an ellipse, 1 for a rectangle, below 0 towards a star.
+      ripple: (4,) amplitudes of the third and fifth harmonics of the radius.
+
+    Returns:
+      The gauge, of the shape of `u`.
+    """
+    radius = jnp.sqrt(u * u + v * v + 1e-12)
+    c, s = u / radius, v / radius
+    c2, s2 = c * c - s * s, 2.0 * c * s
+    c3, s3 = c2 * c - s2 * s, s2 * c + c2 * s
+    c5, s5 = c3 * c2 - s3 * s2, s3 * c2 + c3 * s2
+    rim = 1.0 + ripple[0] * c3 + ripple[1] * s3 + ripple[2] * c5 + ripple[3] * s5
+    base = radius + square * (jnp.maximum(jnp.abs(u), jnp.abs(v)) - radius)
+    return base / rim
+
+
+def _part_frames(thing: Object, swing: Array, phase: Array) -> tuple[Array, Array, Array]:
+    """Centres (p, 2), cosines and sines (p,) of the parts at one time."""
+    angle = thing.angle + swing * thing.swing * jnp.sin(phase + thing.swing_phase)
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    center = thing.joint + thing.reach[:, None] * jnp.stack([cos, sin], 1)
+    return center, cos, sin
+
+
+def _raw_outline(thing: Object, swing: Array, phase: Array) -> Float[Array, "p m 2"]:
+    """Points on every part's outline, in the coordinates that the parts are given in."""
+    theta = jnp.arange(OUTLINE_POINTS, dtype=jnp.float32) * (2.0 * np.pi / OUTLINE_POINTS)
+    u, v = jnp.cos(theta), jnp.sin(theta)
+    center, cos, sin = _part_frames(thing, swing, phase)
+    value = jax.vmap(lambda square, ripple: gauge(u, v, square, ripple))(thing.square, thing.ripple)
+    u = u[None, :] / value * thing.radii[:, :1]
+    v = v[None, :] / value * thing.radii[:, 1:]
+    cos, sin = cos[:, None], sin[:, None]
+    x = center[:, :1] + cos * u - sin * v
+    y = center[:, 1:] + sin * u + cos * v
+    return jnp.stack([x, y], -1)
+
+
+def _extent(points: Float[Array, "p m 2"], enabled: Bool[Array, " p"]) -> tuple[Array, Array]:
+    """Smallest and largest coordinates of the enabled body and limbs."""
+    count = 1 + LIMBS
+    keep = enabled[:count, None, None]
+    low = jnp.min(jnp.where(keep, points[:count], jnp.inf), axis=(0, 1))
+    high = jnp.max(jnp.where(keep, points[:count], -jnp.inf), axis=(0, 1))
+    return low, high
+
+
+def draw_object(key: Array, texture_size: int) -> Object:
+    """Draws an object: body, limbs, marks, colours and texture.
+
+    Args:
+      key: a JAX random key.
+      texture_size: texels along a side of its texture.
+
+    Returns:
+      The object. Its outline at rest fills the square from -1 to 1.
+    """
+    key_small, key_texture = jax.random.split(key)
+    d = Draws(key_small, 192)
+    direction = d.uniform(0.0, 2.0 * np.pi, PARTS)
+    around = d.uniform(0.3, 0.85, PARTS)
+    joint = around[:, None] * jnp.stack([jnp.cos(direction), jnp.sin(direction)], 1)
+    limb_radii = jnp.stack([d.uniform(0.3, 0.7, LIMBS), d.uniform(0.12, 0.5, LIMBS)], 1)
+    mark_radii = d.log_uniform(0.08, 0.45, MARKS, 2)
+    body_radii = d.uniform(0.75, 1.0, 1, 2)
+    ripple_scale = jnp.asarray([0.16, 0.16, 0.07, 0.07], jnp.float32)
+    plain = d.flag(0.35)  # a third of the bodies are plain ellipses or rectangles
+    body_color = random_color(d, 1)
+    own = random_color(d, PARTS)
+    shared = jnp.where(d.flag(0.4, PARTS), 1.0, 0.0)[:, None]
+    color = own + shared * (body_color - own)
+    square = jnp.where(d.flag(0.4, PARTS), d.uniform(0.8, 1.0, PARTS), d.uniform(-0.2, 0.6, PARTS))
+    limb_rate = d.uniform(0.0, 1.0)
+    enabled = jnp.concatenate(
+        [
+            jnp.ones((1,), bool),
+            d.uniform(0.0, 1.0, LIMBS) < limb_rate,
+            d.flag(0.6, MARKS),
+        ]
+    )
+    limb = jnp.asarray([0.0] + [1.0] * LIMBS + [0.0] * MARKS, jnp.float32)
+    first = jnp.asarray([1.0] + [0.0] * (PARTS - 1), jnp.float32)
+    amplitude = ripple_scale[None] * d.uniform(-1.0, 1.0, PARTS, 4)
+    thing = Object(
+        joint=joint * (1.0 - first)[:, None],
+        reach=limb * d.uniform(0.1, 0.5, PARTS),
+        angle=direction + (1.0 - first) * d.uniform(-0.8, 0.8, PARTS) - first * direction,
+        swing=limb * d.uniform(0.1, 0.9, PARTS),
+        swing_phase=d.uniform(0.0, 2.0 * np.pi, PARTS),
+        radii=jnp.concatenate([body_radii, limb_radii, mark_radii], 0),
+        square=square,
+        ripple=jnp.where(plain, 0.0, amplitude),
+        enabled=enabled,
+        color=color,
+        contrast=d.log_uniform(0.03, 0.5) * d.uniform(0.5, 1.5, PARTS),
+        texture_scale=d.log_uniform(0.25, 1.0) * d.uniform(0.8, 1.25, PARTS),
+        texture_offset=d.uniform(0.0, 1.0, PARTS, 2),
+        texture=object_texture(key_texture, texture_size),
+        light=d.uniform(-0.15, 0.15, 2),
+        roundness=d.flag(0.5) * d.uniform(0.0, 0.5),
+        middle=jnp.zeros((2,), jnp.float32),
+        extent=jnp.ones((2,), jnp.float32),
+    )
+    still = jnp.zeros((), jnp.float32)
+    low, high = _extent(_raw_outline(thing, still, still), thing.enabled)
+    return thing._replace(middle=0.5 * (low + high), extent=0.5 * (high - low))
+
+
+def outline(thing: Object, pose: Pose) -> tuple[Float[Array, "p m 2"], Float[Array, " 4"]]:
+    """Outline points of the posed object in the world, and their tight box.
+
+    Args:
+      thing: the object.
+      pose: what it does.
+
+    Returns:
+      Points of every part, and the box (x, y, w, h) of body and limbs, in world units.
+    """
+    points = (_raw_outline(thing, pose.swing, pose.phase) - thing.middle[None, None]) / (
+        thing.extent[None, None]
+    )
+    x, y = points[..., 0], points[..., 1]
+    x = x + pose.wave[0] * jnp.sin(WAVE_NUMBER * y + pose.phase)
+    y = y + pose.wave[1] * jnp.sin(WAVE_NUMBER * x + 1.3 * pose.phase)
+    x, y = x * pose.half[0], y * pose.half[1]
+    cos, sin = jnp.cos(pose.angle), jnp.sin(pose.angle)
+    points = jnp.stack([cos * x - sin * y, sin * x + cos * y], -1) + pose.center[None, None]
+    low, high = _extent(points, thing.enabled)
+    return points, jnp.concatenate([low, high - low])
+
+
+def _rest_coordinates(thing: Object, pose: Pose, x: Array, y: Array) -> tuple[Array, Array]:
+    """World coordinates to the coordinates that the parts are given in: the inverse of `outline`."""
+    x, y = x - pose.center[0], y - pose.center[1]
+    cos, sin = jnp.cos(pose.angle), jnp.sin(pose.angle)
+    x, y = (cos * x + sin * y) / pose.half[0], (cos * y - sin * x) / pose.half[1]
+    y = y - pose.wave[1] * jnp.sin(WAVE_NUMBER * x + 1.3 * pose.phase)
+    x = x - pose.wave[0] * jnp.sin(WAVE_NUMBER * y + pose.phase)
+    return x * thing.extent[0] + thing.middle[0], y * thing.extent[1] + thing.middle[1]
+
+
+def _lookup(texture: Float[Array, "3 t t"], u: Array, v: Array) -> Float[Array, "3 n n"]:
+    """Bilinear lookup in a periodic texture; u and v count periods."""
+    size = texture.shape[-1]
+    table = texture.reshape(3, size * size).T
+    x, y = (u - jnp.floor(u)) * size, (v - jnp.floor(v)) * size
+    x0, y0 = jnp.floor(x), jnp.floor(y)
+    fx, fy = (x - x0)[..., None], (y - y0)[..., None]
+    left, top = x0.astype(jnp.int32) % size, y0.astype(jnp.int32) % size
+    right, bottom = (left + 1) % size, (top + 1) % size
+    upper = table[top * size + left] * (1.0 - fx) + table[top * size + right] * fx
+    lower = table[bottom * size + left] * (1.0 - fx) + table[bottom * size + right] * fx
+    return jnp.moveaxis(upper * (1.0 - fy) + lower * fy, -1, 0)
+
+
+def bake(thing: Object, pose: Pose, size: int) -> Sprite:
+    """Draws a posed object on a grid of its own that just covers it.
+
+    Args:
+      thing: the object.
+      pose: what it does.
+      size: cells along a side of the grid.
+
+    Returns:
+      The sprite.
+    """
+    _, box = outline(thing, pose)
+    texel = box[2:] / (size - 4)
+    corner = box[:2] - 2.0 * texel
+    cells = jnp.arange(size, dtype=jnp.float32) + 0.5
+    x = jnp.broadcast_to((corner[0] + cells * texel[0])[None, :], (size, size))
+    y = jnp.broadcast_to((corner[1] + cells * texel[1])[:, None], (size, size))
+    x, y = _rest_coordinates(thing, pose, x, y)
+    center, cos, sin = _part_frames(thing, pose.swing, pose.phase)
+    # cells per unit of the gauge, about: the edge is one cell wide
+    unit = jnp.sqrt(jnp.prod(pose.half / thing.extent) / jnp.prod(texel))
+    alpha = jnp.zeros((size, size), jnp.float32)
+    tone = jnp.zeros((3, size, size), jnp.float32)  # times alpha, like contrast
+    contrast = jnp.zeros((size, size), jnp.float32)
+    tu = jnp.zeros((size, size), jnp.float32)
+    tv = jnp.zeros((size, size), jnp.float32)
+    for part in [*range(1, 1 + LIMBS), 0, *range(1 + LIMBS, PARTS)]:  # limbs behind the body
+        dx, dy = x - center[part, 0], y - center[part, 1]
+        along = cos[part] * dx + sin[part] * dy
+        across = cos[part] * dy - sin[part] * dx
+        radii = thing.radii[part]
+        value = gauge(along / radii[0], across / radii[1], thing.square[part], thing.ripple[part])
+        edge = unit * jnp.sqrt(radii[0] * radii[1])
+        cover = jnp.clip(0.5 + (1.0 - value) * edge, 0.0, 1.0) * thing.enabled[part]
+        round_light = 1.0 - thing.roundness * jnp.minimum(value, 1.2) ** 2
+        color = thing.color[part][:, None, None] * round_light[None]
+        if part <= LIMBS:
+            alpha = alpha + cover * (1.0 - alpha)
+            paint = jnp.ones((size, size), jnp.float32)
+        else:  # marks do not add to the silhouette
+            paint = alpha
+        tone = tone + cover[None] * (color * paint[None] - tone)
+        contrast = contrast + cover * (thing.contrast[part] * paint - contrast)
+        top = cover > 0.5
+        scale, offset = thing.texture_scale[part], thing.texture_offset[part]
+        tu = jnp.where(top, along * scale + offset[0], tu)
+        tv = jnp.where(top, across * scale + offset[1], tv)
+    light = 1.0 + thing.light[0] * x + thing.light[1] * y
+    color = (tone + contrast[None] * _lookup(thing.texture, tu, tv)) * light[None]
+    color = jnp.clip(color, 0.0, 1.2 * alpha[None])
+    image = jnp.concatenate([color, alpha[None]], 0) * pose.opacity
+    return Sprite(image, corner, texel, box, pose.blur)
+
+
+def place(
+    sprite: Sprite, xs: Float[Array, " w"], ys: Float[Array, " h"], step: Float[Array, ""]
+) -> Float[Array, "4 h w"]:
+    """Samples a sprite on an axis-aligned grid, blurred along its path during the exposure.
+
+    Args:
+      sprite: from `bake`.
+      xs: world abscissae of the columns.
+      ys: world ordinates of the rows.
+      step: world units per pixel.
+
+    Returns:
+      Colours times alpha, and alpha; zero outside the sprite.
+    """
+    size = sprite.image.shape[-1]
+    # as wide as a pixel when the sprite shrinks, wider when it moves during the exposure
+    half_width = jnp.maximum(1.0, (step + 0.5 * jnp.abs(sprite.blur)) / sprite.texel)
+    columns = triangle_weights((xs - sprite.corner[0]) / sprite.texel[0] - 0.5, size, half_width[0])
+    rows = triangle_weights((ys - sprite.corner[1]) / sprite.texel[1] - 0.5, size, half_width[1])
+    tall = jnp.einsum("ys,csk->cyk", rows, sprite.image)
+    return jnp.einsum("cyk,xk->cyx", tall, columns)

@@ -1,0 +1,267 @@
+"""Training patches of the synthetic world, rendered at their own resolution: no clip is drawn for them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, UInt8
+
+from jaxtrack.data.synthetic_objects import Object, Pose, Sprite
+from jaxtrack.data.synthetic_render import (
+    Scene,
+    View,
+    WorldConfig,
+    bake_all,
+    draw_scene,
+    render,
+)
+from jaxtrack.data.synthetic_textures import Draws
+
+
+@dataclasses.dataclass(frozen=True)
+class PatchConfig:
+    """How training patches are cut.
+
+    A window has the side `factor * sqrt((w + c) (h + c))`, `c = context * (w + h)`, and becomes a patch of `size`
+    pixels; `margin` pixels more, at the same scale, leave room for augmentation. `context=0.5` and the factors 1 and
+    255 / 127 are the fully convolutional trackers' crop; `context=0` and the factors 2 and 4 cut by area.
+
+    Attributes:
+      template_size: pixels of the template without margin.
+      search_size: pixels of the search patch without margin.
+      template_margin: pixels added to the template's size (half of them on each side).
+      search_margin: pixels added to the search patch's size.
+      context: share of (w + h) around the box.
+      template_factor: side of the template's window in exemplar sides.
+      search_factor: side of the search window in exemplar sides.
+      max_shift: largest offset of the target from the search patch's centre, in pixels of the search patch.
+      max_scale: largest logarithm of the window's deviation from its nominal side, search patches only.
+      negative_rate: share of pairs whose search patch shows another object in the target's place.
+      aspect_change: largest logarithm of the change of width / height between views.
+      rotation: largest turn between views, radians.
+      deformation: largest amplitude of the deforming wave, in half sizes.
+      occlusion_rate: share of search views with an object before the target.
+      border_rate: share of views in which the patch reaches beyond the frame (filled with the mean colour).
+    """
+
+    template_size: int = 127
+    search_size: int = 255
+    template_margin: int = 16
+    search_margin: int = 32
+    context: float = 0.5
+    template_factor: float = 1.0
+    search_factor: float = 255.0 / 127.0
+    max_shift: float = 0.0
+    max_scale: float = 0.0
+    negative_rate: float = 0.0
+    aspect_change: float = 0.3
+    rotation: float = 0.32
+    deformation: float = 0.12
+    occlusion_rate: float = 0.15
+    border_rate: float = 0.15
+
+
+class Pair(NamedTuple):
+    """Two views of one target for Siamese training; boxes in pixels of their own patch."""
+
+    template: UInt8[Array, "s s 3"]
+    search: UInt8[Array, "r r 3"]
+    template_box: Float[Array, " 4"]
+    search_box: Float[Array, " 4"]
+    negative: Bool[Array, ""]
+
+
+class Patches(NamedTuple):
+    """A template and several search patches of one target over time; boxes in pixels of their own patch."""
+
+    template: UInt8[Array, "s s 3"]
+    template_box: Float[Array, " 4"]
+    patches: UInt8[Array, "n r r 3"]
+    boxes: Float[Array, "n 4"]
+
+
+class _Windows(NamedTuple):
+    """What differs between views besides the poses. Leaves lead with the view."""
+
+    poses: Pose
+    shift: Float[Array, "n 2"]
+    zoom: Float[Array, " n"]
+    gain: Float[Array, "n 3"]
+    noise_shift: Array
+    pan: Float[Array, "n 2"]
+    border: Float[Array, "n 4"]
+
+
+def _draw_windows(world: WorldConfig, patch: PatchConfig, key: Array, views: int) -> _Windows:
+    """Draws poses and windows of several views of one scene. The target's size is the world's unit.
+
+    The first view is the template's: nothing before the target, no shift, little blur.
+    """
+    count = world.behind + 1 + world.front
+    target = world.behind
+    d = Draws(key, 64 + 16 * count + views * (32 + 16 * count))
+    later = (jnp.arange(views) > 0).astype(jnp.float32)
+    severity = d.uniform(0.1, 1.0)
+    aspect = jnp.log(d.log_uniform(*world.aspect, count))
+    side = d.log_uniform(0.5, 1.8, count).at[target].set(1.0)
+    spread = 0.5 * severity * d.uniform(-1.0, 1.0, views, count)
+    shape = jnp.clip(aspect[None] + patch.aspect_change * spread, np.log(0.25), np.log(4.0))
+    half = 0.5 * side[None, :, None] * jnp.exp(jnp.stack([0.5 * shape, -0.5 * shape], -1))
+    half = half * jnp.exp(0.12 * severity * d.uniform(-1.0, 1.0, views, count))[..., None]
+
+    # the target wanders over the background; others go with it or stay
+    middle = d.uniform(-1.0, 1.0, views, 2) * severity * d.uniform(0.0, 4.0)
+    turn = d.uniform(0.0, 2.0 * np.pi, count)
+    away = d.uniform(0.9, 2.4, count)[:, None] * jnp.stack([jnp.cos(turn), jnp.sin(turn)], 1)
+    company = d.flag(0.6, count)[None, :, None]
+    place = away[None] + middle[:, None] * company + middle[:1, None] * ~company
+    place = place + 0.4 * severity * d.uniform(-1.0, 1.0, views, count, 2)
+    hit = d.flag(patch.occlusion_rate, views) & (later > 0)
+    before = jnp.arange(count) > target
+    offset = d.uniform(-0.7, 0.7, views, count, 2)
+    place = jnp.where((hit[:, None] & before[None])[..., None], middle[:, None] + offset, place)
+    place = place.at[:, target].set(middle)
+    # whatever is before the target by chance alone is left out
+    gap = jnp.max(jnp.abs(place - middle[:, None]), axis=-1)
+    clear = gap > 0.9 * (jnp.max(half, axis=-1) + jnp.max(half[:, target], axis=-1)[:, None])
+    shown = ~before[None] | hit[:, None] | clear
+
+    tilt = jnp.where(
+        d.flag(0.3, count), d.uniform(-np.pi, np.pi, count), d.uniform(-0.3, 0.3, count)
+    )
+    speed = jnp.abs(d.uniform(-0.4, 1.0, views, 1, 1)) ** 2 * (0.3 + 0.7 * later[:, None, None])
+    poses = Pose(
+        center=place,
+        half=half,
+        angle=tilt[None]
+        + 0.5 * patch.rotation * severity * d.uniform(-2.0, 2.0, views, count) / 2.0,
+        wave=patch.deformation * severity * d.uniform(-1.0, 1.0, views, count, 2),
+        phase=d.uniform(0.0, 2.0 * np.pi, 1, count) + severity * d.uniform(-1.5, 1.5, views, count),
+        swing=jnp.broadcast_to(d.uniform(0.1, 1.0), (views, count)),
+        opacity=shown.astype(jnp.float32),
+        blur=0.35 * speed * d.uniform(-1.0, 1.0, views, count, 2),
+    )
+    light = severity * d.uniform(-0.35, 0.3, views, 1) + 0.06 * d.uniform(-1.0, 1.0, views, 3)
+    border = jnp.where(d.flag(patch.border_rate, views, 4), d.uniform(0.0, 1.5, views, 4), jnp.inf)
+    return _Windows(
+        poses=poses,
+        shift=patch.max_shift * d.uniform(-1.0, 1.0, views, 2) * later[:, None],
+        zoom=jnp.exp(patch.max_scale * d.uniform(-1.0, 1.0, views) * later),
+        gain=jnp.exp(light),
+        noise_shift=d.uniform(0.0, 64.0, views, 2).astype(jnp.int32),
+        pan=0.15 * d.uniform(-1.0, 1.0, views, 2) * d.uniform(0.0, 1.0, views, 1) ** 4,
+        border=border,
+    )
+
+
+def _cut_patch(
+    scene: Scene,
+    sprites: Sprite,
+    window: _Windows,
+    target: int,
+    patch: PatchConfig,
+    search: bool,
+) -> tuple[UInt8[Array, "s s 3"], Float[Array, " 4"]]:
+    """Renders the window around the target of one view; the box is in pixels of the patch."""
+    size = patch.search_size if search else patch.template_size
+    full = size + (patch.search_margin if search else patch.template_margin)
+    factor = patch.search_factor if search else patch.template_factor
+    box = sprites.box[target]
+    around = patch.context * (box[2] + box[3])
+    side = factor * jnp.sqrt((box[2] + around) * (box[3] + around)) * window.zoom
+    step = side / size
+    corner = box[:2] + 0.5 * box[2:] - (0.5 * full + window.shift) * step
+    view = View(corner, step, window.gain, window.noise_shift)
+    picture, _, _ = render(scene, sprites, view, (full, full), target, window.pan)
+    # the frame ends somewhere beyond the target: what lies outside has the mean colour
+    margin = window.border * jnp.sqrt(box[2] * box[3])
+    low, high = box[:2] - margin[:2] - corner, box[:2] + box[2:] + margin[2:] - corner
+    at = (jnp.arange(full, dtype=jnp.float32) + 0.5)[:, None] * step
+    columns, rows = [(at[:, 0] >= low[axis]) & (at[:, 0] <= high[axis]) for axis in range(2)]
+    inside = (rows[:, None] & columns[None, :])[..., None]
+    total = jnp.sum(jnp.where(inside, picture, 0).astype(jnp.float32), axis=(0, 1))
+    mean = jnp.round(total / jnp.maximum(jnp.sum(inside), 1)).astype(jnp.uint8)
+    picture = jnp.where(inside, picture, mean[None, None])
+    return picture, jnp.concatenate([box[:2] - corner, box[2:]]) / step
+
+
+def _pick(tree: _Windows, view: int) -> _Windows:
+    return jax.tree.map(lambda leaf: leaf[view], tree)
+
+
+def make_pair(world: WorldConfig, patch: PatchConfig, key: Array) -> Pair:
+    """Draws a template and a search patch of one target, a pure function of the key.
+
+    Args:
+      world: the world; static under `jax.jit`, like `patch`.
+      patch: how patches are cut.
+      key: a JAX random key.
+
+    Returns:
+      The pair. Boxes are x, y, w, h of the whole outline in pixels of their patch, margins included, 0-based; where
+      `negative` is true the search box is that of another object, which stands in the target's place.
+    """
+    key_scene, key_windows, key_negative = jax.random.split(key, 3)
+    windows = _draw_windows(world, patch, key_windows, 2)
+    extra = 1 if patch.negative_rate > 0 else 0
+    unit = jnp.ones((), jnp.float32)
+    alike = jnp.asarray(world.lookalike_rate, jnp.float32)
+    scene = draw_scene(world, key_scene, unit, alike, extra)
+    negative = jax.random.uniform(key_negative, ()) < patch.negative_rate
+    target, count = world.behind, world.behind + 1 + world.front
+    own: Object = jax.tree.map(lambda leaf: leaf[:count], scene.objects)
+    first, second = _pick(windows, 0), _pick(windows, 1)
+    searched = own
+    if extra:
+        searched = jax.tree.map(
+            lambda mine, all_: mine.at[target].set(jnp.where(negative, all_[-1], mine[target])),
+            own,
+            scene.objects,
+        )
+        hidden = negative & scene.alike[:count]  # nothing of the template is left to be found
+        poses = second.poses._replace(opacity=second.poses.opacity * ~hidden)
+        second = second._replace(poses=poses)
+    both: Object = jax.tree.map(lambda a, b: jnp.stack([a, b]), own, searched)
+    sprites = jax.vmap(bake_all, (0, 0, None))(
+        both,
+        jax.tree.map(lambda a, b: jnp.stack([a, b]), first.poses, second.poses),
+        world.sprite_size,
+    )
+    one: Sprite = jax.tree.map(lambda leaf: leaf[0], sprites)
+    two: Sprite = jax.tree.map(lambda leaf: leaf[1], sprites)
+    template, template_box = _cut_patch(scene, one, first, target, patch, False)
+    search, search_box = _cut_patch(scene, two, second, target, patch, True)
+    return Pair(template, search, template_box, search_box, negative)
+
+
+def make_patches(world: WorldConfig, patch: PatchConfig, key: Array, count: int) -> Patches:
+    """Draws a template and search patches of one target at several times, a pure function of the key.
+
+    Args:
+      world: the world; static under `jax.jit`, like `patch` and `count`.
+      patch: how patches are cut.
+      key: a JAX random key.
+      count: search patches; the first shows the moment of the template.
+
+    Returns:
+      The patches; boxes are x, y, w, h of the whole outline in pixels of their patch, margins included, 0-based.
+    """
+    key_scene, key_windows = jax.random.split(key)
+    windows = _draw_windows(world, patch, key_windows, count)
+    alike = jnp.asarray(world.lookalike_rate, jnp.float32)
+    scene = draw_scene(world, key_scene, jnp.ones((), jnp.float32), alike)
+    sprites = jax.vmap(lambda poses: bake_all(scene.objects, poses, world.sprite_size))(
+        windows.poses
+    )
+
+    def cut(search: bool, index: Array) -> tuple[Array, Array]:
+        own, window = jax.tree.map(lambda leaf: leaf[index], (sprites, windows))
+        return _cut_patch(scene, own, window, world.behind, patch, search)
+
+    template, template_box = cut(False, jnp.asarray(0))
+    patches, boxes = jax.lax.map(lambda index: cut(True, index), jnp.arange(count))
+    return Patches(template, template_box, patches, boxes)

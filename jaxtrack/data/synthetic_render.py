@@ -1,0 +1,198 @@
+"""Scenes of the synthetic world and how a view of them becomes a picture."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, UInt8
+
+from jaxtrack.data.synthetic_objects import Object, Pose, Sprite, bake, draw_object, place
+from jaxtrack.data.synthetic_textures import (
+    Background,
+    Draws,
+    draw_background,
+    render_background,
+    triangle_weights,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class WorldConfig:
+    """What the world looks like. Ranges are (smallest, largest).
+
+    Attributes:
+      height: frame height of clips, pixels.
+      width: frame width of clips, pixels.
+      length: frames of a clip.
+      target_size: sqrt(width x height) of the target in clips, pixels.
+      aspect: width / height of objects, before rotation.
+      behind: objects that the target may cover.
+      front: objects that may cover the target.
+      lookalike_rate: share of the objects behind that look like the target.
+      attribute_rate: probability of each attribute of a clip.
+      texture_size: texels along a side of an object's texture.
+      sprite_size: cells along a side of the grid that an object is drawn on.
+      background_grid: knots along a side of the background's random grids.
+      noise: largest standard deviation of the sensor's noise, of 1.
+      blur: largest half width of the lens blur, pixels.
+      grey_rate: share of grey clips and pairs.
+    """
+
+    height: int = 240
+    width: int = 320
+    length: int = 64
+    target_size: tuple[float, float] = (24.0, 72.0)
+    aspect: tuple[float, float] = (0.4, 2.5)
+    behind: int = 4
+    front: int = 1
+    lookalike_rate: float = 0.3
+    attribute_rate: float = 0.3
+    texture_size: int = 64
+    sprite_size: int = 72
+    background_grid: int = 32
+    noise: float = 0.03
+    blur: float = 2.5
+    grey_rate: float = 0.1
+
+
+class Scene(NamedTuple):
+    """What does not change during a clip. Objects lead with their index, back to front."""
+
+    objects: Object
+    background: Background
+    grey: Array
+    saturation: Array
+    contrast: Array
+    noise: Array
+    blur: Array
+    alike: Bool[Array, " objects"]
+    noise_tile: Float[Array, "3 n n"]
+
+
+class View(NamedTuple):
+    """A window on the world: square pixels of `step` world units from `origin`."""
+
+    origin: Float[Array, " 2"]
+    step: Float[Array, ""]
+    gain: Float[Array, " 3"]
+    noise_shift: Array
+
+
+def draw_scene(
+    config: WorldConfig, key: Array, scale: Array, alike: Array, extra: int = 0
+) -> Scene:
+    """Draws objects, background and camera.
+
+    Args:
+      config: the world.
+      key: a JAX random key.
+      scale: typical object size in world units.
+      alike: probability that an object behind looks like the target.
+      extra: objects beyond those of the configuration, at the end.
+
+    Returns:
+      The scene; the target has index `config.behind`.
+    """
+    key_objects, key_background, key_small, key_tile = jax.random.split(key, 4)
+    count = config.behind + 1 + config.front + extra
+    d = Draws(key_small, 32 + 8 * count)
+    keys = jax.random.split(key_objects, count)
+    objects = jax.vmap(lambda k: draw_object(k, config.texture_size))(keys)
+    copy = (jnp.arange(count) < config.behind) & (d.uniform(0.0, 1.0, count) < alike)
+
+    def imitate(leaf: Array) -> Array:
+        chosen = copy.reshape((-1,) + (1,) * (leaf.ndim - 1))
+        target = jnp.broadcast_to(leaf[config.behind][None], leaf.shape)
+        return jnp.where(chosen, target, leaf)
+
+    mixed: Object = jax.tree.map(imitate, objects)
+    nuance = d.uniform(-0.12, 0.12, count, 3) * copy[:, None]
+    mixed = mixed._replace(color=jnp.clip(mixed.color + nuance[:, None], 0.0, 1.0))
+    return Scene(
+        objects=mixed,
+        background=draw_background(key_background, config.background_grid, scale),
+        grey=d.flag(config.grey_rate),
+        saturation=d.uniform(0.6, 1.3),
+        contrast=d.uniform(0.65, 1.15),
+        noise=d.uniform(0.0, 1.0) ** 2 * config.noise,
+        blur=1.0 + jnp.maximum(d.uniform(-config.blur, config.blur - 1.0), 0.0),
+        alike=copy,
+        noise_tile=jax.random.uniform(key_tile, (3, 64, 64), jnp.float32, -1.732, 1.732),
+    )
+
+
+def _grid(view: View, height: int, width: int) -> tuple[Array, Array]:
+    """World coordinates of the pixel centres: columns, rows."""
+    xs = view.origin[0] + (jnp.arange(width, dtype=jnp.float32) + 0.5) * view.step
+    ys = view.origin[1] + (jnp.arange(height, dtype=jnp.float32) + 0.5) * view.step
+    return xs, ys
+
+
+def _develop(
+    scene: Scene, view: View, picture: Float[Array, "3 h w"], pan: Float[Array, " 2"]
+) -> UInt8[Array, "h w 3"]:
+    """Lens blur, colours, noise, and the quantisation to bytes."""
+    _, height, width = picture.shape
+    half = scene.blur + 0.5 * jnp.abs(pan) / view.step
+
+    def blur(size: int, half_width: Array) -> Array:
+        weights = triangle_weights(jnp.arange(size, dtype=jnp.float32), size, half_width)
+        return weights / jnp.sum(weights, axis=1, keepdims=True)
+
+    picture = jnp.einsum("yv,cvx->cyx", blur(height, half[1]), picture)
+    picture = jnp.einsum("cyv,xv->cyx", picture, blur(width, half[0]))
+    weights = jnp.asarray([0.299, 0.587, 0.114], jnp.float32)[:, None, None]
+    grey = jnp.sum(picture * weights, axis=0, keepdims=True)
+    saturation = jnp.where(scene.grey, 0.0, scene.saturation)
+    picture = grey + saturation * (picture - grey)
+    gain = jnp.where(scene.grey, jnp.mean(view.gain), view.gain)
+    picture = (0.5 + scene.contrast * (picture - 0.5)) * gain[:, None, None]
+    tile = jnp.roll(scene.noise_tile, view.noise_shift, axis=(1, 2))
+    repeats = (1, -(-height // tile.shape[1]), -(-width // tile.shape[2]))
+    noise = jnp.tile(tile, repeats)[:, :height, :width]
+    noise = jnp.where(scene.grey, noise[:1], noise)
+    picture = picture + scene.noise * noise
+    levels = jnp.clip(jnp.round(picture * 255.0), 0.0, 255.0).astype(jnp.uint8)
+    return jnp.moveaxis(levels, 0, -1)
+
+
+def render(
+    scene: Scene,
+    sprites: Sprite,
+    view: View,
+    size: tuple[int, int],
+    target: int,
+    pan: Float[Array, " 2"],
+) -> tuple[UInt8[Array, "h w 3"], Float[Array, "h w"], Float[Array, ""]]:
+    """Draws one view.
+
+    Args:
+      scene: what there is.
+      sprites: the posed objects, back to front, leading axis objects.
+      view: the window.
+      size: height and width in pixels.
+      target: index of the target.
+      pan: the camera's path during the exposure, world units.
+
+    Returns:
+      The picture, the target's own coverage of each pixel (as if nothing were before it), and the
+      area in pixels of the target that is seen.
+    """
+    xs, ys = _grid(view, *size)
+    picture, light = render_background(scene.background, xs, ys, view.step)
+    layers = jax.vmap(lambda sprite: place(sprite, xs, ys, view.step))(sprites)
+    seen = jnp.zeros(size, jnp.float32)
+    for index in range(layers.shape[0]):
+        layer = layers[index]
+        picture = picture * (1.0 - layer[3:]) + layer[:3]
+        seen = layer[3] if index == target else seen * (1.0 - layer[3])
+    frame = _develop(scene, view, picture * light[None], pan)
+    return frame, layers[target, 3], jnp.sum(seen)
+
+
+def bake_all(objects: Object, poses: Pose, size: int) -> Sprite:
+    """Bakes every object of a scene; leaves lead with the object."""
+    return jax.vmap(lambda thing, pose: bake(thing, pose, size))(objects, poses)

@@ -1,0 +1,219 @@
+"""Textures of the synthetic world: functions of continuous coordinates, evaluated on axis-aligned grids.
+
+Every random field is a small periodic grid of numbers read through cubic B-splines. On an axis-aligned sampling grid
+that is two small matrix products, at any resolution and place, so that a patch costs what its own pixels cost and no
+picture of the whole world is ever stored.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+EDGE_SOFTNESS = (0.8, 4.0)  # width of the edges between background regions, in pixels
+REGIONS = 4  # background regions: one ground and three layers over it
+
+
+class Draws:
+    """Hands out uniform numbers of one key in order: one call of the generator instead of hundreds.
+
+    Args:
+      key: a JAX random key.
+      count: how many numbers to hold ready; asking for more raises.
+    """
+
+    def __init__(self, key: Array, count: int) -> None:
+        self._numbers = jax.random.uniform(key, (count,), jnp.float32)
+        self._taken = 0
+
+    def uniform(self, low: float, high: float, *shape: int) -> Array:
+        """Uniform numbers in [low, high) of the given shape."""
+        size = int(np.prod(shape, dtype=int))
+        start, self._taken = self._taken, self._taken + size
+        if self._taken > self._numbers.shape[0]:
+            raise ValueError(f"Draws holds {self._numbers.shape[0]} numbers, {self._taken} asked")
+        return low + (high - low) * self._numbers[start : self._taken].reshape(shape)
+
+    def log_uniform(self, low: float, high: float, *shape: int) -> Array:
+        """Numbers in [low, high) whose logarithms are uniform."""
+        return jnp.exp(self.uniform(float(np.log(low)), float(np.log(high)), *shape))
+
+    def sign(self, *shape: int) -> Array:
+        """-1 or 1, with equal probability."""
+        return jnp.sign(self.uniform(-1.0, 1.0, *shape))
+
+    def flag(self, rate: float, *shape: int) -> Array:
+        """True with probability `rate`."""
+        return self.uniform(0.0, 1.0, *shape) < rate
+
+
+class Background(NamedTuple):
+    """An endless background. Lengths are in world units; `r` counts regions, `o` octaves."""
+
+    octaves: Float[Array, "o 3 g g"]
+    octave_cell: Float[Array, " o"]
+    fields: Float[Array, "r g g"]
+    field_cell: Float[Array, " r"]
+    noise_part: Float[Array, " r"]
+    wave_part: Float[Array, " r"]
+    wave: Float[Array, "r 2 3"]
+    level: Float[Array, " r"]
+    softness: Float[Array, " r"]
+    color: Float[Array, "r 3"]
+    mix: Float[Array, "r 3 6"]
+    slope: Float[Array, "3 2"]
+    shadow: Float[Array, ""]
+
+
+def spline_weights(position: Float[Array, " n"], count: int) -> Float[Array, "n count"]:
+    """Weights of the periodic cubic B-spline on `count` knots at the given positions (in knots)."""
+    distance = position[:, None] - jnp.arange(count, dtype=jnp.float32)[None, :]
+    distance = jnp.abs(distance - count * jnp.round(distance / count))
+    near = 2.0 / 3.0 - distance**2 * (1.0 - 0.5 * distance)
+    far = jnp.maximum(2.0 - distance, 0.0) ** 3 / 6.0
+    return jnp.where(distance < 1.0, near, far)
+
+
+def triangle_weights(
+    position: Float[Array, " n"], count: int, half_width: Float[Array, ""]
+) -> Float[Array, "n count"]:
+    """Weights of a triangle of the given half width (in knots, at least 1) around each position."""
+    distance = jnp.abs(position[:, None] - jnp.arange(count, dtype=jnp.float32)[None, :])
+    return jnp.maximum(1.0 - distance / half_width, 0.0) / half_width
+
+
+def triangle_wave(phase: Array) -> Array:
+    """A wave of period 1 between -1 and 1, without a transcendental function."""
+    return 4.0 * jnp.abs(phase - jnp.round(phase)) - 1.0
+
+
+def random_color(draws: Draws, *shape: int) -> Array:
+    """Colours in [0, 1], mostly of low saturation, as in real pictures. Shape: shape + (3,)."""
+    grey = draws.uniform(0.08, 0.92, *shape, 1)
+    saturation = draws.uniform(0.0, 1.0, *shape, 1) ** 2
+    return jnp.clip(grey + saturation * draws.uniform(-0.6, 0.6, *shape, 3), 0.0, 1.0)
+
+
+def object_texture(key: Array, size: int) -> Float[Array, "3 size size"]:
+    """Draws a periodic texture of four octaves, from smooth to hard-edged, about -1 to 1."""
+    grids = (3, 6, 12, size // 2)
+    key_small, key_grid = jax.random.split(key)
+    draws = Draws(key_small, 32)
+    strength = draws.log_uniform(0.15, 1.0, len(grids))
+    strength = strength / jnp.sqrt(jnp.sum(strength**2))
+    chroma = draws.uniform(0.0, 1.0) ** 2
+    gain = draws.log_uniform(1.0, 12.0)
+    numbers = Draws(key_grid, 3 * sum(g * g for g in grids))
+    total = jnp.zeros((3, size, size), jnp.float32)
+    for index, grid in enumerate(grids):
+        values = numbers.uniform(-3.0, 3.0, 3, grid, grid)
+        weights = spline_weights(jnp.arange(size, dtype=jnp.float32) * (grid / size), grid)
+        total = total + strength[index] * jnp.einsum("yg,cgk,xk->cyx", weights, values, weights)
+    total = total[:1] + chroma * (total - total[:1])
+    return gain * total / (1.0 + jnp.abs(gain * total))
+
+
+def draw_background(key: Array, grid: int, scale: Float[Array, ""]) -> Background:
+    """Draws a background.
+
+    Args:
+      key: a JAX random key.
+      grid: knots of each random grid along an axis.
+      scale: a typical object's size in world units; regions and grain follow it.
+
+    Returns:
+      The background's parameters.
+    """
+    key_small, key_octaves, key_fields = jax.random.split(key, 3)
+    draws = Draws(key_small, 256)
+    r = REGIONS
+    coarse = scale * draws.log_uniform(0.35, 1.5)
+    octave_cell = coarse / jnp.asarray([1.0, 2.3, 5.1, 11.0], jnp.float32)
+    field_cell = scale * draws.log_uniform(0.4, 3.0, r)
+    kind = draws.uniform(0.0, 1.0, r)  # blobs, stripes or grids, or stripes bent by noise
+    wave_part = jnp.where(kind < 0.45, 0.0, 1.0)
+    noise_part = jnp.where(kind < 0.45, 2.0, jnp.where(kind < 0.75, 0.0, 1.5))
+    turn = jnp.where(draws.flag(0.5, r), 0.0, draws.uniform(0.0, np.pi, r))
+    frequency = 0.5 / (field_cell[:, None] * draws.log_uniform(0.5, 2.0, r, 2))
+    single = draws.flag(0.5, r)  # stripes: the second wave is switched off by a constant phase
+    cos, sin = jnp.cos(turn), jnp.sin(turn)
+    first = jnp.stack([cos, sin], 1) * frequency[:, :1]
+    second = jnp.stack([-sin, cos], 1) * jnp.where(single, 0.0, frequency[:, 1])[:, None]
+    phase = draws.uniform(0.0, 1.0, r, 2).at[:, 1].set(jnp.where(single, 0.5, 0.0))
+    mix = draws.uniform(-1.0, 1.0, r, 1, 6) + draws.uniform(-0.3, 0.3, r, 3, 6)
+    strength = draws.log_uniform(0.03, 0.5, r, 2)
+    octaves = jax.random.uniform(key_octaves, (4, 3, grid, grid), jnp.float32, -1.5, 1.5)
+    fields = jax.random.uniform(key_fields, (r, grid, grid), jnp.float32, -1.0, 1.0)
+    return Background(
+        octaves=octaves * draws.log_uniform(0.25, 1.0, 4)[:, None, None, None],
+        octave_cell=octave_cell,
+        fields=fields,
+        field_cell=field_cell,
+        noise_part=noise_part,
+        wave_part=wave_part,
+        wave=jnp.concatenate([jnp.stack([first, second], 1), phase[:, :, None]], 2),
+        level=draws.uniform(-0.6, 0.2, r),
+        softness=draws.log_uniform(*EDGE_SOFTNESS, r),
+        color=random_color(draws, r),
+        mix=mix * jnp.repeat(strength, 3, axis=1)[:, None, :],
+        slope=draws.uniform(-0.12, 0.12, 3, 1) + draws.uniform(-0.04, 0.04, 3, 2),
+        shadow=draws.flag(0.5) * draws.uniform(0.1, 0.6),
+    )
+
+
+def render_background(
+    background: Background,
+    xs: Float[Array, " w"],
+    ys: Float[Array, " h"],
+    step: Float[Array, ""],
+) -> tuple[Float[Array, "3 h w"], Float[Array, "h w"]]:
+    """Evaluates a background on an axis-aligned grid.
+
+    Args:
+      background: from `draw_background`.
+      xs: world abscissae of the columns.
+      ys: world ordinates of the rows.
+      step: world units per pixel; edges between regions are a few pixels wide.
+
+    Returns:
+      The colours (about 0 to 1) and the light (1, less in shadow) of every pixel.
+    """
+    grid = background.octaves.shape[-1]
+
+    def weights(axis: Array, cell: Array) -> Array:
+        return jax.vmap(lambda c: spline_weights(axis / c, grid))(cell)
+
+    rows, columns = (weights(axis, background.octave_cell) for axis in (ys, xs))
+    tall = jnp.einsum("oyg,ocgk->ocyk", rows, background.octaves)
+    detail = [  # coarse and fine octaves stay apart: regions mix them differently
+        jnp.einsum("ocyk,oxk->cyx", tall[part], columns[part]) for part in np.s_[:2, 2:]
+    ]
+    stack = jnp.concatenate(detail, 0)
+    look = jnp.einsum("rck,kyx->rcyx", background.mix, stack)
+    look = look + background.color[:, :, None, None]
+
+    rows, columns = (weights(axis, background.field_cell) for axis in (ys, xs))
+    field = jnp.einsum("ryg,rgk,rxk->ryx", rows, background.fields, columns)
+    wave = background.wave[:, :, :, None, None]
+    phase = wave[:, :, 0] * xs[None, None, None, :] + wave[:, :, 1] * ys[None, None, :, None]
+    height = jnp.min(triangle_wave(phase + wave[:, :, 2]), axis=1)
+
+    def per_region(values: Array) -> Array:
+        return values[:, None, None]
+
+    value = per_region(background.noise_part) * field + per_region(background.wave_part) * height
+    sharpness = background.field_cell / (step * background.softness)
+    cover = jnp.clip(0.5 + (value + per_region(background.level)) * per_region(sharpness), 0.0, 1.0)
+    color = look[0]
+    for region in range(1, REGIONS):
+        color = color + cover[region][None] * (look[region] - color)
+    along = (ys - jnp.mean(ys)) / (step * ys.shape[0])
+    across = (xs - jnp.mean(xs)) / (step * xs.shape[0])
+    slope = background.slope[:, :, None, None]
+    color = color + slope[:, 0] * along[None, :, None] + slope[:, 1] * across[None, None, :]
+    shade = jnp.clip(0.5 + 3.0 * field[0], 0.0, 1.0)
+    return color, 1.0 - background.shadow * shade
