@@ -23,7 +23,7 @@ scalars, so that a loss can follow a schedule without being compiled again:
 
 ========================  =================================================================================
 ``step``                  ``()`` int32, optimiser steps done so far
-``epoch``                 ``()`` float32, ``step * epochs / steps``: 0 at the start; ``floor`` is the 0-based epoch
+``epoch``                 ``()`` float32, ``step * epochs / steps``; its ``floor`` is the 0-based epoch
 ========================  =================================================================================
 """
 

@@ -1,0 +1,288 @@
+"""Optimisers and learning-rate schedules as values: masks by parameter path, freezing, warm-up, clipping.
+
+A rate is a function of the epoch, so that one description serves a run of any length: ``--steps`` squeezes
+the whole schedule into the steps asked for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from train.step import epoch_of
+
+Kind = Literal["constant", "geometric", "step", "cosine", "onecycle"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How the learning rate moves over the epochs, from the peak rate of `OptimConfig`.
+
+    Attributes:
+        kind: ``constant``; ``geometric`` (equal ratios, also called log or exponential) to ``final``;
+            ``step`` (times ``factor`` at each milestone); ``cosine`` to ``final``; ``onecycle``
+            (cosine from ``peak / 25`` up to the peak over ``rise`` of the run, then down to ``final``).
+        final: rate at the end of ``geometric``, ``cosine`` and ``onecycle``.
+        per_epoch: the rate changes only between epochs.
+        endpoint: with ``per_epoch``: the last epoch runs exactly at ``final`` (numpy's ``logspace``);
+            otherwise ``final`` would be the rate of the epoch after the last.
+        milestones: epochs (0-based) from which ``step`` has dropped once more.
+        factor: the drop.
+        rise: share of the run in which ``onecycle`` rises.
+        warmup_epochs: epochs before the schedule proper begins; it then spans the rest of the run.
+        warmup_start: rate of the first epoch of the warm-up.
+        warmup_kind: ``linear`` or ``geometric`` towards the peak, which the epoch after it has.
+    """
+
+    kind: Kind = "constant"
+    final: float = 0.0
+    per_epoch: bool = False
+    endpoint: bool = False
+    milestones: tuple[int, ...] = ()
+    factor: float = 0.1
+    rise: float = 0.3
+    warmup_epochs: int = 0
+    warmup_start: float = 0.0
+    warmup_kind: Literal["linear", "geometric"] = "linear"
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Parameters that are treated apart; the first group whose pattern is found in the path counts.
+
+    Attributes:
+        pattern: regular expression, searched in the path (keys joined by dots, as in
+            ``backbone.conv1.0.kernel``).
+        rate: factor on the learning rate; 0: never trained (no decay, no optimiser memory).
+        from_epoch: 0-based epoch from which it trains; frozen before, decay and momentum included.
+    """
+
+    pattern: str
+    rate: float = 1.0
+    from_epoch: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """An optimiser with its schedule.
+
+    Attributes:
+        name: ``sgd`` (momentum, no Nesterov), ``adam`` or ``adamw``. Weight decay is added to the
+            gradient for the first two, and to the step for ``adamw``.
+        learning_rate: peak rate for the preset's batch; see `scaled_rate` for other batches.
+        schedule: how it moves.
+        momentum: of ``sgd``; the first step's buffer is the gradient.
+        betas: of ``adam`` and ``adamw``.
+        epsilon: likewise.
+        weight_decay: coefficient.
+        no_decay: regular expression of parameter paths without decay; "": all decay.
+        clip_norm: largest global gradient norm; None: no clipping. Frozen parameters do not count.
+        groups: parameters treated apart.
+        restart: forget momentum and moments when a group starts to train, as codes do that rebuild
+            their optimiser.
+    """
+
+    name: Literal["sgd", "adam", "adamw"]
+    learning_rate: float
+    schedule: Schedule = Schedule()
+    momentum: float = 0.9
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    no_decay: str = ""
+    clip_norm: float | None = None
+    groups: tuple[Group, ...] = ()
+    restart: bool = False
+
+
+class OptimState(NamedTuple):
+    """State of the optimiser: updates done, and momentum or moments of the parameters that train."""
+
+    steps_done: Int[Array, ""]
+    core: Any
+
+
+def scaled_rate(config: OptimConfig, batch_size: int, preset_batch_size: int) -> OptimConfig:
+    """The same optimiser for another global batch.
+
+    The rule: with a batch k times the preset's, rates are k times as high for SGD (Goyal et al., Accurate,
+    Large Minibatch SGD, section 2.1) and sqrt(k) times for Adam and AdamW, whose steps do not grow with
+    the gradient (Malladi et al., On the SDEs and Scaling Rules for Adaptive Gradient Algorithms).
+    """
+    k = batch_size / preset_batch_size
+    factor = k if config.name == "sgd" else math.sqrt(k)
+    schedule = dataclasses.replace(
+        config.schedule,
+        final=config.schedule.final * factor,
+        warmup_start=config.schedule.warmup_start * factor,
+    )
+    return dataclasses.replace(
+        config, learning_rate=config.learning_rate * factor, schedule=schedule
+    )
+
+
+def learning_rate(
+    config: OptimConfig, epoch: Float[Array, ""] | float, epochs: int
+) -> Float[Array, ""]:
+    """The rate of parameters in no group.
+
+    Args:
+        config: the optimiser.
+        epoch: ``()`` float epochs done (0 at the start).
+        epochs: length of the run.
+    """
+    schedule, peak = config.schedule, config.learning_rate
+    now = jnp.asarray(epoch, jnp.float32)
+    now = jnp.floor(now) if schedule.per_epoch else now
+    warm = schedule.warmup_epochs
+    whole = epochs - warm - (1 if schedule.per_epoch and schedule.endpoint else 0)
+    part = jnp.clip((now - warm) / max(whole, 1), 0.0, 1.0)
+    if schedule.kind == "constant":
+        rate = jnp.full((), peak, jnp.float32)
+    elif schedule.kind == "geometric":
+        rate = peak * jnp.exp(part * math.log(schedule.final / peak))
+    elif schedule.kind == "step":
+        drops = sum((now >= m).astype(jnp.float32) for m in schedule.milestones)
+        rate = peak * jnp.power(jnp.float32(schedule.factor), drops)
+    elif schedule.kind == "cosine":
+        rate = _cosine(peak, schedule.final, part)
+    elif schedule.kind == "onecycle":
+        up = _cosine(peak / 25, peak, jnp.clip(part / schedule.rise, 0, 1))
+        fall = jnp.clip((part - schedule.rise) / (1 - schedule.rise), 0, 1)
+        rate = jnp.where(part < schedule.rise, up, _cosine(peak, schedule.final, fall))
+    else:
+        raise ValueError(f"unknown schedule {schedule.kind!r}")
+    if not warm:
+        return rate
+    start, share = schedule.warmup_start, now / warm
+    if schedule.warmup_kind == "geometric":
+        rising = start * jnp.exp(share * math.log(peak / start))
+    else:
+        rising = start + (peak - start) * share
+    return jnp.where(now < warm, rising, rate)
+
+
+def _cosine(start: float, end: float, part: Array) -> Array:
+    """Half a cosine from ``start`` (part 0) to ``end`` (part 1)."""
+    return end + (start - end) * 0.5 * (1 + jnp.cos(jnp.pi * part))
+
+
+def parameter_paths(params: Any) -> Any:
+    """The tree of the parameters' paths: keys joined by dots."""
+
+    def join(path: tuple[Any, ...], _: Any) -> str:
+        return ".".join(str(getattr(entry, "key", entry)) for entry in path)
+
+    return jax.tree_util.tree_map_with_path(join, params)
+
+
+def group_of(config: OptimConfig, path: str) -> Group:
+    """The group that a parameter belongs to (rate 1 from the start, where none matches)."""
+    for group in config.groups:
+        if re.search(group.pattern, path):
+            return group
+    return Group("")
+
+
+def make(config: OptimConfig, params: Any, steps: int, epochs: int) -> optax.GradientTransformation:
+    """Build the optimiser for a parameter tree.
+
+    Args:
+        config: what to build.
+        params: the parameters, or their shapes.
+        steps: length of the run.
+        epochs: likewise; rates and freezing are told in epochs.
+
+    Returns:
+        An optax transformation whose updates are added to the parameters. Its memory (`OptimState`) is
+        a dict by path of the parameters that ever train.
+
+    Raises:
+        ValueError: a group matches no parameter.
+    """
+    paths, structure = jax.tree.flatten(parameter_paths(params))
+    for group in config.groups:
+        if not any(re.search(group.pattern, path) for path in paths):
+            raise ValueError(f"optimiser group {group.pattern!r} matches no parameter")
+    groups = {path: group_of(config, path) for path in paths}
+    groups = {path: group for path, group in groups.items() if group.rate}
+    inner = _transformation(config, groups, steps, epochs)
+
+    def trained(tree: Any) -> dict[str, Any]:
+        leaves = dict(zip(paths, jax.tree.leaves(tree), strict=True))
+        return {path: leaves[path] for path in groups}
+
+    def init(params: Any) -> OptimState:
+        return inner.init(trained(params))
+
+    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        moved, state = inner.update(trained(grads), state, trained(params))
+        still = jax.tree.leaves(params)
+        leaves = [moved.get(path, jnp.zeros_like(p)) for path, p in zip(paths, still)]
+        return jax.tree.unflatten(structure, leaves), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def _transformation(
+    config: OptimConfig, groups: dict[str, Group], steps: int, epochs: int
+) -> optax.GradientTransformation:
+    """One update, in order: freeze, clip, decay (coupled), core, decay (decoupled), rate."""
+    if config.name == "sgd":
+        core = optax.trace(config.momentum) if config.momentum else optax.identity()
+    else:
+        core = optax.scale_by_adam(*config.betas, eps=config.epsilon)
+    clip = optax.identity()
+    if config.clip_norm is not None:
+        clip = optax.clip_by_global_norm(config.clip_norm)
+    starts = sorted({group.from_epoch for group in groups.values()} - {0})
+
+    def decay(moves: dict[str, Array], params: dict[str, Array]) -> dict[str, Array]:
+        if not config.weight_decay:
+            return moves
+        spared = {p for p in moves if config.no_decay and re.search(config.no_decay, p)}
+        return {
+            p: move if p in spared else move + config.weight_decay * params[p]
+            for p, move in moves.items()
+        }
+
+    def init(params: dict[str, Array]) -> OptimState:
+        return OptimState(jnp.zeros((), jnp.int32), core.init(params))
+
+    def update(
+        grads: dict[str, Array], state: OptimState, params: Any = None
+    ) -> tuple[dict[str, Array], OptimState]:
+        epoch = epoch_of(state.steps_done, steps, epochs)
+        waiting = {p: epoch < g.from_epoch for p, g in groups.items() if g.from_epoch}
+
+        def gate(moves: dict[str, Array]) -> dict[str, Array]:
+            return {
+                p: jnp.where(waiting[p], 0, move) if p in waiting else move
+                for p, move in moves.items()
+            }
+
+        moves, _ = clip.update(gate(grads), clip.init(params))
+        if config.name != "adamw":
+            moves = gate(decay(moves, params))
+        memory = state.core
+        if config.restart and starts:
+            before = epoch_of(jnp.maximum(state.steps_done - 1, 0), steps, epochs)
+            switch = jnp.stack([(before < s) & (epoch >= s) for s in starts]).any()
+            memory = jax.tree.map(
+                lambda fresh, old: jnp.where(switch, fresh, old), core.init(params), memory
+            )
+        moves, memory = core.update(moves, memory, params)
+        if config.name == "adamw":
+            moves = decay(moves, params)
+        rate = learning_rate(config, epoch, epochs)
+        moves = gate({p: -rate * groups[p].rate * move for p, move in moves.items()})
+        return moves, OptimState(state.steps_done + 1, memory)
+
+    return optax.GradientTransformation(init, update)
