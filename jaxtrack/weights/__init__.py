@@ -1,0 +1,29 @@
+"""Weights: published files read without PyTorch, name tables, strict merge, our own files and cards.
+
+Nothing here knows a model: the tree to be filled comes in as an argument.
+"""
+
+from jaxtrack.weights.cards import Card, read_card, shipped_names, shipped_path
+from jaxtrack.weights.files import load_into, read_published, save_weights
+from jaxtrack.weights.mat import ConvLayer, read_matconvnet
+from jaxtrack.weights.names import NameTable, from_published, to_published
+from jaxtrack.weights.tables import TABLES, tables_of
+from jaxtrack.weights.torch_file import read_torch
+
+__all__ = [
+    "TABLES",
+    "Card",
+    "ConvLayer",
+    "NameTable",
+    "from_published",
+    "load_into",
+    "read_card",
+    "read_matconvnet",
+    "read_published",
+    "read_torch",
+    "save_weights",
+    "shipped_names",
+    "shipped_path",
+    "tables_of",
+    "to_published",
+]
