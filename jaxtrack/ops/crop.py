@@ -71,14 +71,11 @@ def linear_taps(
     """
     size_in = jnp.asarray(size_in, jnp.int32)
     size_out = jnp.asarray(size_out, jnp.int32)
-    # (index + 0.5) * size_in / size_out - 0.5 as ONE correctly rounded float32 division of two exact
-    # integers. The barrier keeps the compiler from multiplying by a rounded reciprocal instead.
-    numerator = ((2 * index + 1) * size_in - size_out).astype(jnp.float32)
-    denominator = jax.lax.optimization_barrier((2 * size_out).astype(jnp.float32))
-    position = numerator / denominator
-    floor = jnp.floor(position)
-    lower = floor.astype(jnp.int32)
-    fraction = position - floor
+    # (index + 0.5) * size_in / size_out - 0.5 = numerator / denominator, in whole numbers.
+    numerator = (2 * index.astype(jnp.int32) + 1) * size_in - size_out
+    denominator = 2 * size_out
+    lower = numerator // denominator
+    fraction = _rounded_fraction(lower, numerator - lower * denominator, denominator)
     if axis == "column":
         outside = (lower < 0) | (lower >= size_in - 1)
         fraction = jnp.where(outside, jnp.float32(0), fraction)
@@ -89,6 +86,30 @@ def linear_taps(
         weight_lower=jnp.rint(_WEIGHT_ONE * (1 - fraction)).astype(jnp.int32),
         weight_upper=jnp.rint(_WEIGHT_ONE * fraction).astype(jnp.int32),
     )
+
+
+def _rounded_fraction(
+    whole: Int[Array, "n"], rest: Int[Array, "n"], denominator: Int[Array, ""]
+) -> Float[Array, "n"]:
+    """``p - floor(p)`` of ``p = whole + rest / denominator`` after rounding p to float32.
+
+    OpenCV rounds the position, and the lost digits decide ties of the fixed-point weights. Compilers may
+    divide by a rounded reciprocal, so the quotient is corrected by its exact remainder.
+    """
+    quotient = rest.astype(jnp.float32) / denominator.astype(jnp.float32)
+    position = whole.astype(jnp.float32) + quotient
+    fraction = position - whole.astype(jnp.float32)
+    # The last place of the position: its power of two times 2**-23 (finer below 1: no tie there).
+    exponent = jax.lax.bitcast_convert_type(position, jnp.int32) & 0x7F800000
+    power = jnp.maximum(jax.lax.bitcast_convert_type(exponent, jnp.float32), 1)
+    last_place = power * jnp.float32(2.0**-23)
+    # rest - fraction * denominator without rounding: the fraction in two halves of 12 bits.
+    high = jnp.floor(fraction * 4096) / 4096
+    divisor = denominator.astype(jnp.float32)
+    remainder = (rest.astype(jnp.float32) - high * divisor) - (fraction - high) * divisor
+    half = last_place * divisor / 2
+    step = (remainder > half).astype(jnp.float32) - (remainder < -half).astype(jnp.float32)
+    return jnp.where(whole >= 0, fraction + step * last_place, quotient)
 
 
 def combine_taps(

@@ -111,10 +111,11 @@ def apply_edits(images: np.ndarray, edits: list[dict[str, Any]]) -> np.ndarray:
     """
     images = images.copy()
     for edit in edits:
-        kind = next((k for k in ("constant", "other") if k in edit or k in edit.values()), None)
+        names = [*edit, *(v for v in edit.values() if isinstance(v, str))]
+        kind = next((k for k in ("constant", "other") if k in names), "")
         body = edit[kind] if isinstance(edit.get(kind), dict) else edit
         where = next((edit[k] for k in ("frame", "at", "target", "t") if k in edit), None)
-        if kind is None or where is None:
+        if not kind or where is None:
             raise ParityError(f"clip edit of an unknown form: {edit}")
         if kind == "constant":
             colour = body["bgr"] if "bgr" in body else body["constant"]
@@ -123,6 +124,26 @@ def apply_edits(images: np.ndarray, edits: list[dict[str, Any]]) -> np.ndarray:
             replacement = frames(**body["frames"])[0][body["index"]]
         images[where] = replacement
     return images
+
+
+def sequence_frames(name: str, folder: pathlib.Path) -> np.ndarray:
+    """A real sequence beside the packs (``../sequences/<name>/img/*.jpg``), decoded to RGB.
+
+    Args:
+        name: the sequence's folder, "Skiing" say.
+        folder: the pack's folder (`Case.folder`).
+
+    Returns:
+        ``(t, h, w, 3)`` uint8.
+    """
+    import cv2
+
+    roots = [folder.parent, *folder.resolve().parents, pathlib.Path.cwd().parent / "shared"]
+    for root in roots:
+        paths = sorted((root / "sequences" / name / "img").glob("*.jpg"))
+        if paths:
+            return np.stack([cv2.imread(str(path))[..., ::-1] for path in paths])
+    raise ParityError(f"no sequence {name!r} in a sequences folder beside {folder}")
 
 
 @dataclasses.dataclass
