@@ -329,8 +329,7 @@ def test_random_damage_gives_an_error_or_arrays(
             path.write_bytes(damage(original))
         try:
             read = read_torch(path)
-        except JaxtrackError as error:
-            assert "\n" not in str(error)
+        except JaxtrackError:
             refused += 1
         else:
             assert all(isinstance(value, np.ndarray) for value in read.values())

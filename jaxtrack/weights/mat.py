@@ -94,6 +94,8 @@ def _layer(cell: np.ndarray) -> ConvLayer | None:
     name, kind, weights = (struct[key].ravel() for key in keys)
     if str(kind[0]) != "conv":
         return None
+    if weights.dtype != object or weights.size != 2:
+        raise ValueError("its weights are not a cell of filters and biases")
     kernel = np.asarray(weights[0], np.float32)
     bias = np.asarray(weights[1], np.float32).ravel()
     # MATLAB drops trailing axes of length one: a single filter is saved as height x width x in.
