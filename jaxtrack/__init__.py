@@ -9,6 +9,7 @@ Frames are uint8 RGB ``(h, w, 3)``; boxes are ``(x, y, w, h)`` with a 0-based co
 """
 
 from jaxtrack.errors import JaxtrackError
+from jaxtrack.loading import load_weights
 from jaxtrack.tracker import Prediction, Tracker, init, track_clip, track_frame
 from jaxtrack.trackers import get as get_tracker
 from jaxtrack.trackers import names as tracker_names
@@ -21,6 +22,7 @@ __all__ = [
     "Tracker",
     "get_tracker",
     "init",
+    "load_weights",
     "track_clip",
     "track_frame",
     "tracker_names",
