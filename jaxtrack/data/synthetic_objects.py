@@ -23,13 +23,14 @@ from jaxtrack.data.synthetic_textures import (
 
 LIMBS = 3  # parts that may stick out of the body
 MARKS = 2  # parts painted on the others' surface
-PARTS = 1 + LIMBS + MARKS
+BODY = LIMBS  # index of the body: parts are ordered as they are painted, limbs first
+PARTS = LIMBS + 1 + MARKS
 OUTLINE_POINTS = 64  # per part; corners of square parts are among them
 WAVE_NUMBER = 1.8  # of the deformation, in half sizes of the object
 
 
 class Object(NamedTuple):
-    """What an object is, whatever it does. `p` counts parts: body, limbs, marks."""
+    """What an object is, whatever it does. `p` counts parts: limbs, body, marks."""
 
     joint: Float[Array, "p 2"]
     reach: Float[Array, " p"]
@@ -74,6 +75,13 @@ class Sprite(NamedTuple):
     blur: Float[Array, " 2"]
 
 
+def bend(angle: Array) -> Array:
+    """A sine's cheap relative, of two parabolas: period 2 pi, from -1 to 1, smooth."""
+    turn = angle * (0.5 / np.pi)
+    turn = turn - jnp.round(turn)
+    return 8.0 * turn * (1.0 - 2.0 * jnp.abs(turn))
+
+
 def gauge(u: Array, v: Array, square: Array, ripple: Array) -> Array:
     """The outline function of one part: 1 on the outline, less inside; homogeneous of degree one.
 
@@ -86,8 +94,10 @@ def gauge(u: Array, v: Array, square: Array, ripple: Array) -> Array:
     Returns:
       The gauge, of the shape of `u`.
     """
-    radius = jnp.sqrt(u * u + v * v + 1e-12)
-    c, s = u / radius, v / radius
+    square_radius = u * u + v * v + 1e-12
+    inverse = jax.lax.rsqrt(square_radius)
+    radius = square_radius * inverse
+    c, s = u * inverse, v * inverse
     c2, s2 = c * c - s * s, 2.0 * c * s
     c3, s3 = c2 * c - s2 * s, s2 * c + c2 * s
     c5, s5 = c3 * c2 - s3 * s2, s3 * c2 + c3 * s2
@@ -120,7 +130,7 @@ def _raw_outline(thing: Object, swing: Array, phase: Array) -> Float[Array, "p m
 
 def _extent(points: Float[Array, "p m 2"], enabled: Bool[Array, " p"]) -> tuple[Array, Array]:
     """Smallest and largest coordinates of the enabled body and limbs."""
-    count = 1 + LIMBS
+    count = BODY + 1
     keep = enabled[:count, None, None]
     low = jnp.min(jnp.where(keep, points[:count], jnp.inf), axis=(0, 1))
     high = jnp.max(jnp.where(keep, points[:count], -jnp.inf), axis=(0, 1))
@@ -155,21 +165,21 @@ def draw_object(key: Array, texture_size: int) -> Object:
     limb_rate = d.uniform(0.0, 1.0)
     enabled = jnp.concatenate(
         [
-            jnp.ones((1,), bool),
             d.uniform(0.0, 1.0, LIMBS) < limb_rate,
+            jnp.ones((1,), bool),
             d.flag(0.6, MARKS),
         ]
     )
-    limb = jnp.asarray([0.0] + [1.0] * LIMBS + [0.0] * MARKS, jnp.float32)
-    first = jnp.asarray([1.0] + [0.0] * (PARTS - 1), jnp.float32)
+    limb = jnp.asarray([1.0] * LIMBS + [0.0] * (1 + MARKS), jnp.float32)
+    body = jnp.asarray([0.0] * LIMBS + [1.0] + [0.0] * MARKS, jnp.float32)
     amplitude = ripple_scale[None] * d.uniform(-1.0, 1.0, PARTS, 4)
     thing = Object(
-        joint=joint * (1.0 - first)[:, None],
+        joint=joint * (1.0 - body)[:, None],
         reach=limb * d.uniform(0.1, 0.5, PARTS),
-        angle=direction + (1.0 - first) * d.uniform(-0.8, 0.8, PARTS) - first * direction,
+        angle=direction + (1.0 - body) * d.uniform(-0.8, 0.8, PARTS) - body * direction,
         swing=limb * d.uniform(0.1, 0.9, PARTS),
         swing_phase=d.uniform(0.0, 2.0 * np.pi, PARTS),
-        radii=jnp.concatenate([body_radii, limb_radii, mark_radii], 0),
+        radii=jnp.concatenate([limb_radii, body_radii, mark_radii], 0),
         square=square,
         ripple=jnp.where(plain, 0.0, amplitude),
         enabled=enabled,
@@ -202,8 +212,8 @@ def outline(thing: Object, pose: Pose) -> tuple[Float[Array, "p m 2"], Float[Arr
         thing.extent[None, None]
     )
     x, y = points[..., 0], points[..., 1]
-    x = x + pose.wave[0] * jnp.sin(WAVE_NUMBER * y + pose.phase)
-    y = y + pose.wave[1] * jnp.sin(WAVE_NUMBER * x + 1.3 * pose.phase)
+    x = x + pose.wave[0] * bend(WAVE_NUMBER * y + pose.phase)
+    y = y + pose.wave[1] * bend(WAVE_NUMBER * x + 1.3 * pose.phase)
     x, y = x * pose.half[0], y * pose.half[1]
     cos, sin = jnp.cos(pose.angle), jnp.sin(pose.angle)
     points = jnp.stack([cos * x - sin * y, sin * x + cos * y], -1) + pose.center[None, None]
@@ -216,8 +226,8 @@ def _rest_coordinates(thing: Object, pose: Pose, x: Array, y: Array) -> tuple[Ar
     x, y = x - pose.center[0], y - pose.center[1]
     cos, sin = jnp.cos(pose.angle), jnp.sin(pose.angle)
     x, y = (cos * x + sin * y) / pose.half[0], (cos * y - sin * x) / pose.half[1]
-    y = y - pose.wave[1] * jnp.sin(WAVE_NUMBER * x + 1.3 * pose.phase)
-    x = x - pose.wave[0] * jnp.sin(WAVE_NUMBER * y + pose.phase)
+    y = y - pose.wave[1] * bend(WAVE_NUMBER * x + 1.3 * pose.phase)
+    x = x - pose.wave[0] * bend(WAVE_NUMBER * y + pose.phase)
     return x * thing.extent[0] + thing.middle[0], y * thing.extent[1] + thing.middle[1]
 
 
@@ -254,34 +264,38 @@ def bake(thing: Object, pose: Pose, size: int) -> Sprite:
     y = jnp.broadcast_to((corner[1] + cells * texel[1])[:, None], (size, size))
     x, y = _rest_coordinates(thing, pose, x, y)
     center, cos, sin = _part_frames(thing, pose.swing, pose.phase)
+    radii = thing.radii
+    # Rest coordinates to those of each part, in radii. One matrix product, because the compiler keeps its operands
+    # and results, where it would compute element-wise chains anew for each use.
+    shift = cos * center[:, 0] + sin * center[:, 1], cos * center[:, 1] - sin * center[:, 0]
+    rows = jnp.stack(
+        [
+            jnp.stack([cos, sin, -shift[0]], 1) / radii[:, :1],
+            jnp.stack([-sin, cos, -shift[1]], 1) / radii[:, 1:],
+        ]
+    )
+    u, v = jnp.einsum("apk,kyx->apyx", rows, jnp.stack([x, y, jnp.ones_like(x)]))
+    value = jax.vmap(gauge)(u, v, thing.square, thing.ripple)
     # cells per unit of the gauge, about: the edge is one cell wide
     unit = jnp.sqrt(jnp.prod(pose.half / thing.extent) / jnp.prod(texel))
-    alpha = jnp.zeros((size, size), jnp.float32)
-    tone = jnp.zeros((3, size, size), jnp.float32)  # times alpha, like contrast
-    contrast = jnp.zeros((size, size), jnp.float32)
-    tu = jnp.zeros((size, size), jnp.float32)
-    tv = jnp.zeros((size, size), jnp.float32)
-    for part in [*range(1, 1 + LIMBS), 0, *range(1 + LIMBS, PARTS)]:  # limbs behind the body
-        dx, dy = x - center[part, 0], y - center[part, 1]
-        along = cos[part] * dx + sin[part] * dy
-        across = cos[part] * dy - sin[part] * dx
-        radii = thing.radii[part]
-        value = gauge(along / radii[0], across / radii[1], thing.square[part], thing.ripple[part])
-        edge = unit * jnp.sqrt(radii[0] * radii[1])
-        cover = jnp.clip(0.5 + (1.0 - value) * edge, 0.0, 1.0) * thing.enabled[part]
-        round_light = 1.0 - thing.roundness * jnp.minimum(value, 1.2) ** 2
-        color = thing.color[part][:, None, None] * round_light[None]
-        if part <= LIMBS:
-            alpha = alpha + cover * (1.0 - alpha)
-            paint = jnp.ones((size, size), jnp.float32)
-        else:  # marks do not add to the silhouette
-            paint = alpha
-        tone = tone + cover[None] * (color * paint[None] - tone)
-        contrast = contrast + cover * (thing.contrast[part] * paint - contrast)
-        top = cover > 0.5
-        scale, offset = thing.texture_scale[part], thing.texture_offset[part]
-        tu = jnp.where(top, along * scale + offset[0], tu)
-        tv = jnp.where(top, across * scale + offset[1], tv)
+    edge = unit * jnp.sqrt(radii[:, 0] * radii[:, 1])
+    cover = jnp.clip(0.5 + (1.0 - value) * edge[:, None, None], 0.0, 1.0)
+    cover = cover * thing.enabled[:, None, None]
+    alpha = 1.0 - jnp.prod(1.0 - cover[: BODY + 1], axis=0)
+    paint = jnp.concatenate([cover[: BODY + 1], cover[BODY + 1 :] * alpha[None]], 0)
+    through = [jnp.ones_like(alpha)]
+    for part in range(PARTS - 1, 0, -1):
+        through.append(through[-1] * (1.0 - cover[part]))
+    weight = paint * jnp.stack(through[::-1])
+    rounded = weight * (1.0 - thing.roundness * jnp.minimum(value, 1.2) ** 2)
+    tone = jnp.einsum("pc,pyx->cyx", thing.color, rounded)
+    contrast = jnp.einsum("p,pyx->yx", thing.contrast, weight)
+    u = u * (radii[:, 0] * thing.texture_scale)[:, None, None] + thing.texture_offset[:, :1, None]
+    v = v * (radii[:, 1] * thing.texture_scale)[:, None, None] + thing.texture_offset[:, 1:, None]
+    tu, tv = u[0], v[0]
+    for part in range(1, PARTS):
+        top = cover[part] > 0.5
+        tu, tv = jnp.where(top, u[part], tu), jnp.where(top, v[part], tv)
     light = 1.0 + thing.light[0] * x + thing.light[1] * y
     color = (tone + contrast[None] * _lookup(thing.texture, tu, tv)) * light[None]
     color = jnp.clip(color, 0.0, 1.2 * alpha[None])
@@ -290,7 +304,11 @@ def bake(thing: Object, pose: Pose, size: int) -> Sprite:
 
 
 def place(
-    sprite: Sprite, xs: Float[Array, " w"], ys: Float[Array, " h"], step: Float[Array, ""]
+    sprite: Sprite,
+    xs: Float[Array, " w"],
+    ys: Float[Array, " h"],
+    step: Float[Array, ""],
+    blur: Float[Array, " 2"],
 ) -> Float[Array, "4 h w"]:
     """Samples a sprite on an axis-aligned grid, blurred along its path during the exposure.
 
@@ -299,13 +317,14 @@ def place(
       xs: world abscissae of the columns.
       ys: world ordinates of the rows.
       step: world units per pixel.
+      blur: half widths of the lens blur, world units.
 
     Returns:
       Colours times alpha, and alpha; zero outside the sprite.
     """
     size = sprite.image.shape[-1]
     # as wide as a pixel when the sprite shrinks, wider when it moves during the exposure
-    half_width = jnp.maximum(1.0, (step + 0.5 * jnp.abs(sprite.blur)) / sprite.texel)
+    half_width = jnp.maximum(1.0, (step + blur + 0.5 * jnp.abs(sprite.blur)) / sprite.texel)
     columns = triangle_weights((xs - sprite.corner[0]) / sprite.texel[0] - 0.5, size, half_width[0])
     rows = triangle_weights((ys - sprite.corner[1]) / sprite.texel[1] - 0.5, size, half_width[1])
     tall = jnp.einsum("ys,csk->cyk", rows, sprite.image)

@@ -15,7 +15,6 @@ from jaxtrack.data.synthetic_textures import (
     Draws,
     draw_background,
     render_background,
-    triangle_weights,
 )
 
 
@@ -37,7 +36,7 @@ class WorldConfig:
       sprite_size: cells along a side of the grid that an object is drawn on.
       background_grid: knots along a side of the background's random grids.
       noise: largest standard deviation of the sensor's noise, of 1.
-      blur: largest half width of the lens blur, pixels.
+      blur: largest half width of the lens blur, pixels; half of the scenes are sharp.
       grey_rate: share of grey clips and pairs.
     """
 
@@ -46,12 +45,12 @@ class WorldConfig:
     length: int = 64
     target_size: tuple[float, float] = (24.0, 72.0)
     aspect: tuple[float, float] = (0.4, 2.5)
-    behind: int = 4
+    behind: int = 3
     front: int = 1
     lookalike_rate: float = 0.3
     attribute_rate: float = 0.3
     texture_size: int = 64
-    sprite_size: int = 72
+    sprite_size: int = 64
     background_grid: int = 32
     noise: float = 0.03
     blur: float = 2.5
@@ -118,7 +117,7 @@ def draw_scene(
         saturation=d.uniform(0.6, 1.3),
         contrast=d.uniform(0.65, 1.15),
         noise=d.uniform(0.0, 1.0) ** 2 * config.noise,
-        blur=1.0 + jnp.maximum(d.uniform(-config.blur, config.blur - 1.0), 0.0),
+        blur=jnp.maximum(d.uniform(-config.blur, config.blur), 0.0),
         alike=copy,
         noise_tile=jax.random.uniform(key_tile, (3, 64, 64), jnp.float32, -1.732, 1.732),
     )
@@ -131,30 +130,36 @@ def _grid(view: View, height: int, width: int) -> tuple[Array, Array]:
     return xs, ys
 
 
-def _develop(
-    scene: Scene, view: View, picture: Float[Array, "3 h w"], pan: Float[Array, " 2"]
-) -> UInt8[Array, "h w 3"]:
-    """Lens blur, colours, noise, and the quantisation to bytes."""
-    _, height, width = picture.shape
-    half = scene.blur + 0.5 * jnp.abs(pan) / view.step
+def _grade(scene: Scene, view: View, sprites: Sprite) -> tuple[Background, Sprite, Array]:
+    """Saturation, contrast and gain, applied to what is drawn with: compositing is linear.
 
-    def blur(size: int, half_width: Array) -> Array:
-        weights = triangle_weights(jnp.arange(size, dtype=jnp.float32), size, half_width)
-        return weights / jnp.sum(weights, axis=1, keepdims=True)
-
-    picture = jnp.einsum("yv,cvx->cyx", blur(height, half[1]), picture)
-    picture = jnp.einsum("cyv,xv->cyx", picture, blur(width, half[0]))
-    weights = jnp.asarray([0.299, 0.587, 0.114], jnp.float32)[:, None, None]
-    grey = jnp.sum(picture * weights, axis=0, keepdims=True)
+    Returns:
+      The background and the sprites in the camera's colours, and what remains to be added to each channel.
+    """
     saturation = jnp.where(scene.grey, 0.0, scene.saturation)
-    picture = grey + saturation * (picture - grey)
     gain = jnp.where(scene.grey, jnp.mean(view.gain), view.gain)
-    picture = (0.5 + scene.contrast * (picture - 0.5)) * gain[:, None, None]
+    luma = jnp.asarray([0.299, 0.587, 0.114], jnp.float32)
+    mix = (1.0 - saturation) * luma[None, :] + saturation * jnp.eye(3, dtype=jnp.float32)
+    mix = (scene.contrast * gain)[:, None] * mix
+    ground = scene.background
+    ground = ground._replace(
+        color=ground.color @ mix.T,
+        tint=mix @ ground.tint,
+        chroma=mix @ ground.chroma,
+        slope=mix @ ground.slope,
+    )
+    color = jnp.einsum("dc,ncyx->ndyx", mix, sprites.image[:, :3])
+    image = jnp.concatenate([color, sprites.image[:, 3:]], 1)
+    return ground, sprites._replace(image=image), gain * (0.5 - 0.5 * scene.contrast)
+
+
+def _expose(scene: Scene, view: View, picture: Float[Array, "3 h w"]) -> UInt8[Array, "h w 3"]:
+    """Noise, and the quantisation to bytes."""
+    _, height, width = picture.shape
     tile = jnp.roll(scene.noise_tile, view.noise_shift, axis=(1, 2))
+    tile = scene.noise * jnp.where(scene.grey, tile[:1], tile)
     repeats = (1, -(-height // tile.shape[1]), -(-width // tile.shape[2]))
-    noise = jnp.tile(tile, repeats)[:, :height, :width]
-    noise = jnp.where(scene.grey, noise[:1], noise)
-    picture = picture + scene.noise * noise
+    picture = picture + jnp.tile(tile, repeats)[:, :height, :width]
     levels = jnp.clip(jnp.round(picture * 255.0), 0.0, 255.0).astype(jnp.uint8)
     return jnp.moveaxis(levels, 0, -1)
 
@@ -182,14 +187,16 @@ def render(
       area in pixels of the target that is seen.
     """
     xs, ys = _grid(view, *size)
-    picture, light = render_background(scene.background, xs, ys, view.step)
-    layers = jax.vmap(lambda sprite: place(sprite, xs, ys, view.step))(sprites)
+    blur = scene.blur * view.step + 0.5 * jnp.abs(pan)
+    ground, sprites, offset = _grade(scene, view, sprites)
+    picture, light = render_background(ground, xs, ys, view.step, jnp.mean(blur))
+    layers = jax.vmap(lambda sprite: place(sprite, xs, ys, view.step, blur))(sprites)
     seen = jnp.zeros(size, jnp.float32)
     for index in range(layers.shape[0]):
         layer = layers[index]
         picture = picture * (1.0 - layer[3:]) + layer[:3]
         seen = layer[3] if index == target else seen * (1.0 - layer[3])
-    frame = _develop(scene, view, picture * light[None], pan)
+    frame = _expose(scene, view, picture * light[None] + offset[:, None, None])
     return frame, layers[target, 3], jnp.sum(seen)
 
 

@@ -54,7 +54,7 @@ class Draws:
 class Background(NamedTuple):
     """An endless background. Lengths are in world units; `r` counts regions, `o` octaves."""
 
-    octaves: Float[Array, "o 3 g g"]
+    octaves: Float[Array, "o 2 g g"]  # lightness and chroma
     octave_cell: Float[Array, " o"]
     fields: Float[Array, "r g g"]
     field_cell: Float[Array, " r"]
@@ -64,7 +64,9 @@ class Background(NamedTuple):
     level: Float[Array, " r"]
     softness: Float[Array, " r"]
     color: Float[Array, "r 3"]
-    mix: Float[Array, "r 3 6"]
+    grain: Float[Array, "r 2"]  # strength of coarse and fine detail
+    tint: Float[Array, " 3"]  # what one unit of grain adds to each channel
+    chroma: Float[Array, "3 2"]
     slope: Float[Array, "3 2"]
     shadow: Float[Array, ""]
 
@@ -144,9 +146,7 @@ def draw_background(key: Array, grid: int, scale: Float[Array, ""]) -> Backgroun
     first = jnp.stack([cos, sin], 1) * frequency[:, :1]
     second = jnp.stack([-sin, cos], 1) * jnp.where(single, 0.0, frequency[:, 1])[:, None]
     phase = draws.uniform(0.0, 1.0, r, 2).at[:, 1].set(jnp.where(single, 0.5, 0.0))
-    mix = draws.uniform(-1.0, 1.0, r, 1, 6) + draws.uniform(-0.3, 0.3, r, 3, 6)
-    strength = draws.log_uniform(0.03, 0.5, r, 2)
-    octaves = jax.random.uniform(key_octaves, (4, 3, grid, grid), jnp.float32, -1.5, 1.5)
+    octaves = jax.random.uniform(key_octaves, (4, 2, grid, grid), jnp.float32, -1.5, 1.5)
     fields = jax.random.uniform(key_fields, (r, grid, grid), jnp.float32, -1.0, 1.0)
     return Background(
         octaves=octaves * draws.log_uniform(0.25, 1.0, 4)[:, None, None, None],
@@ -159,7 +159,9 @@ def draw_background(key: Array, grid: int, scale: Float[Array, ""]) -> Backgroun
         level=draws.uniform(-0.6, 0.2, r),
         softness=draws.log_uniform(*EDGE_SOFTNESS, r),
         color=random_color(draws, r),
-        mix=mix * jnp.repeat(strength, 3, axis=1)[:, None, :],
+        grain=draws.log_uniform(0.03, 0.6, r, 2) * draws.sign(r, 2),
+        tint=jnp.ones((3,), jnp.float32),
+        chroma=draws.uniform(0.0, 1.0) ** 2 * draws.uniform(-0.4, 0.4, 3, 2),
         slope=draws.uniform(-0.12, 0.12, 3, 1) + draws.uniform(-0.04, 0.04, 3, 2),
         shadow=draws.flag(0.5) * draws.uniform(0.1, 0.6),
     )
@@ -170,6 +172,7 @@ def render_background(
     xs: Float[Array, " w"],
     ys: Float[Array, " h"],
     step: Float[Array, ""],
+    blur: Float[Array, ""],
 ) -> tuple[Float[Array, "3 h w"], Float[Array, "h w"]]:
     """Evaluates a background on an axis-aligned grid.
 
@@ -178,6 +181,7 @@ def render_background(
       xs: world abscissae of the columns.
       ys: world ordinates of the rows.
       step: world units per pixel; edges between regions are a few pixels wide.
+      blur: half width of the blur, world units: edges widen and grain finer than it fades.
 
     Returns:
       The colours (about 0 to 1) and the light (1, less in shadow) of every pixel.
@@ -188,29 +192,32 @@ def render_background(
         return jax.vmap(lambda c: spline_weights(axis / c, grid))(cell)
 
     rows, columns = (weights(axis, background.octave_cell) for axis in (ys, xs))
-    tall = jnp.einsum("oyg,ocgk->ocyk", rows, background.octaves)
-    detail = [  # coarse and fine octaves stay apart: regions mix them differently
-        jnp.einsum("ocyk,oxk->cyx", tall[part], columns[part]) for part in np.s_[:2, 2:]
-    ]
-    stack = jnp.concatenate(detail, 0)
-    look = jnp.einsum("rck,kyx->rcyx", background.mix, stack)
-    look = look + background.color[:, :, None, None]
+    left = 1.0 / (1.0 + (2.0 * blur / background.octave_cell) ** 2)
+    tall = jnp.einsum("oyg,ocgk->ocyk", rows * left[:, None, None], background.octaves)
+    # coarse and fine octaves stay apart: regions mix them differently
+    coarse = jnp.einsum("ocyk,oxk->cyx", tall[:2], columns[:2])
+    fine = jnp.einsum("ocyk,oxk->cyx", tall[2:], columns[2:])
 
     rows, columns = (weights(axis, background.field_cell) for axis in (ys, xs))
-    field = jnp.einsum("ryg,rgk,rxk->ryx", rows, background.fields, columns)
-    wave = background.wave[:, :, :, None, None]
-    phase = wave[:, :, 0] * xs[None, None, None, :] + wave[:, :, 1] * ys[None, None, :, None]
-    height = jnp.min(triangle_wave(phase + wave[:, :, 2]), axis=1)
-
-    def per_region(values: Array) -> Array:
-        return values[:, None, None]
-
-    value = per_region(background.noise_part) * field + per_region(background.wave_part) * height
-    sharpness = background.field_cell / (step * background.softness)
-    cover = jnp.clip(0.5 + (value + per_region(background.level)) * per_region(sharpness), 0.0, 1.0)
-    color = look[0]
+    tall = jnp.einsum("ryg,rgk->ryk", rows, background.fields)
+    field = jnp.einsum("ryk,rxk->ryx", tall, columns)
+    softness = step * background.softness + blur
+    sharpness = background.field_cell / softness
+    color = jnp.broadcast_to(background.color[0][:, None, None], (3,) + field.shape[1:])
+    grain = background.grain[0, 0] * coarse[0] + background.grain[0, 1] * fine[0]
     for region in range(1, REGIONS):
-        color = color + cover[region][None] * (look[region] - color)
+        wave = background.wave[region]
+        height = triangle_wave(wave[0, 0] * xs[None] + wave[0, 1] * ys[:, None] + wave[0, 2])
+        other = triangle_wave(wave[1, 0] * xs[None] + wave[1, 1] * ys[:, None] + wave[1, 2])
+        height = background.wave_part[region] * jnp.minimum(height, other)
+        value = background.noise_part[region] * field[region] + height + background.level[region]
+        cover = jnp.clip(0.5 + value * sharpness[region], 0.0, 1.0)
+        color = color + cover[None] * (background.color[region][:, None, None] - color)
+        own = background.grain[region, 0] * coarse[0] + background.grain[region, 1] * fine[0]
+        grain = grain + cover * (own - grain)
+    chroma = background.chroma[:, :, None, None]
+    color = color + background.tint[:, None, None] * grain[None]
+    color = color + chroma[:, 0] * coarse[1][None] + chroma[:, 1] * fine[1][None]
     along = (ys - jnp.mean(ys)) / (step * ys.shape[0])
     across = (xs - jnp.mean(xs)) / (step * xs.shape[0])
     slope = background.slope[:, :, None, None]
