@@ -185,6 +185,19 @@ def encode(image: np.ndarray) -> bytes:
     return data.tobytes()
 
 
+def mean_colour(image: np.ndarray) -> tuple[float, float, float]:
+    """Mean colour of an image, which fills what lies outside of it.
+
+    Args:
+        image: `(h, w, 3)` uint8.
+
+    Returns:
+        Three means.
+    """
+    first, second, third, _ = cv2.mean(image)
+    return first, second, third
+
+
 def cut_patch(
     image: np.ndarray,
     centre: tuple[float, float],

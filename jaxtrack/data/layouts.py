@@ -11,7 +11,7 @@ otb            1-based; comma, tab or blank separators; first images that are no
                Diving, Football1, Freeman3/4, BlurCar1/3/4 and Tiger1 annotated in part; Jogging and
                Skating2 have two targets; Human4 ships an empty first annotation
 lasot          1-based; flags for full occlusion and out of view; absent frames may carry a box;
-               per-class folders or flat ones; the extension is the same layout (split `all`)
+               per-class folders or flat ones; the extension is the same layout (`lasot_ext`)
 got10k         1-based; absent targets as -1 or zero boxes; cover in eighths; test has first boxes
                only; 1,000 training videos are forbidden before a test on VOT (`train_vot`)
 trackingnet    0-based floats; 12 parts; frames as folders or as the downloaded zip files, read in
@@ -71,28 +71,28 @@ DATASETS: dict[str, Layout] = {
     "got10k": Layout(
         training.read_got10k, ("train", "val", "test", "train_vot"), training.GOT10K_LAYOUT
     ),
-    "lasot": Layout(training.read_lasot, ("train", "test", "all"), training.LASOT_LAYOUT),
-    "lasot_ext": Layout(training.read_lasot, ("all",), training.LASOT_LAYOUT),
+    "lasot": Layout(training.read_lasot, ("train", "test", "full"), training.LASOT_LAYOUT),
+    "lasot_ext": Layout(training.read_lasot, ("full",), training.LASOT_LAYOUT),
     "trackingnet": Layout(
-        training.read_trackingnet, ("train", "test", "train_0-3"), training.TRACKINGNET_LAYOUT
+        training.read_trackingnet, ("train", "test", "train_0_3"), training.TRACKINGNET_LAYOUT
     ),
     "vid": Layout(images.read_vid, ("train", "val"), images.VID_LAYOUT),
     "det": Layout(images.read_det, ("train", "val"), images.DET_LAYOUT, stills=True),
     "coco": Layout(images.read_coco, ("train", "val"), images.COCO_LAYOUT, stills=True),
     "youtubebb": Layout(images.read_crops, ("train", "val"), images.CROPS_LAYOUT),
-    "otb": Layout(otb.read_otb, ("all", "otb2013", "otb50", "otb100"), otb.OTB_LAYOUT),
+    "otb": Layout(otb.read_otb, ("test", "otb2013", "otb50", "otb100"), otb.OTB_LAYOUT),
     "otb2013": Layout(otb.read_otb, ("otb2013",), otb.OTB_LAYOUT),
     "otb50": Layout(otb.read_otb, ("otb50",), otb.OTB_LAYOUT),
     "otb100": Layout(otb.read_otb, ("otb100",), otb.OTB_LAYOUT),
     "uav123": Layout(benchmarks.read_uav, ("uav123",), benchmarks.UAV_LAYOUT),
     "uav20l": Layout(benchmarks.read_uav, ("uav20l",), benchmarks.UAV_LAYOUT),
-    "nfs": Layout(benchmarks.read_nfs, ("30", "240"), benchmarks.NFS_LAYOUT),
+    "nfs": Layout(benchmarks.read_nfs, ("fps30", "fps240"), benchmarks.NFS_LAYOUT),
     "vot2016": Layout(benchmarks.read_vot, ("test",), benchmarks.VOT_LAYOUT),
     "vot2017": Layout(benchmarks.read_vot, ("test",), benchmarks.VOT_LAYOUT),
     "vot2018": Layout(benchmarks.read_vot, ("test",), benchmarks.VOT_LAYOUT),
     "vot2019": Layout(benchmarks.read_vot, ("test",), benchmarks.VOT_LAYOUT),
     "tc128": Layout(otb.read_tc128, ("test",), otb.TC128_LAYOUT),
-    "custom": Layout(custom.read_custom, ("all",), custom.CUSTOM_LAYOUT),
+    "custom": Layout(custom.read_custom, ("train",), custom.CUSTOM_LAYOUT),
 }
 
 

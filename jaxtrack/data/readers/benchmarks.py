@@ -65,14 +65,15 @@ def read_nfs(root: Path, split: str) -> Iterator[VideoRecord]:
 
     Args:
         root: folder with one folder per video.
-        split: `30` or `240` (frames per second).
+        split: `fps30` or `fps240`.
 
     Yields:
         One record per video; `absent` is the annotation tool's own "lost" flag.
     """
-    files = sorted(root.glob(f"*/{split}/*.txt"), key=lambda p: tools.natural_key(p.name))
+    rate = split.removeprefix("fps")
+    files = sorted(root.glob(f"*/{rate}/*.txt"), key=lambda p: tools.natural_key(p.name))
     if not files:
-        raise tools.wrong_layout("nfs", root, NFS_LAYOUT.replace("/30", f"/{split}"))
+        raise tools.wrong_layout("nfs", root, NFS_LAYOUT.replace("/30", f"/{rate}"))
     for path in files:
         name = path.stem
         rows = _nfs_rows(path)

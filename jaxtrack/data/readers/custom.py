@@ -28,7 +28,7 @@ def read_custom(root: Path, split: str) -> Iterator[VideoRecord]:
 
     Args:
         root: the folder.
-        split: only `all`.
+        split: only `train`.
 
     Yields:
         One record per target.

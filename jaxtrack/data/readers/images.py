@@ -24,6 +24,9 @@ CROPS_LAYOUT = "train.json and crop511/VIDEO/000000.00.x.jpg (PySOT's training_d
 # around one would magnify single pixels.
 COCO_MIN_SIDE = 2.0
 
+# Centre of a 511 x 511 crop where pixel k spans [k, k + 1).
+CROP_CENTRE = 255.5
+
 
 def _ilsvrc_root(root: Path) -> Path:
     """Accepts the folder that holds ILSVRC2015 / ILSVRC as well as that folder itself."""
@@ -175,7 +178,7 @@ def read_coco(root: Path, split: str) -> Iterator[VideoRecord]:
 def read_crops(root: Path, split: str) -> Iterator[VideoRecord]:
     """Reads 511 x 511 crops in PySOT's layout, as YouTube-BB is passed on.
 
-    The target is at the centre (255, 255) of each crop; its size is the annotated one scaled so that
+    The target is at the centre (pixel 255, 255) of each crop; its size is the annotated one scaled so that
     the context window becomes 127 pixels. (YouTube-BB's own table gives boxes as shares of the frame;
     for such a file the aspect is that of the shares, as in PySOT.)
 
@@ -205,7 +208,7 @@ def read_crops(root: Path, split: str) -> Iterator[VideoRecord]:
                 window = np.sqrt(np.prod(size + size.sum() / 2))
                 size = size * 127 / window
                 frames.append(str(root / "crop511" / video / f"{frame}.{track}.x.jpg"))
-                boxes.append([*(255 - size / 2), *size])
+                boxes.append([*(CROP_CENTRE - size / 2), *size])
             if frames:
                 yield VideoRecord(
                     name=f"{video}/{track}",

@@ -58,7 +58,7 @@ def read_otb(root: Path, split: str) -> Iterator[VideoRecord]:
 
     Args:
         root: folder with one folder per video.
-        split: `all` (whatever is there), or `otb2013`, `otb50`, `otb100` (all of its videos).
+        split: `test` (whatever is there), or `otb2013`, `otb50`, `otb100` (all of its videos).
 
     Yields:
         One record per target; names as `Jogging-1`, `Human4-2`.

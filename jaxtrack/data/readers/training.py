@@ -95,8 +95,8 @@ def read_lasot(root: Path, split: str) -> Iterator[VideoRecord]:
 
     Args:
         root: folder with one folder per class (or one per video).
-        split: `train` (1,120 videos), `test` (280), or `all` (also the extension, which has no
-            split of its own).
+        split: `train` (1,120 videos), `test` (280), or `full` (both; the extension has no
+            splits).
 
     Yields:
         One record per video; `absent` is either flag. Flagged frames may still carry a box.
@@ -106,7 +106,7 @@ def read_lasot(root: Path, split: str) -> Iterator[VideoRecord]:
         raise tools.wrong_layout("lasot", root, LASOT_LAYOUT)
     test = splits.lasot_test()
     videos = [
-        f.parent for f in files if split == "all" or (f.parent.name in test) == (split == "test")
+        f.parent for f in files if split == "full" or (f.parent.name in test) == (split == "test")
     ]
     if not videos:
         raise JaxtrackError(f"lasot: {root} has {len(files)} videos but none of the {split} split")
@@ -133,7 +133,7 @@ def trackingnet_parts(split: str) -> tuple[str, ...]:
     """Names the part folders of a TrackingNet split.
 
     Args:
-        split: `test`, `train` (all 12 parts), or `train_0-3` (parts 0 to 3, as OSTrack uses).
+        split: `test`, `train` (all 12 parts), or `train_0_3` (parts 0 to 3, as OSTrack uses).
 
     Returns:
         Folder names such as `TRAIN_0`.
@@ -145,10 +145,10 @@ def trackingnet_parts(split: str) -> tuple[str, ...]:
         return ("TEST",)
     if split == "train":
         return tuple(f"TRAIN_{i}" for i in range(12))
-    first, _, last = split.removeprefix("train_").partition("-")
+    first, _, last = split.removeprefix("train_").partition("_")
     if not (first.isdigit() and (last or first).isdigit()):
         raise JaxtrackError(
-            f"trackingnet: split '{split}' is not train, test, train_3 or train_0-3"
+            f"trackingnet: split '{split}' is not train, test, train_3 or train_0_3"
         )
     return tuple(f"TRAIN_{i}" for i in range(int(first), int(last or first) + 1))
 

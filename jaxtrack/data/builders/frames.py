@@ -1,0 +1,297 @@
+"""The TFDS builder that every dataset shares: one record per frame, array_record, no TensorFlow.
+
+    DIR/got10k/train_frames/1.0.0/
+        dataset_info.json, features.json                   TFDS's own, written last
+        got10k-train.array_record-00000-of-00132           the frames
+        index/*.npy                                         targets and boxes, memory-mapped
+        summary.json                                        counts, and what was left out
+
+A build writes its parts to `DIR/got10k/train_frames/.1.0.0.parts` and links them into place at the
+end, so that a killed build leaves nothing that looks finished and a second run goes on with it.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import multiprocessing
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python import array_record_module
+from tensorflow_datasets.core import example_serializer
+from tensorflow_datasets.core import splits as tfds_splits
+
+from jaxtrack.data import layouts
+from jaxtrack.data.builders import index, parts
+from jaxtrack.errors import JaxtrackError
+
+# Records are read one by one in random order, so each is compressed (not at all: JPEG) alone.
+_WRITER_OPTIONS = "group_size:1,uncompressed"
+
+
+def features() -> tfds.features.FeaturesDict:
+    """The features of one frame record.
+
+    Returns:
+        `image` holds the encoded bytes as delivered (or the crop's JPEG); `boxes` are (x, y, w, h),
+        0-based, pixels, one row for each of `targets`; `frame` counts from 0; `file` is relative to
+        the source folder.
+    """
+    return tfds.features.FeaturesDict(
+        {
+            "video": tfds.features.Text(),
+            "frame": np.int64,
+            "file": tfds.features.Text(),
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "targets": tfds.features.Sequence(tfds.features.Text()),
+            "boxes": tfds.features.Tensor(shape=(None, 4), dtype=np.float32),
+            "absent": tfds.features.Tensor(shape=(None,), dtype=np.bool_),
+        }
+    )
+
+
+class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """One record per frame of a tracking dataset in its published layout."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "One record per frame."}
+    # Nothing is downloaded; without this TFDS looks for a checksum file through a back-port that a
+    # plain install lacks.
+    url_infos: ClassVar[dict] = {}
+
+    def __init__(
+        self,
+        *,
+        source: str | os.PathLike,
+        split: str | None = None,
+        crop: int = 0,
+        workers: int = 0,
+        max_bad: float = 0.01,
+        only: Sequence[str] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Sets up a build of one split.
+
+        Args:
+            source: folder that the dataset unpacks to.
+            split: split name, or None for the dataset's default.
+            crop: side of the crops to store around each target (PySOT: 511), 0 for whole frames.
+            workers: processes; 0 builds in this one.
+            max_bad: share of frames that may be unreadable before the build stops.
+            only: names of videos to keep.
+            progress: called with (frames done, frames in all).
+            **kwargs: `data_dir` and others of TFDS.
+        """
+        _, self.split = layouts.resolve(self.name, split)
+        self.source, self.crop, self.workers, self.max_bad = Path(source), crop, workers, max_bad
+        self.only, self.progress = only, progress
+        flavour = f"crop{crop}" if crop else "frames"
+        config = tfds.core.BuilderConfig(name=f"{self.split}_{flavour}", version=self.VERSION)
+        super().__init__(config=config, file_format="array_record", **kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self, description=self.__doc__, features=features(), disable_shuffling=True
+        )
+
+    @property
+    def stage(self) -> Path:
+        """Folder of the parts of a build that is not finished."""
+        final = Path(self._final_dir)
+        return final.parent / f".{final.name}.parts"
+
+    @property
+    def _final_dir(self) -> str:
+        return os.path.join(
+            self._data_dir_root, self.name, self.builder_config.name, str(self.version)
+        )
+
+    def _shard_iterators_per_split(
+        self, dl_manager: Any
+    ) -> Mapping[str, Sequence[Callable[[], Iterator[tuple[int, dict[str, Any]]]]]]:
+        """TFDS's own view of the parts: one generator of (key, example) for each shard."""
+        del dl_manager
+        records = layouts.iter_layout(self.name, self.source, self.split, self.only)
+
+        def generator(part):
+            return lambda: enumerate(
+                parts.part_examples(self.name, self.crop, part, parts.PartRows(), str(self.source))
+            )
+
+        return {self.split: [generator(part) for part in parts.plan(records)]}
+
+    def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
+        """Writes the parts in parallel, skipping those that an earlier run finished."""
+        del dl_manager, download_config
+        started = time.monotonic()
+        self.stage.mkdir(parents=True, exist_ok=True)
+        lock = _lock(self.stage / "lock", self.name)
+        for old in Path(self._final_dir).parent.glob(f"{self.version}.incomplete*"):
+            if old != Path(self.data_path):  # left by a build that was killed
+                shutil.rmtree(old)
+        try:
+            self._build(started)
+        finally:
+            os.close(lock)
+
+    def _post_download_and_prepare_hook(self) -> None:
+        shutil.rmtree(self.stage, ignore_errors=True)
+
+    # The command line shows its own progress and summary.
+    def _log_download_bytes(self) -> None: ...
+
+    def _log_download_done(self) -> None: ...
+
+    def _build(self, started: float) -> None:
+        specs, total = self._write_specs()
+        done = self._write_parts(specs, total)
+        if not any(part.records for part in done):
+            raise JaxtrackError(f"{self.name}: no usable frame in {self.source}: nothing was built")
+        shards = [part for part in done if part.records]
+        template = self._get_filename_template(split_name=self.split)
+        for number, part in enumerate(shards):
+            target = template.sharded_filepath(shard_index=number, num_shards=len(shards))
+            _link(part.shard, Path(target))
+        summary = index.write(Path(self.data_path), self.name, self.split, self.crop, done)
+        summary["seconds"] = round(time.monotonic() - started, 1)
+        summary["source"] = str(self.source)
+        summary["only"] = sorted(self.only or ())
+        index.write_summary(Path(self.data_path), summary)
+        split_info = tfds_splits.SplitInfo(
+            name=self.split,
+            shard_lengths=[part.records for part in shards],
+            num_bytes=summary["bytes"],
+            filename_template=template,
+        )
+        self.info.set_splits(tfds_splits.SplitDict([split_info]))
+
+    def _write_specs(self) -> tuple[list[tuple[Path, str]], int]:
+        """Reads all annotations and writes one small file per part; memory stays flat."""
+        specs, total = [], 0
+        records = layouts.iter_layout(self.name, self.source, self.split, self.only)
+        for number, part in enumerate(parts.plan(records)):
+            path = self.stage / f"part-{number:05d}.spec"
+            specs.append((path, parts.save_spec(path, self.name, self.crop, part)))
+            total += len({f for record in part for f in record.frames})
+        for old in self.stage.glob("part-*"):
+            if int(old.name[5:10]) >= len(specs):
+                old.unlink()
+        if not specs:
+            raise JaxtrackError(f"{self.name}: no video of split {self.split} in {self.source}")
+        return specs, total
+
+    def _write_parts(self, specs: list[tuple[Path, str]], total: int) -> list[parts.PartResult]:
+        """Runs the workers over the parts that are not there yet."""
+        done = {n: result for n, spec in enumerate(specs) if (result := parts.finished(*spec))}
+        frames = sum(result.frames for result in done.values())
+        todo = [n for n in range(len(specs)) if n not in done]
+        skipped: list[parts.Skipped] = []
+        if self.progress:
+            self.progress(frames, total)
+        for number, result in self._results(specs, todo):
+            done[number] = result
+            frames += result.frames
+            skipped += result.skipped
+            parts.check_skips(self.name, skipped, total, self.max_bad)
+            if self.progress:
+                self.progress(frames, total)
+        return [done[number] for number in range(len(specs))]
+
+    def _results(
+        self, specs: list[tuple[Path, str]], todo: list[int]
+    ) -> Iterator[tuple[int, parts.PartResult]]:
+        root = str(self.source)
+        if self.workers < 2 or len(todo) < 2:
+            for number in todo:
+                yield number, write_part(*specs[number], root)
+            return
+        # Spawned, not forked: OpenCV and JAX both hold threads that a fork would freeze.
+        context = multiprocessing.get_context("spawn")
+        pool = concurrent.futures.ProcessPoolExecutor(self.workers, mp_context=context)
+        try:
+            futures = {pool.submit(write_part, *specs[n], root): n for n in todo}
+            for future in concurrent.futures.as_completed(futures):
+                yield futures[future], future.result()
+        except concurrent.futures.process.BrokenProcessPool as error:
+            raise JaxtrackError(
+                f"{self.name}: a worker was killed (out of memory?): run the same command again, it "
+                "goes on where it was; fewer --workers need less memory"
+            ) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _lock(path: Path, dataset: str) -> int:
+    """Takes the lock of a build's folder; the system frees it when the process ends."""
+    handle = os.open(path, os.O_CREAT | os.O_RDWR)
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system
+        return handle
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise JaxtrackError(f"{dataset}: another build is at work in {path.parent}") from None
+    return handle
+
+
+def _link(source: Path, target: Path) -> None:
+    """Puts a finished shard in place, keeping the staged one until the build is complete."""
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)
+
+
+def write_part(spec: Path, digest: str, root: str) -> parts.PartResult:
+    """Writes one shard and the rows of its index; runs in a worker.
+
+    Args:
+        spec: the part's description; the shard and the result lie beside it.
+        digest: of the description.
+        root: the dataset's folder.
+
+    Returns:
+        What became of it; the rows themselves stay in the file that `parts.load_rows` reads.
+
+    Raises:
+        JaxtrackError: the disk is full.
+    """
+    import cv2
+
+    cv2.setNumThreads(1)
+    dataset, crop, part = parts.load_spec(spec)
+    rows = parts.PartRows()
+    unfinished = spec.with_suffix(".unfinished")
+    try:
+        _write_records(unfinished, parts.part_examples(dataset, crop, part, rows, root))
+        os.replace(unfinished, spec.with_suffix(".records"))
+        return parts.finish(spec, digest, part, rows)
+    except (OSError, ValueError, RuntimeError) as error:
+        unfinished.unlink(missing_ok=True)
+        free = shutil.disk_usage(spec.parent).free
+        if "No space left" in str(error) or free < 1 << 20:
+            raise JaxtrackError(
+                f"{dataset}: the disk of {spec.parent} is full ({free >> 20} MiB left): make room and "
+                "run the same command again, it goes on where it was"
+            ) from error
+        raise
+
+
+def _write_records(path: Path, examples: Iterator[dict[str, Any]]) -> None:
+    encoder = features()
+    serializer = example_serializer.ExampleSerializer(encoder.get_serialized_info())
+    writer = array_record_module.ArrayRecordWriter(str(path), _WRITER_OPTIONS)
+    try:
+        for example in examples:
+            writer.write(serializer.serialize_example(encoder.encode_example(example)))
+    finally:
+        writer.close()

@@ -1,0 +1,406 @@
+"""What a build consists of: parts of whole videos, and the frame records made from each part.
+
+A part is the unit of parallel work and of resuming: it becomes one shard. Part k holds about
+`1000 << (k // 256)` frames, so that a million frames give some hundred files and ten million not
+tens of thousands.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import os
+import pickle
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxtrack.data import frames as frame_io
+from jaxtrack.data.record import VideoRecord
+from jaxtrack.errors import JaxtrackError
+
+FRAMES_PER_PART = 1000
+_DOUBLE_EVERY = 256
+
+# Side of the context window in a stored crop, and the ratio of crop to window: PySOT's convention.
+EXEMPLAR_SIDE = 127
+
+
+@dataclasses.dataclass
+class Skipped:
+    """A frame that could not be stored.
+
+    Attributes:
+        reason: one of a few words, to count by.
+        where: dataset, video, frame and file.
+    """
+
+    reason: str
+    where: str
+
+
+@dataclasses.dataclass
+class PartRows:
+    """What the index needs to know of a part's records, beside the records themselves.
+
+    Attributes:
+        sizes: (height, width) of every record's image.
+        targets: one entry per target: name, video, object class, and its rows.
+        skipped: frames that were left out.
+    """
+
+    sizes: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+    targets: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    skipped: list[Skipped] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
+class PartResult:
+    """What became of a part.
+
+    Attributes:
+        spec: the part's description; `.records` and `.done` lie beside it.
+        records: number of frame records in the shard.
+        frames: number of frames that were read.
+        rows: number of (target, frame) rows.
+        targets: number of targets.
+        bytes: size of the shard.
+        skipped: frames that were left out.
+    """
+
+    spec: Path
+    records: int
+    frames: int
+    rows: int
+    targets: int
+    bytes: int
+    skipped: list[Skipped]
+
+    @property
+    def shard(self) -> Path:
+        """The shard's file."""
+        return self.spec.with_suffix(".records")
+
+
+def group_videos(records: Iterable[VideoRecord]) -> Iterator[list[VideoRecord]]:
+    """Groups the targets of one video, which follow each other.
+
+    Args:
+        records: a layout's records.
+
+    Yields:
+        Lists of records with the same `video`.
+    """
+    for _, group in itertools.groupby(records, key=lambda r: r.video or r.name):
+        yield list(group)
+
+
+def plan(
+    records: Iterable[VideoRecord], frames_per_part: int = FRAMES_PER_PART
+) -> Iterator[list[VideoRecord]]:
+    """Cuts a layout into parts of whole videos.
+
+    Args:
+        records: a layout's records.
+        frames_per_part: frames in one of the first parts.
+
+    Yields:
+        The records of each part.
+    """
+    part: list[VideoRecord] = []
+    count = number = 0
+    for video in group_videos(records):
+        part += video
+        count += len({f for record in video for f in record.frames})
+        if count >= frames_per_part << (number // _DOUBLE_EVERY):
+            yield part
+            part, count, number = [], 0, number + 1
+    if part:
+        yield part
+
+
+def save_spec(path: Path, dataset: str, crop: int, part: list[VideoRecord]) -> str:
+    """Writes what a worker must know about a part.
+
+    Args:
+        path: where to write.
+        dataset: dataset name.
+        crop: side of the stored crops, 0 for whole frames.
+        part: its records.
+
+    Returns:
+        A digest that changes with anything in it.
+    """
+    data = pickle.dumps((dataset, crop, part), protocol=5)
+    path.write_bytes(data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def load_spec(path: Path) -> tuple[str, int, list[VideoRecord]]:
+    """Reads what `save_spec` wrote.
+
+    Args:
+        path: the file, written by this build on this machine.
+
+    Returns:
+        (dataset, crop, records).
+    """
+    return pickle.loads(path.read_bytes())
+
+
+def finish(spec: Path, digest: str, part: list[VideoRecord], rows: PartRows) -> PartResult:
+    """Marks a part as done, atomically.
+
+    Args:
+        spec: the part's description; its shard is complete.
+        digest: of the description.
+        part: its records.
+        rows: filled by `part_examples`.
+
+    Returns:
+        The result, which `finished` gives again in a later run.
+    """
+    result = PartResult(
+        spec=spec,
+        records=len(rows.sizes),
+        frames=len({f for record in part for f in record.frames}),
+        rows=sum(len(record) for record in part),
+        targets=len(rows.targets),
+        bytes=spec.with_suffix(".records").stat().st_size,
+        skipped=rows.skipped,
+    )
+    temporary = spec.with_suffix(".tmp")
+    with open(temporary, "wb") as f:
+        pickle.dump((digest, result, rows), f, protocol=5)
+        f.flush()
+        os.fsync(f.fileno())
+    os.replace(temporary, spec.with_suffix(".done"))
+    return result
+
+
+def finished(spec: Path, digest: str) -> PartResult | None:
+    """Finds the result of a part that an earlier run finished from the same input.
+
+    Args:
+        spec: the part's description.
+        digest: of the description.
+
+    Returns:
+        The result; None if the part has to be made (again). A part that lost frames is made again:
+        the files may have been repaired since.
+    """
+    try:
+        with open(spec.with_suffix(".done"), "rb") as f:
+            found, result, _ = pickle.load(f)
+    except (OSError, EOFError, pickle.UnpicklingError):
+        return None
+    if found != digest or result.skipped or not result.shard.exists():
+        return None
+    return result
+
+
+def load_rows(result: PartResult) -> PartRows:
+    """Reads a finished part's rows for the index.
+
+    Args:
+        result: of `finish` or `finished`.
+
+    Returns:
+        The rows.
+    """
+    with open(result.spec.with_suffix(".done"), "rb") as f:
+        return pickle.load(f)[2]
+
+
+def part_examples(
+    dataset: str, crop: int, part: list[VideoRecord], rows: PartRows, root: str
+) -> Iterator[dict[str, Any]]:
+    """Makes the records of a part, checking that every image decodes.
+
+    Args:
+        dataset: dataset name.
+        crop: side of the stored crops (one record per target and usable frame), 0 for whole frames
+            (one record per frame, whatever the number of its targets).
+        part: records of whole videos.
+        rows: filled while this runs.
+        root: the dataset's folder; file names are stored relative to it.
+
+    Yields:
+        Feature dictionaries of `builders.frames.features`.
+    """
+    for video in group_videos(part):
+        first = len(rows.targets)
+        rows.targets += [_target_entry(record) for record in video]
+        entries = rows.targets[first:]
+        uses: dict[str, list[tuple[int, int]]] = {}  # frame -> (target, position in its video)
+        for target, record in enumerate(video):
+            for position, reference in enumerate(record.frames):
+                if not crop or entries[target]["usable"][position]:
+                    uses.setdefault(reference, []).append((target, position))
+        for reference, data in frame_data(uses):
+            users = uses[reference]
+            where = frame_io.describe(
+                dataset, video[users[0][0]].name, users[0][1], os.path.relpath(reference, root)
+            )
+            try:
+                if isinstance(data, frame_io.FrameError):
+                    raise data
+                yield from _examples(crop, video, entries, users, reference, data, rows, root)
+            except frame_io.FrameError as error:
+                rows.skipped.append(Skipped(_reason(error), f"{where}: {error}"))
+
+
+def _reason(error: frame_io.FrameError) -> str:
+    text = str(error)
+    for words in ("truncated JPEG", "no file", "not a readable image", "ends before frame"):
+        if words in text:
+            return words
+    return "unreadable"
+
+
+def _target_entry(record: VideoRecord) -> dict[str, Any]:
+    count = len(record)
+    visibility = record.visibility if record.visibility is not None else np.ones(count)
+    return {
+        "name": record.name,
+        "video": record.video or record.name,
+        "object_class": record.object_class,
+        "record": np.full(count, -1, dtype=np.int64),  # within the part
+        "box": np.asarray(record.boxes, dtype=np.float32),
+        "absent": np.asarray(record.absent, dtype=bool),
+        "usable": record.usable,
+        "visibility": visibility.astype(np.float32),
+    }
+
+
+def frame_data(
+    references: Iterable[str],
+) -> Iterator[tuple[str, bytes | np.ndarray | frame_io.FrameError]]:
+    """Reads every frame of a video once.
+
+    Args:
+        references: frame references, all into clips or none.
+
+    Yields:
+        (reference, the file's bytes, the pixels if it lies in a clip, or the error).
+    """
+    listed = list(references)
+    if listed and frame_io.is_clip_reference(listed[0]):
+        yield from _clip_data(listed)
+        return
+    for reference in listed:
+        try:
+            yield reference, frame_io.read_bytes(reference)
+        except frame_io.FrameError as error:
+            yield reference, error
+
+
+def _clip_data(
+    references: list[str],
+) -> Iterator[tuple[str, bytes | np.ndarray | frame_io.FrameError]]:
+    """Decodes clip frames; once a clip breaks off, all that follow are errors."""
+    left = list(references)
+    try:
+        for reference, frame in frame_io.clip_frames(references):
+            left.pop(0)
+            yield reference, frame
+    except frame_io.FrameError as error:
+        for reference in left:
+            yield reference, error
+
+
+def _examples(
+    crop: int,
+    video: list[VideoRecord],
+    entries: list[dict[str, Any]],
+    users: list[tuple[int, int]],
+    reference: str,
+    data: bytes | np.ndarray,
+    rows: PartRows,
+    root: str,
+) -> Iterator[dict[str, Any]]:
+    """Makes the record(s) of one frame."""
+    name = os.path.relpath(reference, root)
+    pixels = frame_io.decode(data, name) if isinstance(data, bytes) else data
+    if not crop:
+        encoded = data if isinstance(data, bytes) else frame_io.encode(pixels)
+        yield _add(
+            entries, users, [entries[t]["box"][p] for t, p in users], encoded, pixels, rows, name
+        )
+        return
+    pad = frame_io.mean_colour(pixels)
+    for target, position in users:
+        box = video[target].boxes[position]
+        window = context_side(box[2], box[3]) * crop / EXEMPLAR_SIDE
+        centre = (box[0] + box[2] / 2, box[1] + box[3] / 2)
+        patch = frame_io.cut_patch(pixels, centre, window, crop, pad)
+        scaled = np.array([crop / 2, crop / 2, 0, 0]) + np.array(
+            [-box[2] / 2, -box[3] / 2, box[2], box[3]]
+        ) * (crop / window)
+        entries[target]["box"][position] = scaled
+        yield _add(
+            entries, [(target, position)], [scaled], frame_io.encode(patch), patch, rows, name
+        )
+
+
+def _add(
+    entries: list[dict[str, Any]],
+    users: list[tuple[int, int]],
+    boxes: list[np.ndarray],
+    encoded: bytes,
+    pixels: np.ndarray,
+    rows: PartRows,
+    name: str,
+) -> dict[str, Any]:
+    number = len(rows.sizes)
+    rows.sizes.append(pixels.shape[:2])
+    for target, position in users:
+        entries[target]["record"][position] = number
+    return {
+        "video": entries[users[0][0]]["video"],
+        "frame": users[0][1],
+        "file": name,
+        "image": encoded,
+        "targets": [entries[t]["name"] for t, _ in users],
+        "boxes": np.asarray(boxes, dtype=np.float32),
+        "absent": np.array([entries[t]["absent"][p] for t, p in users], dtype=bool),
+    }
+
+
+def context_side(width: float, height: float) -> float:
+    """Side of the square context window around a target: sqrt((w + p)(h + p)), p = (w + h) / 2.
+
+    Args:
+        width: target width, pixels.
+        height: target height, pixels.
+
+    Returns:
+        Pixels.
+
+    Reference:
+        SiamFC (Bertinetto et al. 2016), section 3.2, with context amount 0.5.
+    """
+    margin = (width + height) / 2
+    return float(np.sqrt((width + margin) * (height + margin)))
+
+
+def check_skips(dataset: str, skipped: list[Skipped], total: int, max_bad: float) -> None:
+    """Stops a build that loses too many frames.
+
+    Args:
+        dataset: dataset name.
+        skipped: frames that could not be stored.
+        total: frames that were read.
+        max_bad: share that may be lost.
+
+    Raises:
+        JaxtrackError: more than that; names the first.
+    """
+    if len(skipped) > max_bad * total:
+        raise JaxtrackError(
+            f"{dataset}: {len(skipped)} of {total} frames cannot be read (more than {max_bad:.2%}); "
+            f"first: {skipped[0].where}; repair the files, or raise --max-bad to leave them out"
+        )

@@ -1,0 +1,192 @@
+"""Checks of a dataset's own folder before a build, and of a built dataset."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxtrack.data import frames as frame_io
+from jaxtrack.data import layouts
+from jaxtrack.data.builders import parts
+from jaxtrack.data.record import VideoRecord, usable_boxes
+from jaxtrack.data.source import FrameSource
+
+# More than this share of boxes reaching out of the frame means that the columns are something else.
+_SUSPICIOUS = 0.2
+
+
+@dataclasses.dataclass
+class Report:
+    """What a check found.
+
+    Attributes:
+        videos: number of videos.
+        targets: number of targets.
+        frames: number of frames that were decoded.
+        boxes: number of usable boxes.
+        absent: number of frames flagged absent.
+        outside: usable boxes that do not touch their frame.
+        beyond: usable boxes that reach out of their frame by more than a pixel.
+        problems: one line for each frame or file that is not as it should be.
+    """
+
+    videos: int = 0
+    targets: int = 0
+    frames: int = 0
+    boxes: int = 0
+    absent: int = 0
+    outside: int = 0
+    beyond: int = 0
+    problems: list[str] = dataclasses.field(default_factory=list)
+
+    def add_boxes(self, boxes: np.ndarray, absent: np.ndarray, sizes: np.ndarray) -> None:
+        """Counts boxes.
+
+        Args:
+            boxes: `(n, 4)` (x, y, w, h), pixels, 0-based.
+            absent: `(n,)` bool.
+            sizes: `(n, 2)` (height, width) of the frames.
+        """
+        self.absent += int(absent.sum())
+        keep = usable_boxes(boxes) & ~absent
+        self.boxes += int(keep.sum())
+        low, high = boxes[keep, :2], boxes[keep, :2] + boxes[keep, 2:]
+        limits = sizes[keep, ::-1]
+        self.outside += int(((high <= 0) | (low >= limits)).any(axis=1).sum())
+        self.beyond += int(((low < -1) | (high > limits + 1)).any(axis=1).sum())
+
+    def hints(self) -> list[str]:
+        """Says what the counts suggest.
+
+        Returns:
+            Lines for the user.
+        """
+        if self.boxes and self.beyond > _SUSPICIOUS * self.boxes:
+            return [
+                f"{self.beyond} of {self.boxes} boxes reach out of their frames: are the columns "
+                "x,y,w,h (corner and size, pixels), or x1,y1,x2,y2?"
+            ]
+        return []
+
+
+def _frame_sizes(records: list[VideoRecord]) -> tuple[dict[str, tuple[int, int]], list[str]]:
+    """Decodes the frames of one video."""
+    references = list({f: None for record in records for f in record.frames})
+    sizes: dict[str, tuple[int, int]] = {}
+    problems = []
+    name = records[0].video or records[0].name
+    for reference, data in parts.frame_data(references):
+        try:
+            if isinstance(data, frame_io.FrameError):
+                raise data
+            pixels = data if isinstance(data, np.ndarray) else frame_io.decode(data, "the file")
+            sizes[reference] = pixels.shape[:2]
+        except frame_io.FrameError as error:
+            problems.append(f"video {name}: {reference}: {error}")
+    return sizes, problems
+
+
+def check_source(
+    dataset: str,
+    root: str | os.PathLike,
+    split: str | None = None,
+    only: Iterable[str] | None = None,
+    progress: Callable[[int], None] | None = None,
+    threads: int = 2,
+) -> Report:
+    """Checks a dataset's own folder: annotations, counts, and that every frame decodes.
+
+    Args:
+        dataset: dataset name.
+        root: the folder.
+        split: split name, or None for the default.
+        only: names of videos to check.
+        progress: called with the number of frames after each video.
+        threads: videos that are decoded at once.
+
+    Returns:
+        The report.
+
+    Raises:
+        JaxtrackError: another layout, or an annotation that cannot be read.
+    """
+    report = Report()
+    names = list(only) if only is not None else None
+    groups = parts.group_videos(layouts.iter_layout(dataset, root, split, names))
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        waiting: list[tuple[list[VideoRecord], concurrent.futures.Future]] = []
+        for group in groups:
+            waiting.append((group, pool.submit(_frame_sizes, group)))
+            if len(waiting) > 2 * threads:  # keeps memory flat
+                _collect(report, *waiting.pop(0), progress)
+        for item in waiting:
+            _collect(report, *item, progress)
+    return report
+
+
+def _collect(
+    report: Report,
+    group: list[VideoRecord],
+    future: concurrent.futures.Future,
+    progress: Callable[[int], None] | None,
+) -> None:
+    sizes, problems = future.result()
+    report.videos += 1
+    report.targets += len(group)
+    report.frames += len(sizes)
+    report.problems += problems
+    for record in group:
+        known = np.array([sizes.get(f, (-1, -1)) for f in record.frames])
+        there = known[:, 0] >= 0
+        report.add_boxes(record.boxes[there], record.absent[there], known[there])
+        if record.boxes.size and not record.usable.any():
+            report.problems.append(f"video {record.name}: no usable box")
+        if len({tuple(s) for s in known[there]}) > 1:
+            report.problems.append(f"video {record.name}: the frame size changes")
+    if progress:
+        progress(len(sizes) + len(problems))
+
+
+def check_built(path: str | os.PathLike, progress: Callable[[int], None] | None = None) -> Report:
+    """Checks a built dataset: files, counts, and that every record decodes to its stored size.
+
+    Args:
+        path: folder of the built dataset (with `dataset_info.json`), or one above it.
+        progress: called with 1 after each record.
+
+    Returns:
+        The report.
+
+    Raises:
+        JaxtrackError: no built dataset there, or its parts do not fit together.
+    """
+    source = FrameSource(path)
+    report = Report(videos=source.num_videos, targets=source.num_targets)
+    for number in range(source.num_records):
+        record: dict[str, Any] = source.record(number)
+        try:
+            pixels = frame_io.decode(record["image"], "the record")
+            if pixels.shape[:2] != tuple(source.sizes[number]):
+                raise frame_io.FrameError(f"size {pixels.shape[:2]}, not {source.sizes[number]}")
+            report.frames += 1
+        except frame_io.FrameError as error:
+            report.problems.append(f"{source.describe(record)}: {error}")
+        if progress:
+            progress(1)
+    stored = source.rows_record >= 0
+    report.add_boxes(
+        np.asarray(source.rows_box)[stored],
+        np.asarray(source.rows_absent)[stored],
+        np.asarray(source.sizes)[source.rows_record[stored]],
+    )
+    shards = sorted(Path(source.path).glob("*.array_record-*"))
+    total = source.summary["bytes"]
+    if sum(s.stat().st_size for s in shards) != total:
+        report.problems.append(f"{source.path}: the shards do not have {total} bytes together")
+    return report

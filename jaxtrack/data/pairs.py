@@ -1,0 +1,392 @@
+"""Which frames form a training sample, and the patches that are cut from them (numpy and OpenCV).
+
+A sample is a pair of patches (template, search), a triplet (with a patch of another target), or a
+template with several patches of the same video. Each patch comes with the target's box in patch
+coordinates, so that augmentation and labels need nothing else. Patches are context patches: larger
+than the network's crop, so that shifting and scaling happen on the device.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from jaxtrack.data import frames as frame_io
+from jaxtrack.data.record import usable_boxes
+from jaxtrack.data.source import FrameSource
+from jaxtrack.errors import JaxtrackError
+
+# Draws from videos without a usable frame before giving up, and from records that do not decode.
+_MAX_EMPTY, _MAX_BROKEN = 1000, 20
+
+
+@dataclasses.dataclass(frozen=True)
+class PatchConfig:
+    """How a patch is cut around a target.
+
+    Attributes:
+        size: side of the patch, pixels.
+        scale: side of the window in units of the reference side.
+        reference: `context`: sqrt((w + p)(h + p)), p = (w + h) / 2 (Siamese trackers); `area`:
+            sqrt(w h) (OSTrack).
+        shift: the window's centre moves by up to this share of sqrt(w h) each way, uniformly. Zero
+            where the device shifts a larger patch; needed where the shifts are so large that a patch
+            that holds them all would be many times the crop.
+        log_scale: standard deviation of the log of the factors (independent for both sides) by which
+            the target's size is misjudged when the window is laid.
+        pad: colour outside the frame: its mean, or black.
+    """
+
+    size: int
+    scale: float
+    reference: Literal["context", "area"] = "context"
+    shift: float = 0.0
+    log_scale: float = 0.0
+    pad: Literal["mean", "black"] = "mean"
+
+    def __post_init__(self) -> None:
+        """Refuses sizes that make no patch."""
+        if self.size < 1 or not self.scale > 0 or self.shift < 0 or self.log_scale < 0:
+            raise JaxtrackError(f"impossible patch: {self}")
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameFilter:
+    """Which annotated frames are good enough to train on, beside a usable box that is not absent.
+
+    Attributes:
+        min_side: least width and height, pixels.
+        max_side: greatest width and height, pixels.
+        min_share: least width and height as a share of the frame's.
+        max_share: greatest such share.
+        max_aspect: greatest of w / h and h / w.
+        min_visibility: the visible share must exceed this (GOT-10k knows it; 1 where unknown).
+    """
+
+    min_side: float = 0.0
+    max_side: float = math.inf
+    min_share: float = 0.0
+    max_share: float = math.inf
+    max_aspect: float = math.inf
+    min_visibility: float = -1.0
+
+    def keep(self, boxes: np.ndarray, sizes: np.ndarray, visibility: np.ndarray) -> np.ndarray:
+        """Says which frames pass.
+
+        Args:
+            boxes: `(n, 4)` (x, y, w, h), pixels, finite, of positive size.
+            sizes: `(n, 2)` (height, width) of the frames.
+            visibility: `(n,)` visible share.
+
+        Returns:
+            `(n,)` bool.
+        """
+        sides = boxes[:, 2:]
+        share = sides / sizes[:, ::-1]
+        aspect = sides[:, 0] / sides[:, 1]
+        return (
+            (sides.min(axis=1) >= self.min_side)
+            & (sides.max(axis=1) <= self.max_side)
+            & (share.min(axis=1) >= self.min_share)
+            & (share.max(axis=1) <= self.max_share)
+            & (np.maximum(aspect, 1 / aspect) <= self.max_aspect)
+            & (visibility > self.min_visibility)
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class PairConfig:
+    """What a training sample is made of.
+
+    Attributes:
+        template: patch of the template.
+        search: patch of the search image (and of the others, if any).
+        max_gap: most frames between template and search; a dataset of the mixture may set its own.
+        order: `any`; `forward`: the search frame is later; `sorted`: the earlier is the template.
+        same_frame: whether template and search may be one frame of a longer video.
+        negative: share of pairs whose search patch shows another target.
+        distractor: add a patch of another target (a triplet).
+        patches: if not 0, this many search patches of one video instead of one.
+        min_frames: fewest usable frames a video must have (still images have one).
+        filter: which frames are used.
+        reduced_decode: decode JPEGs at a half, quarter or eighth where the patch is that much
+            coarser than the frame: faster, and less aliased than sampling every other pixel.
+    """
+
+    template: PatchConfig
+    search: PatchConfig
+    max_gap: int = 100
+    order: Literal["any", "forward", "sorted"] = "any"
+    same_frame: bool = True
+    negative: float = 0.0
+    distractor: bool = False
+    patches: int = 0
+    min_frames: int = 1
+    filter: FrameFilter = FrameFilter()
+    reduced_decode: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be sampled."""
+        if self.max_gap < 0 or self.patches < 0 or not 0 <= self.negative <= 1:
+            raise JaxtrackError(
+                f"impossible sampling: max_gap {self.max_gap}, patches {self.patches}, "
+                f"negative {self.negative} (a share from 0 to 1)"
+            )
+
+
+def usable_rows(source: FrameSource, target: int, config: PairConfig) -> np.ndarray:
+    """Lists the rows of a target that can be trained on.
+
+    Args:
+        source: a built dataset.
+        target: number of the target.
+        config: its filter is applied.
+
+    Returns:
+        Row numbers, ascending; empty if there are fewer than `config.min_frames`.
+    """
+    span = source.rows_of(target)
+    record, boxes = source.rows_record[span], np.asarray(source.rows_box[span])
+    keep = np.flatnonzero(usable_boxes(boxes) & ~source.rows_absent[span] & (record >= 0))
+    sizes = source.sizes[record[keep]]
+    keep = keep[config.filter.keep(boxes[keep], sizes, source.rows_visibility[span][keep])]
+    return keep + span.start if len(keep) >= config.min_frames else keep[:0]
+
+
+def choose_pair(
+    rows: np.ndarray, config: PairConfig, max_gap: int, rng: np.random.Generator
+) -> tuple[int, int]:
+    """Draws a template row, and a search row within the allowed gap.
+
+    Args:
+        rows: usable rows of one target, ascending; one row per frame, so that differences are gaps.
+        config: order and whether one frame may be used twice.
+        max_gap: most frames between the two.
+        rng: random numbers.
+
+    Returns:
+        (template row, search row). Where no other frame lies within the gap, the nearest one on the
+        allowed side is taken; where there is none at all, the same frame twice.
+    """
+    first = int(rng.integers(len(rows)))
+    low = rows[first] + (0 if config.order == "forward" else -max_gap)
+    start, stop = np.searchsorted(rows, [low, rows[first] + max_gap + 1])
+    candidates = np.arange(start, stop)
+    if not config.same_frame:
+        candidates = candidates[candidates != first]
+        if not len(candidates):
+            nearest = [first + 1] if config.order == "forward" else [first - 1, first + 1]
+            candidates = np.array([i for i in nearest if 0 <= i < len(rows)], dtype=np.int64)
+        if not len(candidates) and first > 0:  # the last frame has no later one
+            first, candidates = first - 1, np.array([first])
+    second = int(rng.choice(candidates)) if len(candidates) else first
+    if config.order == "sorted" and second < first:
+        first, second = second, first
+    return int(rows[first]), int(rows[second])
+
+
+def window_of(
+    box: np.ndarray, patch: PatchConfig, rng: np.random.Generator
+) -> tuple[tuple[float, float], float]:
+    """Lays the window of a patch around a box.
+
+    Args:
+        box: `(4,)` (x, y, w, h), pixels.
+        patch: how.
+        rng: random numbers (unused without `shift` and `log_scale`).
+
+    Returns:
+        ((x, y) of the centre, side), pixels.
+
+    Reference:
+        SiamFC section 3.2 (`context`); OSTrack's jitter of the search box (`area`).
+    """
+    x, y, w, h = (float(v) for v in box)
+    cx, cy = x + w / 2, y + h / 2
+    if patch.log_scale:
+        factors = np.exp(rng.standard_normal(2) * patch.log_scale)
+        w, h = w * float(factors[0]), h * float(factors[1])
+    if patch.shift:
+        moves = rng.uniform(-patch.shift, patch.shift, 2) * math.sqrt(w * h)
+        cx, cy = cx + float(moves[0]), cy + float(moves[1])
+    margin = (w + h) / 2 if patch.reference == "context" else 0.0
+    return (cx, cy), patch.scale * math.sqrt((w + margin) * (h + margin))
+
+
+class PatchCutter:
+    """Cuts the patches of one sample; a record that two patches share is read once."""
+
+    def __init__(self, config: PairConfig) -> None:
+        """Sets up for one sample.
+
+        Args:
+            config: reduced decoding or not.
+        """
+        self._config = config
+        self._images: dict[tuple[int, int, int], np.ndarray] = {}
+        self._data: dict[tuple[int, int], tuple[bytes, str]] = {}
+        self.used: list[tuple[int, int]] = []
+
+    def cut(
+        self,
+        source: FrameSource,
+        number: int,
+        row: int,
+        patch: PatchConfig,
+        rng: np.random.Generator,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Cuts one patch.
+
+        Args:
+            source: a built dataset.
+            number: its number in the mixture.
+            row: the row of the target and frame.
+            patch: how.
+            rng: random numbers.
+
+        Returns:
+            `(size, size, 3)` uint8 RGB and the target's box `(4,)` float32 (x, y, w, h) in it.
+
+        Raises:
+            FrameError: the record does not decode.
+        """
+        record = int(source.rows_record[row])
+        box = np.asarray(source.rows_box[row], dtype=np.float64)
+        height, width = (int(v) for v in source.sizes[record])
+        for _ in range(10):
+            centre, side = window_of(box, patch, rng)
+            low = (centre[0] - side / 2, centre[1] - side / 2)
+            if side >= 1 and -side < low[0] < width and -side < low[1] < height:
+                break
+        else:
+            raise frame_io.FrameError(f"row {row}: no window overlaps the frame")
+        self.used.append((number, record))
+        reduce = 1
+        while self._config.reduced_decode and reduce < 8 and side / patch.size >= 2 * reduce:
+            reduce *= 2
+        image = self._image(source, number, record, reduce)
+        inside = min(low) >= 0 and low[0] + side <= width and low[1] + side <= height
+        pad = (0.0, 0.0, 0.0) if inside or patch.pad == "black" else frame_io.mean_colour(image)
+        pixels = frame_io.cut_patch(
+            image, (centre[0] / reduce, centre[1] / reduce), side / reduce, patch.size, pad
+        )
+        moved = np.array([box[0] - low[0], box[1] - low[1], box[2], box[3]]) * (patch.size / side)
+        return pixels, moved.astype(np.float32)
+
+    def _image(self, source: FrameSource, number: int, record: int, reduce: int) -> np.ndarray:
+        key = (number, record, reduce)
+        if key not in self._images:
+            if (number, record) not in self._data:
+                found = source.record(record)
+                self._data[number, record] = (found["image"], source.describe(found))
+            self._images[key] = frame_io.decode(*self._data[number, record], reduce)
+        return self._images[key]
+
+
+class Sampler:
+    """Turns (dataset, video) and random numbers into a sample; picklable."""
+
+    def __init__(
+        self, config: PairConfig, sources: Sequence[FrameSource], max_gaps: Sequence[int]
+    ) -> None:
+        """Sets up for a mixture.
+
+        Args:
+            config: what a sample is made of.
+            sources: built datasets.
+            max_gaps: most frames between template and search, for each.
+        """
+        self.config, self.sources, self.max_gaps = config, tuple(sources), tuple(max_gaps)
+
+    def sample(self, number: int, video: int, rng: np.random.Generator) -> dict[str, Any]:
+        """Draws a sample that starts from a video.
+
+        A video without a usable frame is replaced by a random one of the same dataset; a sample with
+        a record that does not decode is drawn again.
+
+        Args:
+            number: dataset's number in the mixture.
+            video: number of the video.
+            rng: random numbers; they alone decide.
+
+        Returns:
+            See `pipeline.make_iterator`, for one element, plus `used` and `broken`: `(k, 2)` int64
+            (dataset, record) of the patches, and of the last record that did not decode (or -1), with
+            `failures`, their number.
+
+        Raises:
+            JaxtrackError: no usable video, or too many records in a row that do not decode.
+        """
+        broken, failures = (-1, -1), 0
+        for _ in range(_MAX_BROKEN):
+            cutter = PatchCutter(self.config)
+            try:
+                found = self._draw(cutter, number, video, rng)
+            except frame_io.FrameError as error:
+                failures, broken = failures + 1, cutter.used[-1] if cutter.used else broken
+                last = error
+                video = int(rng.integers(self.sources[number].num_videos))
+                continue
+            found["used"] = np.array(cutter.used, dtype=np.int64)
+            found["broken"] = np.array(broken, dtype=np.int64)
+            found["failures"] = np.int64(failures)
+            return found
+        raise JaxtrackError(f"{_MAX_BROKEN} samples in a row cannot be read, last: {last}")
+
+    def _draw(
+        self, cutter: PatchCutter, number: int, video: int, rng: np.random.Generator
+    ) -> dict[str, Any]:
+        config, source = self.config, self.sources[number]
+        target, rows = self._target(number, video, rng)
+        first, second = choose_pair(rows, config, self.max_gaps[number], rng)
+        found: dict[str, Any] = {"negative": np.bool_(False)}
+        pixels, box = cutter.cut(source, number, first, config.template, rng)
+        found["template"], found["template_box"] = pixels, box
+        if config.patches:
+            near = rows[np.abs(rows - first) <= self.max_gaps[number]]
+            chosen = rng.choice(near, config.patches, replace=len(near) < config.patches)
+            cuts = [cutter.cut(source, number, int(r), config.search, rng) for r in np.sort(chosen)]
+            found["patches"] = np.stack([c[0] for c in cuts])
+            found["patch_boxes"] = np.stack([c[1] for c in cuts])
+            return found
+        if config.negative and rng.random() < config.negative:
+            other, row = self._other(number, target, rng)
+            found["negative"] = np.bool_(True)
+            pixels, box = cutter.cut(self.sources[other], other, row, config.search, rng)
+        else:
+            pixels, box = cutter.cut(source, number, second, config.search, rng)
+        found["search"], found["search_box"] = pixels, box
+        if config.distractor:
+            other, row = self._other(number, target, rng)
+            pixels, box = cutter.cut(self.sources[other], other, row, config.search, rng)
+            found["distractor"], found["distractor_box"] = pixels, box
+        return found
+
+    def _target(self, number: int, video: int, rng: np.random.Generator) -> tuple[int, np.ndarray]:
+        """Draws a target of a video that has usable frames, or of another video."""
+        source = self.sources[number]
+        for _ in range(_MAX_EMPTY):
+            targets = source.targets_of(video)
+            for i in rng.permutation(len(targets)):
+                rows = usable_rows(source, targets[int(i)], self.config)
+                if len(rows):
+                    return targets[int(i)], rows
+            video = int(rng.integers(source.num_videos))
+        raise JaxtrackError(
+            f"{source.name}: {_MAX_EMPTY} videos in a row of {source.path} have no usable frame: "
+            "loosen the frame filter"
+        )
+
+    def _other(self, number: int, target: int, rng: np.random.Generator) -> tuple[int, int]:
+        """Draws a frame of another target from any dataset of the mixture, all equally likely."""
+        for _ in range(_MAX_EMPTY):
+            other = int(rng.integers(len(self.sources)))
+            video = int(rng.integers(self.sources[other].num_videos))
+            found, rows = self._target(other, video, rng)
+            if (other, found) != (number, target):
+                return other, int(rng.choice(rows))
+        raise JaxtrackError("negative pairs need at least two targets in the datasets")

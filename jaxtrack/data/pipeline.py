@@ -1,0 +1,276 @@
+"""Training batches from a mixture of built datasets, through Grain.
+
+Every sample is a function of (seed, its number) alone, so the order does not depend on the number of
+workers, a position is one number, and hosts take every n-th sample. Each dataset is gone through in
+shuffled epochs over its videos; the mixture keeps the ratios exactly, over every thousand samples.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from jaxtrack.data.pairs import PairConfig, Sampler
+from jaxtrack.data.source import FrameSource
+from jaxtrack.errors import JaxtrackError
+
+# Samples within such a window are shuffled, so that the mixture's regular beat does not meet the
+# regular beat of the shards (two datasets on two hosts).
+_WINDOW = 1024
+_PRIVATE = ("used", "broken", "failures")
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A built dataset in a mixture.
+
+    Attributes:
+        path: its folder, or one above it.
+        weight: its share of the samples, relative to the others'.
+        max_gap: most frames between template and search; None for the sampling's own.
+    """
+
+    path: str | os.PathLike
+    weight: float = 1.0
+    max_gap: int | None = None
+
+
+class _Tag(grain.transforms.Map):
+    """Puts the dataset's number beside the video's."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def map(self, element: int) -> tuple[int, int]:
+        return self._number, int(element)
+
+
+class _Draw(grain.transforms.RandomMap):
+    """Draws the sample of a (dataset, video)."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self._sampler = sampler
+
+    def random_map(self, element: tuple[int, int], rng: np.random.Generator) -> dict[str, Any]:
+        return self._sampler.sample(*element, rng)
+
+
+def _single_threaded(index: int, count: int) -> None:
+    """Keeps OpenCV from starting a thread per core in every worker."""
+    import cv2
+
+    del index, count
+    cv2.setNumThreads(0)
+
+
+class TrainIterator:
+    """Endless training batches with a position that can be saved.
+
+    Attributes:
+        skipped: number of records so far that did not decode and were replaced.
+    """
+
+    def __init__(
+        self,
+        dataset: grain.MapDataset,
+        sources: Sequence[FrameSource],
+        workers: int,
+        threads: int,
+        max_bad: int,
+        identity: dict[str, Any],
+    ) -> None:
+        """Use `make_iterator`.
+
+        Args:
+            dataset: batches by number.
+            sources: the datasets, to name records.
+            workers: processes.
+            threads: threads that make batches, in this process or in each worker.
+            max_bad: replaced records before it stops.
+            identity: what a saved position must agree with.
+        """
+        self._dataset, self._sources, self._workers = dataset, sources, workers
+        self._threads, self._max_bad, self._identity = threads, max_bad, identity
+        self._position = 0
+        self.skipped = 0
+        self._running: Any = None
+        self._last: dict[str, np.ndarray] = {}
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        """Is its own iterator."""
+        return self
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        """Gives the next batch.
+
+        Returns:
+            See `make_iterator`.
+
+        Raises:
+            JaxtrackError: more records than `max_bad` could not be decoded so far.
+        """
+        if self._running is None:
+            self._running = iter(self._start())
+        batch = next(self._running)
+        # Workers hand over shared memory, which must not outlive them: a copy costs a millisecond.
+        batch = {key: np.array(v) if self._workers else v for key, v in batch.items()}
+        self._last = {key: batch.pop(key) for key in _PRIVATE}
+        self._position += 1
+        failures = int(self._last["failures"].sum())
+        if failures:
+            self._count_bad(failures)
+        return batch
+
+    def _count_bad(self, failures: int) -> None:
+        self.skipped += failures
+        if self.skipped > self._max_bad:
+            number, record = max(tuple(int(v) for v in b) for b in self._last["broken"])
+            raise JaxtrackError(
+                f"{self.skipped} records could not be decoded so far (at most {self._max_bad}); last: "
+                f"{self._name(number, record)}: run prepare with --check"
+            )
+
+    def _start(self) -> Any:
+        options = grain.ReadOptions(
+            num_threads=self._threads, prefetch_buffer_size=2 * self._threads
+        )
+        batches = self._dataset[self._position :].to_iter_dataset(options)
+        if not self._workers:
+            return batches
+        from absl import flags
+
+        if not flags.FLAGS.is_parsed():  # Grain's workers read a flag
+            flags.FLAGS.mark_as_parsed()
+        workers = grain.MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=2)
+        return batches.mp_prefetch(workers, worker_init_fn=_single_threaded)
+
+    def _name(self, number: int, record: int) -> str:
+        source = self._sources[number]
+        return source.describe(source.record(record))
+
+    def describe(self) -> list[str]:
+        """Names the frames of the last batch, for an error report.
+
+        Returns:
+            One phrase for each sample: dataset, video, frame, file of each of its patches.
+        """
+        return [
+            "; ".join(self._name(int(n), int(r)) for n, r in used)
+            for used in self._last.get("used", ())
+        ]
+
+    def get_state(self) -> dict[str, Any]:
+        """Saves the position.
+
+        Returns:
+            A small dictionary that JSON can hold.
+        """
+        return {**self._identity, "batches": self._position, "skipped": self.skipped}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes to a saved position; the batches from there on are the same.
+
+        Args:
+            state: as given by `get_state`.
+
+        Raises:
+            JaxtrackError: it was saved with other data, another seed, batch or sampling.
+        """
+        for key, value in self._identity.items():
+            if state.get(key) != value:
+                raise JaxtrackError(
+                    f"cannot resume the data: {key} was {state.get(key)!r} and is {value!r} now"
+                )
+        self.close()
+        self._position, self.skipped = int(state["batches"]), int(state["skipped"])
+
+    def close(self) -> None:
+        """Ends the workers. The iterator starts them again when asked for a batch."""
+        running, self._running = self._running, None
+        if running is not None and hasattr(running, "close"):
+            running.close()
+
+
+def make_iterator(
+    config: PairConfig,
+    datasets: Sequence[Dataset],
+    batch_size: int,
+    seed: int = 0,
+    shard_index: int = 0,
+    shard_count: int = 1,
+    workers: int = 0,
+    threads: int = 2,
+    max_bad: int = 100,
+) -> TrainIterator:
+    """Makes the training batches of one host.
+
+    Args:
+        config: what a sample is made of.
+        datasets: the mixture.
+        batch_size: samples per batch on this host.
+        seed: decides everything.
+        shard_index: number of this host.
+        shard_count: number of hosts; together they see every sample once.
+        workers: processes that read; 0 uses threads of this one, which is enough for some cores
+            (OpenCV decodes without Python's lock). Scripts that use processes need the usual
+            `if __name__ == "__main__"`.
+        threads: batches that are made at once, in each process.
+        max_bad: records that may fail to decode, and are replaced, before training stops.
+
+    Returns:
+        An iterator of dictionaries of arrays: `template` `(B, S, S, 3)` uint8 RGB, `template_box`
+        `(B, 4)` float32 (x, y, w, h) in patch pixels, `search` and `search_box` alike, `negative`
+        `(B,)` bool. With `config.patches`: `patches` `(B, M, S, S, 3)` and `patch_boxes` `(B, M, 4)`
+        in place of search. With `config.distractor` also `distractor` and `distractor_box`.
+
+    Raises:
+        JaxtrackError: a dataset is missing or damaged, or a number makes no sense.
+    """
+    if not datasets:
+        raise JaxtrackError(
+            "no dataset given: name at least one built dataset, or use synthetic data"
+        )
+    if batch_size < 1 or workers < 0 or threads < 1 or not 0 <= shard_index < shard_count:
+        raise JaxtrackError(
+            f"impossible pipeline: batch {batch_size}, {workers} workers, {threads} threads, "
+            f"shard {shard_index} of {shard_count}"
+        )
+    if not all(d.weight > 0 and np.isfinite(d.weight) for d in datasets):
+        raise JaxtrackError(f"dataset weights must be positive: {[d.weight for d in datasets]}")
+    sources = [FrameSource(d.path) for d in datasets]
+    gaps = [config.max_gap if d.max_gap is None else d.max_gap for d in datasets]
+    samples = _samples(sources, [d.weight for d in datasets], seed)
+    drawn = samples.random_map(_Draw(Sampler(config, sources, gaps)), seed=seed + 1)
+    batches = drawn[shard_index::shard_count].batch(batch_size)
+    identity = {
+        "seed": seed,
+        "batch": batch_size * shard_count,
+        "data": [f"{s.name}/{s.split}: {s.num_records}" for s in sources],
+        "sampling": hashlib.sha256(
+            repr((config, gaps, [d.weight for d in datasets])).encode()
+        ).hexdigest()[:16],
+    }
+    return TrainIterator(batches, sources, workers, threads, max_bad, identity)
+
+
+def _samples(
+    sources: Sequence[FrameSource], weights: Sequence[float], seed: int
+) -> grain.MapDataset:
+    """The endless sequence of (dataset, video) of all hosts."""
+    parts = [
+        grain.MapDataset.range(source.num_videos)
+        .shuffle(seed=seed * 1009 + number)
+        .repeat()
+        .map(_Tag(number))
+        for number, source in enumerate(sources)
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    mixed = grain.MapDataset.mix(parts, weights=weights)
+    return grain.experimental.WindowShuffleMapDataset(mixed, window_size=_WINDOW, seed=seed)

@@ -1,0 +1,211 @@
+"""Random access to a built dataset: its videos, targets and boxes, and the bytes of any frame."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxtrack.errors import JaxtrackError
+
+INDEX_VERSION = 1
+_ROWS = ("record", "box", "absent", "visibility")
+
+
+def find_built(path: str | os.PathLike) -> Path:
+    """Finds the built dataset in or below a folder.
+
+    Args:
+        path: the dataset's folder (`.../got10k/train_frames/1.0.0`) or one above it.
+
+    Returns:
+        The folder that holds `dataset_info.json`.
+
+    Raises:
+        JaxtrackError: there is none, or more than one.
+    """
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise JaxtrackError(f"no folder {root}: build it with python -m jaxtrack.data.prepare")
+    if (root / "dataset_info.json").exists():
+        return root
+    for depth in ("*", "*/*", "*/*/*"):
+        hits = sorted(p.parent for p in root.glob(f"{depth}/dataset_info.json"))
+        hits = [p for p in hits if ".incomplete" not in p.name]
+        if len(hits) == 1:
+            return hits[0]
+        if hits:
+            listed = ", ".join(str(p.relative_to(root)) for p in hits[:4])
+            raise JaxtrackError(f"{root} holds {len(hits)} built datasets: name one of {listed}")
+    if any(root.glob("**/.*.parts")):
+        raise JaxtrackError(
+            f"the build in {root} is not finished: run the same prepare command again"
+        )
+    raise JaxtrackError(
+        f"no built dataset in {root} (looked for dataset_info.json): "
+        "build it with python -m jaxtrack.data.prepare"
+    )
+
+
+class FrameSource:
+    """A built dataset, opened lazily and picklable, so that workers can share it.
+
+    Videos hold targets, targets hold rows (one per frame), rows point to frame records.
+
+    Attributes:
+        path: the dataset's folder.
+        name: dataset name.
+        split: split name.
+        crop: side of the stored crops, or 0 for whole frames.
+        summary: the build's counts.
+        videos: `(num_videos + 1,)` number of the first target of each video.
+        targets: `(num_targets + 1,)` number of the first row of each target.
+        rows_record: `(n,)` frame record of each row, -1 if its frame was left out.
+        rows_box: `(n, 4)` float32 (x, y, w, h), 0-based, pixels of the record's image.
+        rows_absent: `(n,)` bool.
+        rows_visibility: `(n,)` float16 visible share.
+        sizes: `(num_records, 2)` int32 (height, width).
+    """
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        """Opens a built dataset.
+
+        Args:
+            path: its folder, or one above it.
+
+        Raises:
+            JaxtrackError: no built dataset there, or a part of it is missing or of another version.
+        """
+        self.path = str(find_built(path))
+        self._open()
+
+    def _open(self) -> None:
+        folder = Path(self.path)
+        try:
+            self.summary = json.loads((folder / "summary.json").read_text())
+            load = {
+                name: np.load(folder / "index" / f"{name}.npy", mmap_mode="r")
+                for name in ("targets", "videos", "sizes", *(f"rows_{key}" for key in _ROWS))
+            }
+        except (OSError, ValueError) as error:
+            raise JaxtrackError(
+                f"the built dataset {folder} is damaged ({error}): delete it and build it again"
+            ) from error
+        if self.summary["index_version"] != INDEX_VERSION:
+            raise JaxtrackError(
+                f"{folder} was built by another version: delete it and build it again"
+            )
+        self.name: str = self.summary["dataset"]
+        self.split: str = self.summary["split"]
+        self.crop: int = self.summary["crop"]
+        self.targets, self.videos = load["targets"], load["videos"]
+        self.sizes, self.rows_record = load["sizes"], load["rows_record"]
+        self.rows_box, self.rows_absent = load["rows_box"], load["rows_absent"]
+        self.rows_visibility = load["rows_visibility"]
+        self._names: dict[str, list[str]] | None = None
+        self._records: Any = None
+
+    def __getstate__(self) -> str:
+        """Workers open the files themselves."""
+        return self.path
+
+    def __setstate__(self, path: str) -> None:
+        """Opens the files in the worker."""
+        self.path = path
+        self._open()
+
+    @property
+    def num_videos(self) -> int:
+        """Number of videos."""
+        return len(self.videos) - 1
+
+    @property
+    def num_targets(self) -> int:
+        """Number of targets."""
+        return len(self.targets) - 1
+
+    @property
+    def num_records(self) -> int:
+        """Number of frame records."""
+        return len(self.sizes)
+
+    @property
+    def names(self) -> dict[str, list[str]]:
+        """Names of `targets`, their `classes`, and of `videos`."""
+        if self._names is None:
+            self._names = json.loads((Path(self.path) / "index" / "names.json").read_text())
+        return self._names
+
+    def targets_of(self, video: int) -> range:
+        """Lists the targets of a video.
+
+        Args:
+            video: number of the video.
+
+        Returns:
+            Numbers of its targets.
+        """
+        return range(int(self.videos[video]), int(self.videos[video + 1]))
+
+    def rows_of(self, target: int) -> slice:
+        """Finds the rows of a target, one per frame in order.
+
+        Args:
+            target: number of the target.
+
+        Returns:
+            A slice into the `rows_*` arrays.
+        """
+        return slice(int(self.targets[target]), int(self.targets[target + 1]))
+
+    def record(self, number: int) -> dict[str, Any]:
+        """Reads a frame record.
+
+        Args:
+            number: its number, as in `rows_record`.
+
+        Returns:
+            `image` (encoded bytes), `file`, `video`, `frame`, `targets`, `boxes`, `absent`.
+
+        Raises:
+            JaxtrackError: the shard cannot be read.
+        """
+        if self._records is None:
+            self._records = _open_records(self.path, self.split)
+        try:
+            return self._records[number]
+        except (RuntimeError, ValueError, OSError, IndexError) as error:
+            raise JaxtrackError(
+                f"record {number} of {self.path} cannot be read ({error}): run prepare with --check"
+            ) from error
+
+    def describe(self, record: dict[str, Any]) -> str:
+        """Names a frame: dataset, video, frame, file.
+
+        Args:
+            record: as given by `record`.
+
+        Returns:
+            One phrase.
+        """
+        video, file = record["video"].decode(), record["file"].decode()
+        return f"{self.name}: video {video}, frame {int(record['frame'])} ({file})"
+
+
+def _open_records(path: str, split: str) -> Any:
+    import tensorflow_datasets as tfds
+
+    try:
+        import resource
+    except ImportError:  # not a POSIX system: no such limit
+        pass
+    else:  # every shard is an open file; the usual limit of 1024 is too low for TrackingNet
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = 65536 if hard == resource.RLIM_INFINITY else min(65536, hard)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    builder = tfds.builder_from_directory(path)
+    return builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
