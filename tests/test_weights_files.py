@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -88,7 +89,7 @@ def test_failed_save_leaves_the_old_file(
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cards.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(JaxtrackError, match=r"net\.safetensors: cannot be written \(No space left"):
         save_weights(path, jax.tree.map(lambda x: x + 1, variables()))
     assert path.read_bytes() == before

@@ -6,12 +6,11 @@ import dataclasses
 import difflib
 import hashlib
 import json
-import os
 import pathlib
-import tempfile
 from typing import Any
 
 from jaxtrack.errors import JaxtrackError
+from jaxtrack.io.atomic import write_whole
 
 SHIPPED = pathlib.Path(__file__).parent / "shipped"
 
@@ -37,28 +36,6 @@ class Card:
     expected: dict[str, float]
     command: str = ""
     sha256: str = ""
-
-
-def write_whole(path: pathlib.Path, data: bytes) -> None:
-    """Write a file so that it appears whole or not at all.
-
-    Raises:
-        JaxtrackError: the folder is missing, the disk is full, or writing is not allowed.
-    """
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
-            pathlib.Path(temporary).unlink(missing_ok=True)
-        raise JaxtrackError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def card_path(path: pathlib.Path) -> pathlib.Path:

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from jaxtrack.errors import JaxtrackError
+from jaxtrack.io.atomic import write_whole
 from jaxtrack.weights import cards, mat, names
 from jaxtrack.weights.names import NameTable
 from jaxtrack.weights.torch_file import read_torch
@@ -164,7 +165,7 @@ def save_weights(
         raise JaxtrackError(f"{path}: weights are saved as .safetensors")
     flat = {"/".join(p): np.asarray(leaf, order="C") for p, leaf in names.leaves(variables)}
     data = safetensors.numpy.save(flat)
-    cards.write_whole(path, data)
+    write_whole(path, data)
     if card is not None:
         cards.write_card(path, card, data)
 

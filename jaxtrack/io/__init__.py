@@ -1,0 +1,1 @@
+"""Video, images and boxes as text: NumPy and OpenCV only, no model."""

@@ -1,0 +1,144 @@
+"""Boxes as text, and boxes that fit a frame."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxtrack.errors import JaxtrackError
+from jaxtrack.io.atomic import write_whole
+
+_SEPARATORS = re.compile(r"[,;\s]+")
+
+
+def parse_box(text: str) -> Float[np.ndarray, "4"]:
+    """A box from text such as ``"12,34,56,78"``.
+
+    Args:
+        text: ``x, y, w, h`` in pixels, 0-based corner, separated by commas, semicolons or spaces.
+
+    Returns:
+        ``(4,)`` float32.
+
+    Raises:
+        JaxtrackError: not four finite numbers, or no positive size.
+    """
+    parts = [part for part in _SEPARATORS.split(text.strip()) if part]
+    if len(parts) != 4:
+        raise JaxtrackError(f"box {text!r} has {len(parts)} numbers; four are wanted: X,Y,W,H")
+    try:
+        box = np.asarray([float(part) for part in parts], np.float32)
+    except ValueError as error:
+        raise JaxtrackError(
+            f"box {text!r} is not made of numbers; four are wanted: X,Y,W,H"
+        ) from error
+    _check_values(box, f"box {text!r}")
+    return box
+
+
+def _check_values(box: np.ndarray, name: str) -> None:
+    if not np.isfinite(box).all():
+        raise JaxtrackError(f"{name} has a number that is not finite")
+    if box[2] <= 0 or box[3] <= 0:
+        raise JaxtrackError(
+            f"{name} has no size: width {box[2]:g} and height {box[3]:g} must be above 0"
+        )
+
+
+def check_box(box: Float[np.ndarray, "4"], frame_size: tuple[int, int], name: str = "box") -> None:
+    """Check that a box can start a tracker in a frame.
+
+    Args:
+        box: ``(4,)`` ``x, y, w, h`` in pixels, 0-based corner.
+        frame_size: ``(height, width)``.
+        name: what the box is called in errors.
+
+    Raises:
+        JaxtrackError: not four numbers, not finite, no positive size, its centre outside the frame, or
+            written as two corners.
+    """
+    box = np.asarray(box, np.float64)
+    if box.shape != (4,):
+        raise JaxtrackError(f"{name} has shape {box.shape}; four numbers are wanted: x, y, w, h")
+    _check_values(box, name)
+    height, width = frame_size
+    x, y, w, h = box
+    shown = f"{name} ({x:g}, {y:g}, {w:g}, {h:g})"
+    # Corners x1, y1, x2, y2 taken for x, y, w, h reach out of the frame, but are corners inside it.
+    corners = x < w <= width and y < h <= height and x >= 0 and y >= 0
+    if corners and (x + w > width or y + h > height):
+        raise JaxtrackError(
+            f"{shown} reaches out of the {width}x{height} frame but fits as two corners: "
+            f"x,y,w,h is wanted, that is {x:g},{y:g},{w - x:g},{h - y:g} (cut it to the frame if not)"
+        )
+    if not (0 <= x + w / 2 <= width and 0 <= y + h / 2 <= height):
+        raise JaxtrackError(
+            f"{shown} has its centre outside the {width}x{height} frame (width x height)"
+        )
+
+
+def read_boxes(path: str | os.PathLike[str]) -> Float[np.ndarray, "n 4"]:
+    """Read one box per line, numbers separated by commas, semicolons, tabs or spaces.
+
+    Args:
+        path: the text file; empty lines at the end are ignored, ``nan`` is allowed (absent target).
+
+    Returns:
+        ``(n, 4)`` float64, as written (no change of origin).
+
+    Raises:
+        JaxtrackError: missing, empty, or a line without exactly four numbers (named).
+    """
+    path = pathlib.Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+    except OSError as error:
+        raise JaxtrackError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise JaxtrackError(f"{path}: not a text file") from error
+    if not lines:
+        raise JaxtrackError(f"{path}: empty, no boxes")
+    rows = []
+    for number, line in enumerate(lines, 1):
+        parts = [part for part in _SEPARATORS.split(line.strip()) if part]
+        try:
+            row = [float(part) for part in parts]
+        except ValueError as error:
+            raise JaxtrackError(f"{path}: line {number} is not numbers: {line[:60]!r}") from error
+        if len(row) != 4:
+            polygon = " (a polygon?)" if len(row) == 8 else ""
+            raise JaxtrackError(
+                f"{path}: line {number} has {len(row)} numbers{polygon}, four are wanted: x, y, w, h"
+            )
+        rows.append(row)
+    return np.asarray(rows)
+
+
+def format_box(box: Float[np.ndarray, "4"], separator: str = ",", decimals: int = 4) -> str:
+    """A box as a line of text, without the line's end."""
+    return separator.join(f"{value:.{decimals}f}" for value in np.asarray(box))
+
+
+def write_boxes(
+    path: str | os.PathLike[str],
+    boxes: Float[np.ndarray, "n 4"],
+    separator: str = ",",
+    decimals: int = 4,
+) -> None:
+    """Write one box per line; the file appears whole or not at all.
+
+    Args:
+        path: the text file.
+        boxes: ``(n, 4)``, written as they are (no change of origin).
+        separator: between the numbers.
+        decimals: after the point.
+
+    Raises:
+        JaxtrackError: the file cannot be written.
+    """
+    text = "".join(f"{format_box(box, separator, decimals)}\n" for box in np.asarray(boxes))
+    write_whole(path, text.encode())
