@@ -2,20 +2,26 @@
 
 `conv2d` is what models call. On accelerators it is XLA's own convolution. On CPUs the formulation that
 measures fastest for the shape is chosen (``python -m eval.speed --ops`` times them side by side); every
-formulation equals the others up to float32 rounding, which a test holds.
+formulation equals the others up to float32 rounding, which a test holds. The platform is the default
+backend at tracing: an array that lives elsewhere is convolved as correctly, only not as fast.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+# From this batch on, XLA's convolution falls behind one large matrix product, forward and backward.
+_PATCHES_FROM_BATCH = 4
 
 
-def conv2d_xla(
+def conv2d(
     x: Float[Array, "n h w c"],
     kernel: Float[Array, "kh kw i o"],
     *,
@@ -24,7 +30,7 @@ def conv2d_xla(
     dilation: tuple[int, int] = (1, 1),
     groups: int = 1,
 ) -> Float[Array, "n oh ow o"]:
-    """XLA's convolution (cross-correlation, as in every deep-learning library).
+    """Convolution (no kernel flip) by the formulation that is fastest on the platform and shape.
 
     Args:
         x: ``(n, h, w, c)`` input.
@@ -37,6 +43,53 @@ def conv2d_xla(
     Returns:
         ``(n, oh, ow, features)``.
     """
+    if jax.default_backend() != "cpu":
+        return conv2d_xla(x, kernel, strides, padding, dilation, groups)
+    if groups == 1:
+        return _conv2d_cpu(x, kernel, strides, padding, dilation)
+    if groups == x.shape[-1] == kernel.shape[-1]:
+        return conv2d_depthwise(x, kernel, strides, padding, dilation)
+    # XLA's grouped convolution is slower on a CPU than its groups one by one.
+    xs = jnp.split(x, groups, axis=-1)
+    kernels = jnp.split(kernel, groups, axis=-1)
+    parts = [_conv2d_cpu(a, k, strides, padding, dilation) for a, k in zip(xs, kernels)]
+    return jnp.concatenate(parts, axis=-1)
+
+
+def _conv2d_cpu(
+    x: Array,
+    kernel: Array,
+    strides: tuple[int, int],
+    padding: Padding,
+    dilation: tuple[int, int],
+) -> Array:
+    kh, kw, channels, features = kernel.shape
+    batch = x.shape[0]
+    if kh == kw == 1 or features == 1:
+        return conv2d_patches(x, kernel, strides, padding, dilation)
+    if channels <= 4 and strides[0] == strides[1] > 1 and dilation == (1, 1):
+        return conv2d_space_to_depth(x, kernel, strides[0], padding)
+    if batch >= _PATCHES_FROM_BATCH:
+        return conv2d_patches(x, kernel, strides, padding, dilation)
+    return _per_image(x, lambda image: conv2d_xla(image, kernel, strides, padding, dilation))
+
+
+def _per_image(x: Array, convolve: Callable[[Array], Array]) -> Array:
+    """Convolve image by image: on a CPU, XLA's convolution is fastest on one image."""
+    if x.shape[0] == 1:
+        return convolve(x)
+    return lax.map(lambda image: convolve(image[None])[0], x)
+
+
+def conv2d_xla(
+    x: Float[Array, "n h w c"],
+    kernel: Float[Array, "kh kw i o"],
+    strides: tuple[int, int] = (1, 1),
+    padding: Padding = ((0, 0), (0, 0)),
+    dilation: tuple[int, int] = (1, 1),
+    groups: int = 1,
+) -> Float[Array, "n oh ow o"]:
+    """XLA's convolution in full float32; arguments as in `conv2d`."""
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -45,24 +98,136 @@ def conv2d_xla(
         rhs_dilation=dilation,
         dimension_numbers=_DIMENSIONS,
         feature_group_count=groups,
-        precision=lax.Precision.HIGHEST if x.dtype == jax.numpy.float32 else None,
+        precision=lax.Precision.HIGHEST if x.dtype == jnp.float32 else None,
     )
 
 
-def conv2d(
+def _output_size(
+    x: Array, kernel: Array, strides: tuple[int, int], dilation: tuple[int, int]
+) -> tuple[int, int]:
+    kh, kw = kernel.shape[:2]
+    oh = (x.shape[1] - (kh - 1) * dilation[0] - 1) // strides[0] + 1
+    ow = (x.shape[2] - (kw - 1) * dilation[1] - 1) // strides[1] + 1
+    return oh, ow
+
+
+def _tap(
+    x: Array, i: int, j: int, size: tuple[int, int], strides: tuple[int, int]
+) -> Float[Array, "n oh ow c"]:
+    """The input pixels under one tap of the kernel, at every output position."""
+    return x[
+        :,
+        i : i + (size[0] - 1) * strides[0] + 1 : strides[0],
+        j : j + (size[1] - 1) * strides[1] + 1 : strides[1],
+    ]
+
+
+def _pad(x: Array, padding: Padding) -> Array:
+    if padding == ((0, 0), (0, 0)):
+        return x
+    return jnp.pad(x, ((0, 0), *padding, (0, 0)))
+
+
+def conv2d_patches(
     x: Float[Array, "n h w c"],
     kernel: Float[Array, "kh kw i o"],
-    *,
     strides: tuple[int, int] = (1, 1),
     padding: Padding = ((0, 0), (0, 0)),
     dilation: tuple[int, int] = (1, 1),
-    groups: int = 1,
 ) -> Float[Array, "n oh ow o"]:
-    """Convolution by the formulation that is fastest on the platform and shape.
+    """All patches as rows of one matrix, times the kernel as a matrix; arguments as in `conv2d`.
 
-    Args: as in `conv2d_xla`.
-
-    Returns:
-        ``(n, oh, ow, features)``.
+    The gradient is made of matrix products too, where XLA's own convolution gradients are slow.
     """
-    return conv2d_xla(x, kernel, strides=strides, padding=padding, dilation=dilation, groups=groups)
+    x = _pad(x, padding)
+    kh, kw, channels, features = kernel.shape
+    size = _output_size(x, kernel, strides, dilation)
+    columns = [
+        _tap(x, i * dilation[0], j * dilation[1], size, strides)
+        for i in range(kh)
+        for j in range(kw)
+    ]
+    patches = columns[0] if len(columns) == 1 else jnp.concatenate(columns, axis=-1)
+    flat = patches.reshape(-1, kh * kw * channels)
+    out = jnp.dot(flat, kernel.reshape(-1, features), precision=_precision(x))
+    return out.reshape(x.shape[0], *size, features)
+
+
+def conv2d_rows(
+    x: Float[Array, "n h w c"],
+    kernel: Float[Array, "kh kw i o"],
+    strides: tuple[int, int] = (1, 1),
+    padding: Padding = ((0, 0), (0, 0)),
+    dilation: tuple[int, int] = (1, 1),
+) -> Float[Array, "n oh ow o"]:
+    """Patches along the columns only, and one matrix product for each kernel row, summed.
+
+    Takes a kernel-height less memory than `conv2d_patches`; arguments as in `conv2d`.
+    """
+    x = _pad(x, padding)
+    kh, kw, channels, features = kernel.shape
+    oh, ow = _output_size(x, kernel, strides, dilation)
+    rows = x.shape[1]
+    line = jnp.concatenate(
+        [_tap(x, 0, j * dilation[1], (rows, ow), (1, strides[1])) for j in range(kw)], axis=-1
+    )
+    total = jnp.zeros((x.shape[0] * oh * ow, features), x.dtype)
+    for i in range(kh):
+        flat = _tap(line, i * dilation[0], 0, (oh, ow), (strides[0], 1)).reshape(-1, kw * channels)
+        weights = kernel[i].reshape(kw * channels, features)
+        total = total + jnp.dot(flat, weights, precision=_precision(x))
+    return total.reshape(x.shape[0], oh, ow, features)
+
+
+def conv2d_space_to_depth(
+    x: Float[Array, "n h w c"],
+    kernel: Float[Array, "kh kw i o"],
+    stride: int,
+    padding: Padding = ((0, 0), (0, 0)),
+) -> Float[Array, "n oh ow o"]:
+    """A strided convolution of few channels as an unstrided one of ``stride**2`` times as many.
+
+    Blocks of ``stride x stride`` pixels become channels, so that the matrix products of the first layer
+    have long rows. Arguments as in `conv2d`; image by image, which keeps the patches in the cache.
+    """
+    x = _pad(x, padding)
+    kh, kw, channels, features = kernel.shape
+    oh, ow = _output_size(x, kernel, (stride, stride), (1, 1))
+    blocks_h, blocks_w = -(-kh // stride), -(-kw // stride)
+    height, width = stride * (oh + blocks_h - 1), stride * (ow + blocks_w - 1)
+    extra = ((0, max(0, height - x.shape[1])), (0, max(0, width - x.shape[2])))
+    x = _pad(x, extra)[:, :height, :width]
+    x = x.reshape(-1, height // stride, stride, width // stride, stride, channels)
+    x = x.transpose(0, 1, 3, 2, 4, 5).reshape(
+        -1, height // stride, width // stride, stride * stride * channels
+    )
+    missing = ((0, blocks_h * stride - kh), (0, blocks_w * stride - kw), (0, 0), (0, 0))
+    blocks = jnp.pad(kernel, missing).reshape(
+        blocks_h, stride, blocks_w, stride, channels, features
+    )
+    blocks = blocks.transpose(0, 2, 1, 3, 4, 5).reshape(
+        blocks_h, blocks_w, stride * stride * channels, features
+    )
+    return _per_image(x, lambda image: conv2d_rows(image, blocks))
+
+
+def conv2d_depthwise(
+    x: Float[Array, "n h w c"],
+    kernel: Float[Array, "kh kw 1 c"],
+    strides: tuple[int, int] = (1, 1),
+    padding: Padding = ((0, 0), (0, 0)),
+    dilation: tuple[int, int] = (1, 1),
+) -> Float[Array, "n oh ow c"]:
+    """Channel-wise convolution as a sum of shifted products; arguments as in `conv2d`."""
+    x = _pad(x, padding)
+    size = _output_size(x, kernel, strides, dilation)
+    total = jnp.zeros((x.shape[0], *size, x.shape[-1]), x.dtype)
+    for i in range(kernel.shape[0]):
+        for j in range(kernel.shape[1]):
+            tap = _tap(x, i * dilation[0], j * dilation[1], size, strides)
+            total = total + tap * kernel[i, j, 0][None, None, None, :]
+    return total
+
+
+def _precision(x: Array) -> lax.Precision | None:
+    return lax.Precision.HIGHEST if x.dtype == jnp.float32 else None

@@ -97,8 +97,9 @@ PRESETS: dict[str, Config] = {
     # Small, for the synthetic world and CPUs; shipped with weights.
     "siamfc-tiny": Config(
         network=AlexNetConfig(
-            channels=(32, 64, 96, 96, 64),
+            channels=(24, 64, 96, 96, 64),
             groups=(1, 1, 1, 1, 1),
+            kernels=(7, 5, 3, 3, 3),
             norm_epsilon=1e-5,
             norm_momentum=0.1,
         ),
@@ -179,7 +180,9 @@ def init_variables(config: Config, key: Array) -> dict[str, Any]:
     return module(config).init(key, z, x)
 
 
-def embed(config: Config, variables: Any, crops: UInt8[Array, "n h w 3"]) -> Float[Array, "n a b c"]:
+def embed(
+    config: Config, variables: Any, crops: UInt8[Array, "n h w 3"]
+) -> Float[Array, "n a b c"]:
     """Embed uint8 RGB crops with running statistics."""
     images = crops.astype(jnp.float32)
     if config.input_divisor != 1:
@@ -206,7 +209,9 @@ def region_sides(
     return exemplar, exemplar * config.instance_size / config.exemplar_size
 
 
-def search_windows(config: Config, centre: Float[Array, "2"], side: Float[Array, ""]) -> crop.Window:
+def search_windows(
+    config: Config, centre: Float[Array, "2"], side: Float[Array, ""]
+) -> crop.Window:
     """Windows of all scales around the centre, smallest region first (leading axis: scales)."""
     factors = jnp.asarray(scale_factors(config.scale_count, config.scale_step))
     return jax.vmap(lambda factor: crop.window_siamfc(centre, side * factor))(factors)
@@ -224,7 +229,9 @@ def cut(
     return crop.resize_window(frame, window, (out_size, out_size), frame_size, colour)
 
 
-def choose(config: Config, responses: Float[Array, "s m m"]) -> tuple[Choice, Float[Array, "s n n"]]:
+def choose(
+    config: Config, responses: Float[Array, "s m m"]
+) -> tuple[Choice, Float[Array, "s n n"]]:
     """Upsample, penalise scale changes, pick the scale, mix with the window, take the peak.
 
     Args:
