@@ -54,8 +54,8 @@ def draw_boxes(
         x, y, w, h = np.clip(box, -reach, reach)
         corner, opposite = (round(x), round(y)), (round(x + w) - 1, round(y + h) - 1)
         colour = colours[i % len(colours)]
-        cv2.rectangle(frame, corner, opposite, (0, 0, 0), thick + 2, cv2.LINE_AA)
-        cv2.rectangle(frame, corner, opposite, colour, thick, cv2.LINE_AA)
+        cv2.rectangle(frame, corner, opposite, (0, 0, 0), thick + 2)
+        cv2.rectangle(frame, corner, opposite, colour, thick)
         if labels is not None:
             place = (corner[0], max(corner[1] - 4 * thick, 10 * thick))
             scale = 0.35 * max(1, thick)
