@@ -165,7 +165,8 @@ def make_update(
         (loss, aux), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         aux = aux._replace(metrics={**aux.metrics, "loss": loss})
         grads, aux = jax.lax.pmean((grads, aux), AXIS)  # the only collective in the project
-        metrics = {**aux.metrics, "grad_norm": optax.global_norm(grads)}
+        norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)))
+        metrics = {**aux.metrics, "grad_norm": norm}
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, aux.batch_stats, opt_state), metrics

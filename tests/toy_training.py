@@ -1,0 +1,91 @@
+"""A task that trains in milliseconds, and the training command line with only that task: for the tests."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from train import presets, run
+from train.optim import Group, OptimConfig, Schedule
+from train.presets import Preset
+from train.step import Aux, Batch, Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    features: int = 5
+    nan_step: int = -1
+    noise: float = 0.1
+    moving: bool = True
+
+
+def init_variables(config: Config, key: Array) -> dict[str, Any]:
+    weights = jax.random.normal(key, (config.features, 3))
+    return {
+        "params": {
+            "body": {"kernel": weights, "bias": jnp.zeros(3)},
+            "head": {"scale": jnp.ones(3)},
+        },
+        "batch_stats": {"mean": jnp.zeros(config.features)},
+    }
+
+
+def sample(config: Config, key: Array, batch_size: int) -> Batch:
+    key_x, key_y = jax.random.split(key)
+    x = jax.random.normal(key_x, (batch_size, config.features))
+    y = x[:, :3] + config.noise * jax.random.normal(key_y, (batch_size, 3))
+    return {"x": x, "y": y}
+
+
+def loss(
+    config: Config, params: Any, batch_stats: Any, batch: Batch, key: Array
+) -> tuple[Array, Aux]:
+    x, body = batch["x"], params["body"]
+    x = x * jax.random.bernoulli(key, 0.9, x.shape) if config.noise else x
+    y = (x @ body["kernel"] + body["bias"][None]) * params["head"]["scale"][None]
+    value = jnp.mean(jnp.square(y - batch["y"]))
+    value = jnp.where(batch["step"] == config.nan_step, jnp.nan, value)
+    stats = batch_stats
+    if config.moving:
+        stats = {"mean": 0.9 * batch_stats["mean"] + 0.1 * jnp.mean(x, axis=0)}
+    return value, Aux(stats, {"mean": jnp.mean(y), "epoch": batch["epoch"]})
+
+
+def preset(config: Config, **changes: Any) -> Preset:
+    recipe = OptimConfig(
+        "adamw",
+        5e-2,
+        Schedule("cosine"),
+        weight_decay=1e-3,
+        clip_norm=1.0,
+        groups=(Group("^head", 0.5, from_epoch=1),),
+    )
+    fields: dict[str, Any] = {
+        "task": Task(config, init_variables, sample, loss),
+        "tracker": "siamfc-tiny",
+        "optim": recipe,
+        "batch_size": 8,
+        "steps": 60,
+        "epochs": 3,
+        "log_every": 5,
+        "save_every": 10,
+        "source": "a toy",
+    }
+    return Preset(**{**fields, **changes})
+
+
+PRESETS = {
+    "toy": preset(Config()),
+    "toy-long": preset(Config(), steps=100_000, save_every=20),
+    "toy-nan": preset(Config(nan_step=24)),
+    "toy-other": preset(Config(features=6)),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    presets.all_presets = lambda: PRESETS
+    return run.main(arguments)

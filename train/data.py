@@ -1,0 +1,84 @@
+"""Where the batches of a run come from: the synthetic world, drawn inside the step, or built datasets."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any, Protocol
+
+import numpy as np
+
+from jaxtrack.errors import JaxtrackError
+from train.presets import Preset
+from train.step import Batch
+
+SYNTHETIC = "synthetic"
+
+
+class Batches(Protocol):
+    """An endless source of batches whose position can be saved."""
+
+    def next(self) -> tuple[Batch, str]:
+        """The next batch of this process, host arrays, and a line that names what is in it."""
+
+    def position(self) -> Any:
+        """JSON-like; handed to `seek`, the batches go on as they would have."""
+
+    def seek(self, position: Any) -> None:
+        """Go to a saved position."""
+
+
+class Synthetic:
+    """Asks for synthetic pairs: the batch holds indices only, the step draws the pictures.
+
+    What is drawn depends on the run's seed, the step and the device alone.
+    """
+
+    def __init__(self, batch_size: int) -> None:
+        self._size = batch_size
+        self._drawn = 0
+
+    def next(self) -> tuple[Batch, str]:
+        """See `Batches`."""
+        first = self._drawn * self._size
+        self._drawn += 1
+        index = np.arange(first, first + self._size, dtype=np.int64) % 2**31
+        return {
+            "index": index.astype(np.int32)
+        }, f"synthetic pairs {first}..{first + self._size - 1}"
+
+    def position(self) -> Any:
+        """See `Batches`."""
+        return self._drawn
+
+    def seek(self, position: Any) -> None:
+        """See `Batches`."""
+        self._drawn = int(position)
+
+
+def open_batches(
+    data: str, preset: Preset, batch_size: int, seed: int, shard: tuple[int, int], workers: int
+) -> Batches:
+    """The batches of one process.
+
+    Args:
+        data: ``synthetic``, or the folder with the built datasets.
+        preset: names the datasets and their ratios.
+        batch_size: pairs per step of this process.
+        seed: of the run.
+        shard: this process's number and their count.
+        workers: processes that decode; 0: in this one.
+
+    Raises:
+        JaxtrackError: no such folder; a dataset is not in it; the preset names none.
+    """
+    if data == SYNTHETIC:
+        return Synthetic(batch_size)
+    root = pathlib.Path(data).expanduser()
+    if not root.is_dir():
+        raise JaxtrackError(
+            f"--data {data}: no such folder; give 'synthetic' or the folder of built datasets"
+            " (python -m jaxtrack.data.prepare)"
+        )
+    if preset.data is None:
+        raise JaxtrackError("this preset trains on the synthetic world only; leave --data out")
+    raise JaxtrackError("built datasets: not connected")

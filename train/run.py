@@ -1,0 +1,270 @@
+"""Train a tracker: ``python -m train.run PRESET``. The only training loop; it reads top to bottom.
+
+The same command runs on a laptop's CPU, on one or N accelerators, and, started once per host with
+``--coordinator``, on many hosts. Everything of a run lies in its ``--output`` folder: ``settings.json``,
+``checkpoints/``, ``metrics.jsonl``, ``tensorboard/`` and at the end ``weights.safetensors`` with its card.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import pathlib
+import subprocess
+import sys
+from typing import Annotated, Any
+
+import jax
+import tyro
+
+from jaxtrack import trackers
+from jaxtrack.errors import JaxtrackError
+from jaxtrack.weights import Card, load_into, save_weights, tables_of
+from train import optim, parallel, presets
+from train.checkpoints import Checkpoints, read_settings, write_settings
+from train.data import SYNTHETIC, open_batches
+from train.logging import Meter, RunLog
+from train.presets import Preset
+from train.step import TrainState, init_state, make_update
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Train a tracker.
+
+    Examples: `siamfc-tiny` trains the small SiamFC on the synthetic world; add `--steps 150` for a short
+    try, `--resume` to go on after a stop, `--data DIR` to train on built datasets.
+    """
+
+    preset: Annotated[str, tyro.conf.Positional]
+    """Which recipe; `python -m train.run list` names them all."""
+    output: pathlib.Path | None = None
+    """Folder of the run (default: runs/PRESET)."""
+    resume: bool = False
+    """Go on with the run in the output folder, to the same bits as without a stop."""
+    init_from: pathlib.Path | None = None
+    """Start from these weights (published or ours); everything else starts anew."""
+    steps: int | None = None
+    """Length of the run (default: the preset's); the whole schedule is squeezed into it."""
+    data: str | None = None
+    """`synthetic` (default), or the folder of built datasets."""
+    batch_size: int | None = None
+    """Pairs per step over all devices (default: the preset's); the learning rate follows."""
+    seed: int | None = None
+    """Rules initial values, data and augmentation (default: 0)."""
+    save_every: int | None = None
+    """Steps between checkpoints (default: the preset's)."""
+    log_every: int | None = None
+    """Steps between lines of the log (default: the preset's)."""
+    workers: int = 0
+    """Processes that decode frames of built datasets."""
+    devices: int | None = None
+    """Use the first N local devices (default: all)."""
+    coordinator: str | None = None
+    """Many processes: HOST:PORT of process 0, or `auto` under SLURM, Open MPI or Cloud TPU."""
+    processes: int | None = None
+    """Many processes: how many."""
+    process_id: int | None = None
+    """Many processes: which one this is, from 0."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+def settings_of(options: Options, preset: Preset) -> dict[str, Any]:
+    """What a run's result depends on; kept with the run and compared when it is resumed."""
+    return {
+        "preset": options.preset,
+        "steps": options.steps if options.steps is not None else preset.steps,
+        "batch_size": options.batch_size if options.batch_size is not None else preset.batch_size,
+        "seed": options.seed if options.seed is not None else 0,
+        "data": options.data if options.data is not None else SYNTHETIC,
+        "init_from": str(options.init_from) if options.init_from else "",
+        "recipe": presets.describe(preset),
+    }
+
+
+def check_output(options: Options, output: pathlib.Path, preset: Preset) -> dict[str, Any]:
+    """The settings of this run: new ones in an empty folder, or those of the run that is resumed.
+
+    Raises:
+        JaxtrackError: the folder is in use, or holds another run than the one asked for.
+    """
+    settings = settings_of(options, preset)
+    if not options.resume:
+        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+            raise JaxtrackError(
+                f"{output} is not empty: --resume goes on with the run in it, --output names another"
+            )
+        return settings
+    old = read_settings(output)
+    if old is None:
+        raise JaxtrackError(f"{output}: no run to resume (settings.json is not there)")
+    if old.get("preset") != options.preset:
+        raise JaxtrackError(
+            f"{output} holds a run of {old.get('preset')!r}, not {options.preset!r}"
+        )
+    for name in ("steps", "batch_size", "seed", "data", "init_from"):
+        given = getattr(options, name)
+        if given is not None and str(given) != str(old.get(name)):
+            flag = name.replace("_", "-")
+            raise JaxtrackError(
+                f"{output} was started with --{flag} {old.get(name)}, not {given}: leave the flag out, or"
+                " start a new run"
+            )
+    if old["recipe"] != settings["recipe"]:
+        raise JaxtrackError(f"{output}: preset {options.preset!r} has changed since this run began")
+    return old
+
+
+def first_variables(settings: dict[str, Any], preset: Preset, key: Any) -> Any:
+    """The network's variables at the start: random, or read from ``--init-from``."""
+    task = preset.task
+    path = settings["init_from"]
+    if not path:
+        if preset.init_from and parallel.is_main():
+            where = f"{preset.init_from} (--init-from FILE)"
+            print(
+                f"note: the recipe starts from {where}; this run from random values",
+                file=sys.stderr,
+            )
+        return jax.jit(lambda k: task.init_variables(task.config, k))(key)
+    if preset.load is not None:
+        return preset.load(task.config, pathlib.Path(path), key)
+    return load_into(presets.shapes(task), path, tables_of(family_name(preset.tracker)))
+
+
+def family_name(tracker: str) -> str:
+    """The family of a tracker preset, ``siamfc`` and so on."""
+    return trackers.family_of(tracker).__name__.rpartition(".")[2]
+
+
+def write_weights(
+    output: pathlib.Path, settings: dict[str, Any], preset: Preset, state: TrainState
+) -> None:
+    """Write ``weights.safetensors`` with its card, for ``jaxtrack track --weights``."""
+    found = subprocess.run(
+        ["git", "rev-parse", "HEAD"],
+        cwd=pathlib.Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    asked = "".join(
+        f" --{name.replace('_', '-')} {settings[name]}"
+        for name, usual in (
+            ("steps", preset.steps),
+            ("batch_size", preset.batch_size),
+            ("seed", 0),
+            ("data", SYNTHETIC),
+            ("init_from", ""),
+        )
+        if settings[name] != usual
+    )
+    card = Card(
+        preset=preset.tracker,
+        data=settings["data"],
+        steps=settings["steps"],
+        commit=found.stdout.strip() or "unknown",
+        expected={},
+        command=f"python -m train.run {settings['preset']}{asked}",
+    )
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    save_weights(output / "weights.safetensors", jax.device_get(variables), card)
+
+
+def train(options: Options) -> TrainState:
+    """Run or resume a training.
+
+    Args:
+        options: as on the command line.
+
+    Returns:
+        The state after the last step.
+
+    Raises:
+        JaxtrackError: see section "what can go wrong" of the README; one line each.
+    """
+    preset = presets.get(options.preset)
+    parallel.initialize(options.coordinator, options.processes, options.process_id)
+    devices = parallel.local_devices(options.devices)
+    output = options.output or pathlib.Path("runs") / options.preset
+    settings = check_output(options, output, preset)
+    steps, batch_size = settings["steps"], settings["batch_size"]
+    if steps < 1:
+        raise JaxtrackError(f"--steps {steps}: at least 1")
+    local_batch = parallel.local_batch_size(batch_size, devices)
+
+    # Data, optimiser, state.
+    shard, seed = (jax.process_index(), jax.process_count()), settings["seed"]
+    batches = open_batches(settings["data"], preset, local_batch, seed, shard, options.workers)
+    key_init, key = jax.random.split(jax.random.key(seed))
+    recipe = optim.scaled_rate(preset.optim, batch_size, preset.batch_size)
+    optimizer = optim.make(recipe, presets.shapes(preset.task)["params"], steps, preset.epochs)
+    if not options.resume and parallel.is_main():
+        write_settings(output, settings)
+    checkpoints = Checkpoints(output)
+    if checkpoints.latest is None:  # a new run, or one that was stopped before its first save
+        state = init_state(first_variables(settings, preset, key_init), optimizer)
+        state = parallel.place(state, devices)
+    else:
+        template = jax.eval_shape(lambda v: init_state(v, optimizer), presets.shapes(preset.task))
+        state, record = checkpoints.restore(template, devices)
+        batches.seek(record["position"])
+    update = make_update(preset.task, optimizer, steps, preset.epochs)
+    update = parallel.compile_update(update, devices)
+
+    # Loop.
+    save_every = options.save_every or preset.save_every
+    log_every = options.log_every or preset.log_every
+    first = int(state.step)
+    with contextlib.ExitStack() as stack:
+        stack.callback(checkpoints.close)
+        log = RunLog(output, first, steps, parallel.is_main())
+        stack.callback(log.close)
+        meter = Meter(checkpoints.last_good)
+        for step in range(first + 1, steps + 1):
+            batch, content = batches.next()
+            state, metrics = update(state, batch, key)
+            meter.add(step, metrics, content)
+            log.tick()
+            if step % log_every == 0 or step == steps:
+                log.log(step, meter.read())
+            if step % save_every == 0 or step == steps:
+                record = {"position": batches.position(), "settings": settings}
+                checkpoints.save(state, record, meter.read_since_save())
+        checkpoints.wait()
+    if parallel.is_main():
+        write_weights(output, settings, preset, state)
+        print(f"trained: {output / 'weights.safetensors'}", file=sys.stderr)
+    return state
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    options = tyro.cli(
+        Options,
+        args=arguments,
+        prog="python -m train.run",
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    if options.preset == "list":
+        for name, preset in presets.all_presets().items():
+            print(
+                f"{name:20} {preset.steps:7d} steps of {preset.batch_size} pairs  {preset.source}"
+            )
+        return 0
+    try:
+        train(options)
+    except JaxtrackError as error:
+        if options.debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; --resume goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

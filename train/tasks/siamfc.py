@@ -1,0 +1,219 @@
+"""Training SiamFC: logistic loss on the response map of a pair of crops."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxtrack.data.synthetic import PatchConfig, WorldConfig, make_pair
+from jaxtrack.losses.siamfc import balanced_logistic, binary_cross_entropy, distance_labels
+from jaxtrack.ops.correlation import cross_correlation_pairs
+from jaxtrack.trackers import siamfc
+from train.augment import AugmentConfig, augment_pairs
+from train.optim import OptimConfig, Schedule
+from train.presets import Preset
+from train.step import Aux, Batch, Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of the task.
+
+    Attributes:
+        tracker: the tracker that is trained.
+        template: augmentation of the exemplar patch; its size is the exemplar's.
+        search: augmentation of the search patch; its size rules the response's.
+        patch: how the synthetic world cuts its patches.
+        world: the synthetic world.
+        positive_radius: cells within this distance of the centre are positive, search pixels.
+        negative_radius: cells from this distance on are negative, search pixels; not above the
+            positive radius: no neutral ring.
+        other_pairs: weight of the loss on all other search patches of the device's batch, in which
+            the target is nowhere; 0: each exemplar sees its own search patch only, as published.
+        dtype: in which the network computes; parameters stay float32.
+    """
+
+    tracker: siamfc.Config
+    template: AugmentConfig
+    search: AugmentConfig
+    patch: PatchConfig
+    world: WorldConfig = dataclasses.field(default_factory=WorldConfig)
+    positive_radius: float = 16.0
+    negative_radius: float = 0.0
+    other_pairs: float = 0.0
+    dtype: str = "float32"
+
+
+def init_variables(config: Config, key: Array) -> dict[str, Any]:
+    """The tracker's own variables."""
+    return siamfc.init_variables(config.tracker, key)
+
+
+def sample(config: Config, key: Array, batch_size: int) -> Batch:
+    """A batch of synthetic pairs; see `train.step`."""
+    keys = jax.random.split(key, batch_size)
+    # One after the other: on a CPU that is faster than a batch, and an accelerator has little to gain.
+    pairs = jax.lax.map(lambda k: make_pair(config.world, config.patch, k), keys)
+    return dict(pairs._asdict())
+
+
+def responses(
+    config: Config,
+    params: Any,
+    batch_stats: Any,
+    template: Float[Array, "n s s 3"],
+    search: Float[Array, "n r r 3"],
+) -> tuple[Float[Array, "n n m m"], Any]:
+    """Responses (logits) of each exemplar on each search crop, and the moved statistics.
+
+    Args:
+        config: settings.
+        params: parameters.
+        batch_stats: running statistics.
+        template: crops of the exemplars, 0..255.
+        search: search crops, 0..255.
+
+    Returns:
+        ``(exemplar, search, row, column)``; without ``other_pairs`` ``(n, 1, row, column)``: only the
+        exemplar's own.
+    """
+    net = siamfc.module(config.tracker)
+    stats = {"batch_stats": batch_stats}
+
+    def apply(stats: Any, inputs: Array, method: str) -> tuple[Any, Any]:
+        out, moved = net.apply(
+            {"params": params, **stats}, inputs, True, method=method, mutable=["batch_stats"]
+        )
+        return out, {**stats, **moved}
+
+    # The branches are normalised apart, exemplars first, as published.
+    z, stats = apply(stats, _to_input(config, template), "embed")
+    x, stats = apply(stats, _to_input(config, search), "embed")
+    z, x = z[-1].astype(jnp.float32), x[-1].astype(jnp.float32)
+    if config.other_pairs:
+        # A product over channels and places, as one matrix product per place of the response.
+        raw = _all_correlations(z, x)
+    else:
+        raw = cross_correlation_pairs(z, x)[:, None]
+    flat = raw.reshape(-1, *raw.shape[2:])
+    out, stats = apply(stats, flat, "match")
+    return out.reshape(*raw.shape[:2], *out.shape[1:]), stats["batch_stats"]
+
+
+def _to_input(config: Config, crops: Array) -> Array:
+    return (crops / config.tracker.input_divisor).astype(config.dtype)
+
+
+def _all_correlations(
+    z: Float[Array, "n h w c"], x: Float[Array, "k sh sw c"]
+) -> Float[Array, "n k oh ow"]:
+    """Correlation of every template with every search map."""
+    h, w = z.shape[1:3]
+    oh, ow = x.shape[1] - h + 1, x.shape[2] - w + 1
+    total = jnp.zeros((z.shape[0], x.shape[0], oh, ow), x.dtype)
+    # Row by row of the template: the shifted search maps side by side, one matrix product.
+    for i in range(h):
+        rows = x[:, i : i + oh]
+        shifted = jnp.concatenate([rows[:, :, j : j + ow] for j in range(w)], axis=-1)
+        total = total + jnp.einsum("kyxc,nc->nkyx", shifted, z[:, i].reshape(z.shape[0], -1))
+    return total
+
+
+def loss(
+    config: Config, params: Any, batch_stats: Any, batch: Batch, key: Array
+) -> tuple[Float[Array, ""], Aux]:
+    """The balanced logistic loss of a batch; see `train.step`.
+
+    In a negative pair every cell is negative. With ``other_pairs``, so is every cell of the responses on
+    the other pairs' search crops.
+    """
+    template, search, _, _ = augment_pairs(config.template, config.search, batch, key)
+    template, search = jnp.clip(template, 0, 255), jnp.clip(search, 0, 255)
+    maps, batch_stats = responses(config, params, batch_stats, template, search)
+    count, others = maps.shape[:2]
+    own = maps[jnp.arange(count), jnp.arange(count) if others > 1 else 0].astype(jnp.float32)
+    labels = label_maps(config, own.shape[1:], batch["negative"])
+    value = balanced_logistic(own, labels)
+    middle = own[:, own.shape[1] // 2, own.shape[2] // 2]
+    metrics = {"own_loss": value, "peak": jnp.mean(jax.nn.sigmoid(middle))}
+    if others > 1:
+        mask = 1 - jnp.eye(count)[:, :, None, None]
+        cross = binary_cross_entropy(maps.astype(jnp.float32), jnp.zeros_like(maps))
+        cross = jnp.sum(cross * mask) / (jnp.sum(mask) * maps.shape[2] * maps.shape[3])
+        value = value + config.other_pairs * cross
+        metrics["other_loss"] = cross
+    return value, Aux(batch_stats, metrics)
+
+
+def label_maps(config: Config, size: tuple[int, ...], negative: Array) -> Float[Array, "n m m"]:
+    """Labels of a batch: the target's cells in the middle of the map; none in a negative pair.
+
+    The label stays in the middle although the crop is shifted by up to some pixels, as published.
+    """
+    stride = config.tracker.network.stride
+    labels = distance_labels(
+        (size[0], size[1]), config.positive_radius / stride, config.negative_radius / stride
+    )
+    none = jnp.zeros_like(labels)
+    return jnp.where(negative[:, None, None], none[None], jnp.asarray(labels)[None])
+
+
+def task(config: Config) -> Task:
+    """The task record."""
+    return Task(config, init_variables, sample, loss)
+
+
+_PUBLISHED = Config(
+    tracker=siamfc.PRESETS["siamfc"],
+    # Stretch by up to 5 %, a crop of 239 at offsets of up to 4 whole pixels; the exemplar is its middle 127.
+    template=AugmentConfig(size=127, shift=4, whole_pixels=True, scale=0.05),
+    search=AugmentConfig(size=239, shift=4, whole_pixels=True, scale=0.05),
+    patch=PatchConfig(
+        template_size=127,
+        template_margin=16,
+        search_size=239,
+        search_factor=239 / 127,
+        search_margin=24,
+    ),
+)
+
+PRESETS: dict[str, Preset] = {
+    "siamfc-got10k": Preset(
+        task=task(_PUBLISHED),
+        tracker="siamfc",
+        optim=OptimConfig(
+            "sgd",
+            1e-2,
+            Schedule("geometric", final=1e-5, per_epoch=True),
+            momentum=0.9,
+            weight_decay=5e-4,
+        ),
+        batch_size=8,
+        steps=1166 * 50,  # one pair of each of GOT-10k's 9335 training videos per epoch
+        epochs=50,
+        save_every=1166,
+        source="huanglianghua/siamfc-pytorch, train.py",
+    ),
+    "siamfc-tiny": Preset(
+        task=task(
+            dataclasses.replace(
+                _PUBLISHED,
+                tracker=siamfc.PRESETS["siamfc-tiny"],
+                template=AugmentConfig(size=127, shift=2, scale=0.03, flip=0.0),
+                search=AugmentConfig(size=239, shift=4, scale=0.1, pair_flip=0.0),
+                other_pairs=0.5,
+            )
+        ),
+        tracker="siamfc-tiny",
+        optim=OptimConfig("adamw", 2e-3, Schedule("onecycle"), weight_decay=1e-4),
+        batch_size=8,
+        steps=6000,
+        log_every=20,
+        save_every=500,
+        source="jaxtrack: the synthetic world",
+    ),
+}
