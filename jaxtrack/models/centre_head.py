@@ -1,0 +1,87 @@
+"""The centre head of OSTrack: a score, a size and an offset per cell of the search region."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxtrack.models.layers import BatchNorm, Conv
+from jaxtrack.models.vit import uniform_fan_in
+
+_XAVIER = nn.initializers.xavier_uniform()
+_LOWEST = 1e-4  # of the clamp after the sigmoid
+
+
+class CentreMaps(NamedTuple):
+    """Output of `CentreHead`, per cell ``[row, column]``.
+
+    Attributes:
+        score: ``(b, s, s)`` in [1e-4, 1 - 1e-4]: the target's centre lies here.
+        size: ``(b, s, s, 2)`` width and height as fractions of the crop, in the same range.
+        offset: ``(b, s, s, 2)`` x and y of the centre inside the cell, in cells, unbounded.
+    """
+
+    score: Float[Array, "b s s"]
+    size: Float[Array, "b s s 2"]
+    offset: Float[Array, "b s s 2"]
+
+
+def bounded_sigmoid(logits: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """Sigmoid clamped to [1e-4, 1 - 1e-4]; no gradient beyond."""
+    return jnp.clip(jax.nn.sigmoid(logits), _LOWEST, 1 - _LOWEST)
+
+
+class CentreHead(nn.Module):
+    """Three branches of four 3x3 convolutions (batch normalisation, ReLU) and a 1x1 convolution.
+
+    Attributes:
+        channels: of the first convolution; each further one has half.
+        epsilon: of the batch normalisations.
+        dtype: of the convolutions.
+
+    Reference:
+        OSTrack, section 3.4.
+    """
+
+    channels: int = 256
+    epsilon: float = 1e-5
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "b s s c"], train: bool) -> CentreMaps:
+        """Maps from the search tokens laid out on their grid.
+
+        Args:
+            features: ``(b, s, s, c)``.
+            train: batch normalisation by the batch's statistics.
+        """
+        logits = {}
+        for branch, outputs in (("ctr", 1), ("offset", 2), ("size", 2)):
+            x = features.astype(self.dtype)
+            for stage in range(4):
+                fan_in = 9 * x.shape[-1]
+                x = Conv(
+                    self.channels >> stage,
+                    3,
+                    padding=1,
+                    kernel_init=_XAVIER,
+                    bias_init=uniform_fan_in(fan_in),
+                    name=f"conv{stage + 1}_{branch}.0",
+                )(x)
+                x = BatchNorm(epsilon=self.epsilon, name=f"conv{stage + 1}_{branch}.1")(x, train)
+                x = nn.relu(x)
+                self.sow("intermediates", f"{branch}{stage + 1}", x)
+            logits[branch] = Conv(
+                outputs,
+                1,
+                kernel_init=_XAVIER,
+                bias_init=uniform_fan_in(x.shape[-1]),
+                name=f"conv5_{branch}",
+            )(x).astype(jnp.float32)
+            self.sow("intermediates", f"{branch}_logits", logits[branch])
+        score = bounded_sigmoid(logits["ctr"][..., 0])
+        return CentreMaps(score, bounded_sigmoid(logits["size"]), logits["offset"])

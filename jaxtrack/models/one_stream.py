@@ -1,0 +1,63 @@
+"""OSTrack's network: the joint backbone and the centre head."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+from jaxtyping import Array, Float, Int
+
+from jaxtrack.models.centre_head import CentreHead, CentreMaps
+from jaxtrack.models.vit import Features, VisionTransformer
+
+
+class OneStream(nn.Module):
+    """Backbone and head under their published names.
+
+    Attributes:
+        backbone: relates template and search tokens.
+        box_head: reads score, size and offset from the search tokens.
+    """
+
+    backbone: VisionTransformer
+    box_head: CentreHead
+
+    def embed_template(self, image: Float[Array, "b h w 3"]) -> Float[Array, "b z c"]:
+        """Template tokens from a normalised template crop."""
+        return self.backbone.embed_template(image)
+
+    def features(
+        self,
+        template: Float[Array, "b z c"],
+        search: Float[Array, "b h w 3"],
+        keep_counts: tuple[int, ...] | Int[Array, "stages"] | None = None,
+        row_weights: Float[Array, "b z"] | None = None,
+        train: bool = False,
+        search_only: bool = False,
+    ) -> Features:
+        """Backbone output from template tokens and a normalised search crop.
+
+        Args: as in `VisionTransformer.__call__`.
+        """
+        x = self.backbone.embed_search(search)
+        return self.backbone(template, x, keep_counts, row_weights, train, search_only)
+
+    def maps(self, search_tokens: Float[Array, "b n c"], train: bool = False) -> CentreMaps:
+        """Head output from the backbone's search tokens."""
+        side = self.backbone.search_grid
+        grid = search_tokens.reshape(search_tokens.shape[0], side, side, -1)
+        return self.box_head(grid, train)
+
+    def __call__(
+        self,
+        template: Float[Array, "b h w 3"],
+        search: Float[Array, "b k l 3"],
+        keep_counts: tuple[int, ...] | Int[Array, "stages"] | None = None,
+        row_weights: Float[Array, "b z"] | None = None,
+        train: bool = False,
+    ) -> CentreMaps:
+        """Maps from two normalised crops, as in training.
+
+        Args: as in `VisionTransformer.__call__`; ``train`` also rules the head's batch normalisation.
+        """
+        tokens = self.embed_template(template)
+        features = self.features(tokens, search, keep_counts, row_weights, train, search_only=True)
+        return self.maps(features.search, train)

@@ -1,0 +1,350 @@
+"""OSTrack: template and search region go through one transformer together.
+
+Both crops become tokens that attend to each other in every block; search tokens that the target's centre
+does not attend to are eliminated early (presets ``-ce``). A centre head reads the box from the search
+tokens. The template is never updated; there is no scale pyramid and no smoothing.
+
+Reference:
+    Ye et al., Joint Feature Learning and Relation Modeling for Tracking: A One-Stream Framework, ECCV
+    2022. Rules of cropping, decoding and clipping are those of botaoye/OSTrack.
+
+The score of a prediction is the head's score at the chosen cell, in [0.0001, 0.9999]: the network's own
+probability that the target's centre is there (before the Hann window).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, UInt8
+
+from jaxtrack.models.centre_head import CentreHead, CentreMaps
+from jaxtrack.models.one_stream import OneStream
+from jaxtrack.models.vit import Features, VisionTransformer
+from jaxtrack.ops import crop_ostrack, elimination
+from jaxtrack.ops.crop import Window
+from jaxtrack.tracker import Prediction
+
+# Per RGB channel, of ImageNet.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of OSTrack; the defaults are ``vitb_256_mae_32x4_ep300`` of botaoye/OSTrack.
+
+    Attributes:
+        template_size: side of the template crop, pixels.
+        search_size: side of the search crop, pixels.
+        template_factor: side of the template window over the square root of the target's area.
+        search_factor: the same of the search window.
+        patch: side of a token, pixels.
+        width: channels of a token.
+        depth: transformer blocks.
+        heads: attention heads.
+        mlp_ratio: hidden width of the MLPs over ``width``.
+        ce_blocks: blocks that eliminate search tokens, counted from 0; empty: none do.
+        ce_keep_ratios: share of the search tokens that each of them keeps.
+        ce_template_range: template tokens whose attention decides: CTR_POINT, CTR_REC, ALL, GT_BOX.
+        head_channels: of the head's first convolution.
+        pretraining_grid: side of the pre-training position grid, whose unused ``cls_token`` and
+            ``pos_embed`` a published state dict holds; 0: neither.
+        drop_path_rate: stochastic depth of the last block in training.
+        layer_norm_epsilon: of the transformer.
+        batch_norm_epsilon: of the head.
+        clip_margin: a predicted box keeps this many pixels inside the frame, and is at least as large.
+        compute_dtype: ``float32`` or ``bfloat16``, of products; parameters, norms, softmax and the
+            residual stream are float32.
+        remat: recompute blocks in the backward pass (training needs less memory and more time).
+    """
+
+    template_size: int = 128
+    search_size: int = 256
+    template_factor: float = 2.0
+    search_factor: float = 4.0
+    patch: int = 16
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    mlp_ratio: float = 4.0
+    ce_blocks: tuple[int, ...] = ()
+    ce_keep_ratios: tuple[float, ...] = ()
+    ce_template_range: str = "CTR_POINT"
+    head_channels: int = 256
+    pretraining_grid: int = 14
+    drop_path_rate: float = 0.1
+    layer_norm_epsilon: float = 1e-6
+    batch_norm_epsilon: float = 1e-5
+    clip_margin: float = 10.0
+    compute_dtype: str = "float32"
+    remat: bool = False
+
+    @property
+    def template_grid(self) -> int:
+        """Side of the template's token grid."""
+        return self.template_size // self.patch
+
+    @property
+    def search_grid(self) -> int:
+        """Side of the search region's token grid, and of the response."""
+        return self.search_size // self.patch
+
+
+_BASE = Config()
+_CE = {"ce_blocks": (3, 6, 9), "ce_keep_ratios": (0.7, 0.7, 0.7)}
+_LARGE = dataclasses.replace(_BASE, template_size=192, search_size=384, search_factor=5.0)
+
+PRESETS: dict[str, Config] = {
+    # experiments/ostrack/*.yaml of botaoye/OSTrack, named beside each.
+    "ostrack-256": _BASE,  # vitb_256_mae_32x4_ep300
+    "ostrack-256-ce": dataclasses.replace(_BASE, **_CE),  # vitb_256_mae_ce_32x4_ep300
+    "ostrack-384": _LARGE,  # vitb_384_mae_32x4_ep300
+    "ostrack-384-ce": dataclasses.replace(_LARGE, **_CE),  # vitb_384_mae_ce_32x4_ep300
+    # vitb_256_mae_ce_32x4_got10k_ep100: the same network, trained on GOT-10k alone.
+    "ostrack-256-got10k": dataclasses.replace(_BASE, **_CE),
+    # Small, for the synthetic world and CPUs; shipped with weights.
+    "ostrack-tiny": Config(
+        template_size=64,
+        search_size=128,
+        patch=8,
+        width=96,
+        depth=4,
+        heads=4,
+        ce_blocks=(1, 2),
+        ce_keep_ratios=(0.7, 0.7),
+        head_channels=64,
+        pretraining_grid=0,
+        drop_path_rate=0.0,
+    ),
+}
+
+
+class State(NamedTuple):
+    """What changes from frame to frame.
+
+    Attributes:
+        box: ``(4,)`` ``x, y, w, h`` of the target, pixels.
+        template: ``(z, c)`` tokens of the template; never updated.
+        template_mask: ``(z,)`` weight of each template token in the elimination score (0 or 1).
+        frame_size: ``(2,)`` int32 true height and width of the frames.
+    """
+
+    box: Float[Array, "4"]
+    template: Float[Array, "z c"]
+    template_mask: Float[Array, "z"]
+    frame_size: Int[Array, "2"]
+
+
+class Response(NamedTuple):
+    """What the network says of one frame.
+
+    Attributes:
+        maps: score, size and offset, without batch axis.
+        response: ``(s, s)`` score times the Hann window.
+        features: backbone output (batch of one): tokens, kept tokens and scores of each elimination.
+    """
+
+    maps: CentreMaps
+    response: Float[Array, "s s"]
+    features: Features
+
+
+def network(config: Config) -> OneStream:
+    """The Flax module of a configuration."""
+    dtype = jnp.dtype(config.compute_dtype)
+    backbone = VisionTransformer(
+        template_grid=config.template_grid,
+        search_grid=config.search_grid,
+        patch=config.patch,
+        width=config.width,
+        depth=config.depth,
+        heads=config.heads,
+        ce_blocks=config.ce_blocks,
+        ce_keep_ratios=config.ce_keep_ratios,
+        rows=elimination.template_rows(config.template_grid, config.ce_template_range),
+        pretraining_grid=config.pretraining_grid,
+        mlp_ratio=config.mlp_ratio,
+        epsilon=config.layer_norm_epsilon,
+        drop_path_rate=config.drop_path_rate,
+        dtype=dtype,
+        remat=config.remat,
+    )
+    return OneStream(backbone, CentreHead(config.head_channels, config.batch_norm_epsilon, dtype))
+
+
+def init_variables(config: Config, key: Array) -> dict[str, Any]:
+    """Fresh weights, as the published code starts without a checkpoint.
+
+    Args:
+        config: the network's settings.
+        key: random key.
+
+    Returns:
+        ``{"params": ..., "batch_stats": ...}``.
+    """
+    net = network(config)
+    template = jnp.zeros((1, config.template_size, config.template_size, 3))
+    search = jnp.zeros((1, config.search_size, config.search_size, 3))
+    # GT_BOX wants weights of the rows; they leave no trace in the variables.
+    rows = jnp.ones((1, config.template_grid**2))
+    # Compiled, because only the shapes of the forward pass matter: the compiler throws it away.
+    return dict(jax.jit(net.init)(key, template, search, None, rows))
+
+
+def normalise(image: UInt8[Array, "*n 3"]) -> Float[Array, "*n 3"]:
+    """RGB 0..255 to what the network sees: ``(image / 255 - mean) / std``, float32."""
+    mean, std = np.asarray(MEAN, np.float32), np.asarray(STD, np.float32)
+    shape = (1,) * (image.ndim - 1) + (3,)
+    unit = image.astype(jnp.float32) / 255
+    return (unit - mean.reshape(shape)) / std.reshape(shape)
+
+
+def hann_window(size: int) -> Float[Array, "s s"]:
+    """Outer product of two Hann windows that stay above zero at the border, float32.
+
+    Reference:
+        ``0.5 (1 - cos(2 pi k / (size + 1)))``, k = 1..size, as in the DiMP and OSTrack codes.
+    """
+    k = np.arange(1, size + 1)
+    window = 0.5 * (1 - np.cos(2 * np.pi * k / (size + 1)))
+    return jnp.asarray(np.outer(window, window), jnp.float32)
+
+
+def decode_boxes(
+    response: Float[Array, "b s s"], size: Float[Array, "b s s 2"], offset: Float[Array, "b s s 2"]
+) -> Float[Array, "b 4"]:
+    """Read each box at the maximum of its response; gradients reach that one cell only.
+
+    Args:
+        response: where to look; its first maximum in row-major order counts.
+        size: width and height per cell, fractions of the crop.
+        offset: x and y inside each cell, in cells.
+
+    Returns:
+        ``(b, 4)`` ``cx, cy, w, h`` as fractions of the crop.
+
+    Reference:
+        OSTrack, section 3.4, equation 8.
+    """
+    batch, side = response.shape[:2]
+    index = jnp.argmax(response.reshape(batch, -1), axis=1)
+    pick = index[:, None, None]
+    extent = jnp.take_along_axis(size.reshape(batch, -1, 2), pick, axis=1)[:, 0]
+    shift = jnp.take_along_axis(offset.reshape(batch, -1, 2), pick, axis=1)[:, 0]
+    cell = jnp.stack([index % side, index // side], axis=1).astype(shift.dtype)
+    return jnp.concatenate([(cell + shift) / side, extent], axis=1)
+
+
+def template_mask(config: Config, box: Float[Array, "4"]) -> Float[Array, "z"]:
+    """Template tokens whose attention decides about elimination, as weights 0 or 1.
+
+    Args:
+        config: ``ce_template_range`` and sizes.
+        box: ``x, y, w, h`` of the target as fractions of the template crop (GT_BOX only).
+    """
+    rows = elimination.template_rows(config.template_grid, config.ce_template_range)
+    if rows is None:
+        inside = elimination.box_rows(box[None], config.template_size, config.patch)[0]
+        return inside.astype(jnp.float32)
+    mask = np.zeros(config.template_grid**2, np.float32)
+    mask[list(rows)] = 1
+    return jnp.asarray(mask)
+
+
+def scale_of(window: Window, size: int) -> Float[Array, ""]:
+    """Crop pixels per image pixel."""
+    return size / window.width
+
+
+def start(
+    config: Config,
+    variables: Any,
+    crop: UInt8[Array, "p p 3"],
+    box: Float[Array, "4"],
+    window: Window,
+    frame_size: Int[Array, "2"],
+) -> State:
+    """The state from a template crop that is already cut.
+
+    Args:
+        config: settings.
+        variables: learned values.
+        crop: the template crop.
+        box: the target, ``x, y, w, h`` in pixels of the frame.
+        window: the crop's window.
+        frame_size: ``(2,)`` true height and width of the frame.
+    """
+    size = config.template_size
+    image = normalise(crop)[None]
+    tokens = network(config).apply(variables, image, method="embed_template")[0]
+    inside = crop_ostrack.box_to_crop(box, box, scale_of(window, size), size) / size
+    mask = template_mask(config, inside.astype(jnp.float32))
+    return State(box, tokens, mask, frame_size.astype(jnp.int32))
+
+
+def init(
+    config: Config,
+    variables: Any,
+    frame: UInt8[Array, "h w 3"],
+    box: Float[Array, "4"],
+    frame_size: Int[Array, "2"],
+) -> State:
+    """Start tracking: cut the template and embed it (see `jaxtrack.tracker.init`)."""
+    box = box.astype(jnp.result_type(float))
+    window = crop_ostrack.window_ostrack(box, config.template_factor)
+    crop = crop_ostrack.crop_ostrack(frame, window, config.template_size, frame_size)
+    return start(config, variables, crop, box, window, frame_size)
+
+
+def respond(
+    config: Config, variables: Any, state: State, crop: UInt8[Array, "q q 3"], full: bool = False
+) -> Response:
+    """Run the network on a search crop.
+
+    Args:
+        config: settings.
+        variables: learned values.
+        state: holds the template.
+        crop: the search crop.
+        full: compute the template's output tokens too, which tracking does not need.
+    """
+    net = network(config)
+    features: Features = net.apply(
+        variables,
+        state.template[None],
+        normalise(crop)[None],
+        row_weights=state.template_mask[None],
+        search_only=not full,
+        method="features",
+    )
+    maps: CentreMaps = net.apply(variables, features.search, method="maps")
+    maps = jax.tree.map(lambda leaf: leaf[0], maps)
+    return Response(maps, maps.score * hann_window(config.search_grid), features)
+
+
+def locate(
+    config: Config, state: State, window: Window, maps: CentreMaps, response: Float[Array, "s s"]
+) -> Float[Array, "4"]:
+    """The predicted box in the image before clipping, ``x, y, w, h``."""
+    scale = scale_of(window, config.search_size)
+    box = decode_boxes(response[None], maps.size[None], maps.offset[None])[0]
+    pixels = box * config.search_size / scale.astype(box.dtype)
+    return crop_ostrack.box_to_image(pixels, state.box, scale, config.search_size)
+
+
+def track_frame(
+    config: Config, variables: Any, state: State, frame: UInt8[Array, "h w 3"]
+) -> tuple[State, Prediction]:
+    """Find the target in the next frame (see `jaxtrack.tracker.track_frame`)."""
+    window = crop_ostrack.window_ostrack(state.box, config.search_factor)
+    crop = crop_ostrack.crop_ostrack(frame, window, config.search_size, state.frame_size)
+    out = respond(config, variables, state, crop)
+    box = locate(config, state, window, out.maps, out.response)
+    box = crop_ostrack.clip_box(box, state.frame_size, config.clip_margin)
+    score = out.maps.score.reshape(-1)[jnp.argmax(out.response)]
+    return state._replace(box=box), Prediction(box.astype(jnp.float32), score)
