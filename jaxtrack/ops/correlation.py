@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxtrack.ops.conv import conv2d
+from jaxtrack.ops.conv import conv2d, conv2d_xla
 
 
 def cross_correlation(
@@ -59,3 +59,54 @@ def depthwise_correlation(
             tap = templates[:, i, j][:, None, None, :]
             total = total + tap * searches[:, i : i + oh, j : j + ow]
     return total
+
+
+def depthwise_correlation_grouped(
+    templates: Float[Array, "n h w c"], searches: Float[Array, "n sh sw c"]
+) -> Float[Array, "n oh ow c"]:
+    """`depthwise_correlation` as one grouped convolution, the published formulation.
+
+    Kept for comparison (tests, ``eval.speed``); the shifted products are faster on every platform tried.
+
+    Args:
+        templates: ``(n, h, w, c)``.
+        searches: ``(n, sh, sw, c)``.
+
+    Returns:
+        ``(n, sh - h + 1, sw - w + 1, c)``.
+
+    Reference:
+        STVIR/pysot, ``xcorr_depthwise``.
+    """
+    n, h, w, c = templates.shape
+    kernel = jnp.transpose(templates, (1, 2, 0, 3)).reshape(h, w, 1, n * c)
+    stacked = jnp.transpose(searches, (1, 2, 0, 3)).reshape(1, *searches.shape[1:3], n * c)
+    out = conv2d_xla(stacked, kernel, groups=n * c)
+    return jnp.transpose(out.reshape(*out.shape[1:3], n, c), (2, 0, 1, 3))
+
+
+def up_channel_correlation(
+    templates: Float[Array, "n h w oc"], searches: Float[Array, "n sh sw c"]
+) -> Float[Array, "n oh ow o"]:
+    """Correlate each search map with several kernels made from its template.
+
+    Args:
+        templates: ``(n, h, w, outputs * c)``; the channel index is ``output * c + input``.
+        searches: ``(n, sh, sw, c)``.
+
+    Returns:
+        ``(n, sh - h + 1, sw - w + 1, outputs)``.
+
+    Reference:
+        SiamRPN, section 3.2 and SiamRPN++, section 3.4 (up-channel cross correlation).
+    """
+    n, h, w, _ = templates.shape
+    c = searches.shape[3]
+    kernels = jnp.transpose(templates.reshape(n, h, w, -1, c), (0, 1, 2, 4, 3))
+
+    def one(pair: tuple[Array, Array]) -> Array:
+        kernel, search = pair
+        return conv2d(search[None], kernel)[0]
+
+    # One image after the other: batching the kernels would make a grouped convolution of it.
+    return jax.lax.map(one, (kernels, searches)) if n > 1 else one((kernels[0], searches[0]))[None]

@@ -62,7 +62,7 @@ def schedule(recipe: Recipe) -> Schedule:
 
 def optimizer(recipe: Recipe) -> OptimConfig:
     """The recipe as an optimiser: frozen stem, backbone from its epoch on, momentum lost there."""
-    groups = (Group(r"^backbone\.", rate=0.0),)
+    groups: tuple[Group, ...] = (Group(r"^backbone\.", rate=0.0),)
     if recipe.backbone_layers:
         # A stage's modules are named "layer2.0", "layer2.1", ...
         stages = "|".join(recipe.backbone_layers)

@@ -1,0 +1,117 @@
+"""MobileNetV2 with the strides and dilations of SiamRPN++: total stride 8 from the third stage on."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxtrack.models.layers import BatchNorm, Conv
+
+# (expansion, channels at width 1, blocks, stride, dilation) of stages 1 to 7.
+STAGES = (
+    (1, 16, 1, 1, 1),
+    (6, 24, 2, 2, 1),
+    (6, 32, 3, 2, 1),
+    (6, 64, 4, 1, 2),
+    (6, 96, 3, 1, 2),
+    (6, 160, 3, 1, 4),
+    (6, 320, 1, 1, 4),
+)
+STEM = 32
+
+
+def relu6(x: Array) -> Array:
+    """Clip to [0, 6]."""
+    return jnp.clip(x, 0, 6)
+
+
+class InvertedResidual(nn.Module):
+    """1x1 expansion, 3x3 depth-wise, 1x1 projection (linear); the expansion stays even at factor 1.
+
+    Attributes:
+        features: output channels.
+        stride: of the depth-wise convolution; a strided one has no padding.
+        expansion: inner channels per input channel.
+        dilation: of the depth-wise convolution.
+    """
+
+    features: int
+    stride: int
+    expansion: int
+    dilation: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n oh ow o"]:
+        """Apply the block; the input is added where shapes agree."""
+        inner = round(x.shape[-1] * self.expansion)
+        y = Conv(inner, 1, use_bias=False, name="conv.0")(x)
+        y = relu6(BatchNorm(name="conv.1")(y, train))
+        y = Conv(
+            inner,
+            3,
+            strides=self.stride,
+            padding=self.dilation if self.stride == 1 else 0,
+            dilation=self.dilation,
+            groups=inner,
+            use_bias=False,
+            name="conv.3",
+        )(y)
+        y = relu6(BatchNorm(name="conv.4")(y, train))
+        y = Conv(self.features, 1, use_bias=False, name="conv.6")(y)
+        y = BatchNorm(name="conv.7")(y, train)
+        return x + y if self.stride == 1 and x.shape[-1] == self.features else y
+
+
+class MobileNetV2(nn.Module):
+    """MobileNetV2, stages 4 to 7 dilated instead of strided.
+
+    Attributes:
+        width: factor on every width; channel counts are truncated, not rounded to multiples of 8.
+        levels: stages (1 to 7) whose outputs are returned, ascending.
+
+    Reference:
+        SiamRPN++, section 4.2; STVIR/pysot, ``mobile_v2.py``.
+    """
+
+    width: float = 1.4
+    levels: tuple[int, ...] = (3, 5, 7)
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w 3"], train: bool = False) -> list[Array]:
+        """Images (BGR, 0..255) to the (linear) outputs of ``levels``.
+
+        Args:
+            x: ``(n, h, w, 3)``.
+            train: batch statistics in the normalisation.
+        """
+        stem = Conv(int(STEM * self.width), 3, strides=2, use_bias=False, name="layer0.0")
+        x = self._keep("layer0.0", stem(x))
+        x = self._keep("layer0.1", BatchNorm(name="layer0.1")(x, train))
+        x = self._keep("layer0.2", relu6(x))
+        self._keep("layer0", x)
+        outputs = []
+        previous = 1
+        for stage, (expansion, channels, count, stride, dilation) in enumerate(STAGES, start=1):
+            if stage > max(self.levels):
+                break
+            for i in range(count):
+                x = InvertedResidual(
+                    int(channels * self.width),
+                    stride if i == 0 else 1,
+                    expansion,
+                    # A stage's first block still has the dilation of the stage before it.
+                    previous if i == 0 else dilation,
+                    name=f"layer{stage}.{i}",
+                )(x, train)
+                self._keep(f"layer{stage}.{i}", x)
+            previous = dilation
+            self._keep(f"layer{stage}", x)
+            if stage in self.levels:
+                outputs.append(x)
+        return outputs
+
+    def _keep(self, name: str, x: Array) -> Array:
+        """Offer an intermediate map to who asks for the collection ``intermediates``."""
+        self.sow("intermediates", f"stage.{name}", x)
+        return x

@@ -1,0 +1,62 @@
+"""Geometry around proposals: PySOT's crop window, penalty of change, clipping to the frame."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jaxtrack.ops.crop import Window
+
+
+def window_pysot(centre: Float[Array, "2"], side: Int[Array, ""]) -> Window:
+    """PySOT's square window: exactly ``side`` pixels from ``floor(c - (side + 1) / 2 + 0.5)`` on.
+
+    Args:
+        centre: ``(2,)`` cx, cy, 0-based pixel centres.
+        side: ``()`` int32 side in pixels, at least 1.
+
+    Reference:
+        STVIR/pysot, ``get_subwindow``.
+    """
+    half = (side.astype(centre.dtype) + 1) / 2
+    first = jnp.floor(centre - half + 0.5).astype(jnp.int32)
+    return Window(top=first[1], left=first[0], height=side, width=side)
+
+
+def change_penalty(
+    boxes: Float[Array, "k 4"], size: Float[Array, "2"], scale: Float[Array, ""], strength: float
+) -> Float[Array, "k"]:
+    """Penalty of each box's change of scale and shape against the target.
+
+    Args:
+        boxes: ``cx, cy, w, h`` in crop pixels.
+        size: ``(2,)`` target width and height in frame pixels.
+        scale: crop pixels per frame pixel.
+        strength: the k of the paper.
+
+    Returns:
+        ``exp(-(shape change * scale change - 1) * strength)``.
+
+    Reference:
+        SiamRPN, equation 13.
+    """
+
+    def side(w: Array, h: Array) -> Array:
+        pad = (w + h) * 0.5
+        return jnp.sqrt((w + pad) * (h + pad))
+
+    def change(ratio: Array) -> Array:
+        return jnp.maximum(ratio, 1 / ratio)
+
+    w, h = boxes[:, 2].astype(size.dtype), boxes[:, 3].astype(size.dtype)
+    scale_change = change(side(w, h) / side(size[0] * scale, size[1] * scale))
+    shape_change = change((size[0] / size[1]) / (w / h))
+    return jnp.exp(-(shape_change * scale_change - 1) * strength)
+
+
+def clip_to_frame(box: Float[Array, "4"], frame_size: Int[Array, "2"]) -> Float[Array, "4"]:
+    """Centre inside the frame, size between 10 pixels and the frame's (``cx, cy, w, h``)."""
+    limit = frame_size[::-1].astype(box.dtype)
+    centre = jnp.clip(box[:2], 0, limit)
+    # As published: the frame's size first, then at least 10.
+    return jnp.concatenate([centre, jnp.maximum(10, jnp.minimum(box[2:], limit))])
