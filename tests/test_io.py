@@ -195,7 +195,7 @@ def test_bad_frame_in_the_middle_is_named(folder: pathlib.Path) -> None:
 
 def test_size_change_of_any_source_is_named() -> None:
     frames = [picture(0), picture(1), picture(2, 40, 64)]
-    source = video.FrameSource("camera 0", (48, 64), None, None, True, lambda: iter(frames))
+    source = video.FrameSource("camera 0", frames[0], None, None, True, lambda: iter(frames))
     with pytest.raises(JaxtrackError, match="camera 0: frame 2 is 64x40, the first is 64x48"):
         list(source)
 

@@ -32,7 +32,7 @@ _DEPTH = 8
 Frame = UInt8[np.ndarray, "h w 3"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class FrameSource:
     """The frames of one clip; iterate over it to get uint8 RGB ``(h, w, 3)`` arrays.
 
@@ -40,7 +40,7 @@ class FrameSource:
 
     Attributes:
         name: for messages and file names.
-        size: ``(height, width)`` of every frame.
+        first: the first frame.
         length: number of frames; None where it is not known.
         fps: frames per second; None where the source does not say.
         live: a camera or stream: frames are lost when nobody asks for them.
@@ -48,11 +48,16 @@ class FrameSource:
     """
 
     name: str
-    size: tuple[int, int]
+    first: Frame
     length: int | None
     fps: float | None
     live: bool
     frames: Callable[[], Iterator[Frame]]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """``(height, width)`` of every frame."""
+        return self.first.shape[0], self.first.shape[1]
 
     def __iter__(self) -> Iterator[Frame]:
         """Decode from the start.
@@ -120,9 +125,7 @@ def from_arrays(
     """
     if len(frames) == 0:
         raise JaxtrackError(f"{name}: no frames")
-    return FrameSource(
-        name, tuple(frames.shape[1:3]), len(frames), fps, False, lambda: iter(frames)
-    )
+    return FrameSource(name, frames[0], len(frames), fps, False, lambda: iter(frames))
 
 
 def _images_of(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -151,7 +154,8 @@ def _open_glob(pattern: str) -> FrameSource:
 
 
 def _open_images(paths: list[pathlib.Path], name: str) -> FrameSource:
-    size = read_image(paths[0]).shape[:2]
+    first = read_image(paths[0])
+    size = first.shape[:2]
 
     def frames() -> Iterator[Frame]:
         for path in paths:
@@ -163,7 +167,7 @@ def _open_images(paths: list[pathlib.Path], name: str) -> FrameSource:
                 )
             yield frame
 
-    return FrameSource(name, (size[0], size[1]), len(paths), None, False, frames)
+    return FrameSource(name, first, len(paths), None, False, frames)
 
 
 def _capture(target: str | int, name: str) -> cv2.VideoCapture:
@@ -219,8 +223,7 @@ def _open_video(path: pathlib.Path) -> FrameSource:
                 "the file is truncated or damaged there"
             )
 
-    size = first.shape[:2]
-    return FrameSource(str(path), size, declared if declared > 0 else None, fps, False, frames)
+    return FrameSource(str(path), first, declared if declared > 0 else None, fps, False, frames)
 
 
 def _open_live(target: str | int, name: str) -> FrameSource:
@@ -239,4 +242,4 @@ def _open_live(target: str | int, name: str) -> FrameSource:
         finally:
             capture.release()
 
-    return FrameSource(name, first.shape[:2], None, _rate(capture), True, frames)
+    return FrameSource(name, first, None, _rate(capture), True, frames)

@@ -1,0 +1,291 @@
+"""The command line: ``jaxtrack track``, ``jaxtrack info``, ``jaxtrack demo``."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import tyro
+
+from jaxtrack import command, streaming
+from jaxtrack.command import UsageError
+from jaxtrack.errors import JaxtrackError
+
+if TYPE_CHECKING:
+    from jaxtrack.outputs import Outputs
+
+
+def _named(metavar: str) -> object:
+    return tyro.conf.arg(metavar=metavar)
+
+
+@dataclasses.dataclass(frozen=True)
+class Track:
+    """Track one or more targets through a video, from their boxes in the first frame."""
+
+    source: Annotated[tyro.conf.Positional[str], _named("SOURCE")]
+    """A video file, a folder of images (or of a benchmark sequence), a glob in quotes, a camera's number,
+    or the address of a stream."""
+    box: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], _named("X,Y,W,H")] = ()
+    """Where a target is in the first frame; once for each target. With --show it can be drawn instead."""
+    tracker: str = "siamfc-tiny"
+    """Preset of the tracker; `jaxtrack info` lists them."""
+    weights: Annotated[str | None, _named("FILE")] = None
+    """Published checkpoint (.pth, .pth.tar, .pt, .mat), .npz, .safetensors, or a training's checkpoint
+    folder. Default: the weights that come with the preset."""
+    output: Annotated[str | None, _named("VIDEO")] = None
+    """Write the video with the boxes drawn into it (.mp4, .mov, .mkv, .avi)."""
+    boxes: Annotated[str | None, _named("TXT")] = None
+    """Write one box per line, X,Y,W,H; with several targets TXT becomes TXT-1, TXT-2 and so on. Without
+    --output, --boxes and --show, boxes and scores go to the standard output."""
+    show: bool = False
+    """Open a window that shows the tracking (and lets you draw the box); q stops it."""
+    chunk: int = streaming.CHUNK
+    """Frames per compiled call; cameras and --show always go frame by frame."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Info:
+    """Show versions, devices, presets and the weights that come with them."""
+
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Demo:
+    """Track a clip of the synthetic world and write it as a video: nothing has to be downloaded."""
+
+    output: Annotated[str, _named("VIDEO")] = "jaxtrack-demo.mp4"
+    """The video: the tracked box in red, the true one in blue."""
+    tracker: str = "siamfc-tiny"
+    """Preset of a tracker that comes with weights."""
+    clip: int = 0
+    """Which clip of the synthetic benchmark."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+_TRACK_HELP = """Track one or more targets through a video, from their boxes in the first frame.
+
+Boxes are X,Y,W,H: left, top, width and height in pixels; the first pixel is 0. Examples:
+
+  jaxtrack track clip.mp4 --box 120,80,64,48 --output tracked.mp4
+  jaxtrack track frames/ --box 120,80,64,48 --box 30,30,20,20 --boxes out.txt
+  jaxtrack track clip.mp4 --tracker siamfc --weights siamfc_alexnet_e50.pth --show"""
+
+Command = (
+    Annotated[Track, tyro.conf.subcommand("track", description=_TRACK_HELP)]
+    | Annotated[Info, tyro.conf.subcommand("info")]
+    | Annotated[Demo, tyro.conf.subcommand("demo")]
+)
+_DESCRIPTION = (
+    "Visual object tracking in JAX. Start with `jaxtrack demo`, then give your own video to "
+    "`jaxtrack track`; each command explains itself with --help."
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: the words after the program's name; None: those of the process.
+
+    Returns:
+        Exit status: 0, 1 for a failure, 2 for a mistake in the call, 130 after Ctrl-C.
+    """
+    # FFmpeg talks to the screen behind OpenCV's back; our errors say what went wrong.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    chosen = tyro.cli(
+        Command,  # type: ignore[arg-type]
+        prog="jaxtrack",
+        description=_DESCRIPTION,
+        args=arguments,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    actions = {Track: track, Info: info, Demo: demo}
+    return command.run(lambda: actions[type(chosen)](chosen), chosen.debug)  # type: ignore[operator]
+
+
+def track(options: Track) -> None:
+    """Carry out ``jaxtrack track``.
+
+    Raises:
+        UsageError: no box, or one that cannot start a tracker in this video.
+        JaxtrackError: source, preset, weights or outputs that cannot be used. What was tracked before
+            is in the outputs.
+    """
+    from jaxtrack import trackers
+    from jaxtrack.io.video import open_source
+    from jaxtrack.loading import load_weights
+    from jaxtrack.outputs import Outputs, ask_box, require_display
+
+    boxes = _parse_boxes(options)
+    if options.chunk < 1:
+        raise UsageError(f"--chunk {options.chunk}: at least one frame per call is needed")
+    if options.show:
+        require_display()
+    tracker = trackers.get(options.tracker)
+    source = open_source(options.source)
+    if boxes is None:
+        boxes = ask_box(source.first)
+    _check_boxes(boxes, source.size)
+    command.use_compilation_cache()
+    place = command.devices()[0]
+    variables = load_weights(options.tracker, options.weights)
+    chunk = 1 if options.show or source.live else options.chunk
+    pieces = streaming.stream(tracker, variables, source, boxes, chunk=chunk)
+    with contextlib.ExitStack() as stack:
+        outputs = Outputs(
+            source,
+            len(boxes),
+            stack,
+            video=options.output,
+            boxes=options.boxes,
+            show=options.show,
+        )
+        count, seconds, rate = _drive(pieces, outputs, source.length)
+    speed = f", {rate:.1f} frames/s after the first call" if rate else ""
+    print(
+        f"{options.tracker} on {place.device_kind}: {count} frames, {len(boxes)} "
+        f"target{'s' * (len(boxes) > 1)}, {seconds:.1f} s{speed}{outputs.written()}",
+        file=sys.stderr,
+    )
+
+
+def _parse_boxes(options: Track) -> np.ndarray | None:
+    from jaxtrack.io.sequences import parse_box
+
+    if not options.box:
+        if options.show:
+            return None
+        raise UsageError(
+            "no target: give --box X,Y,W,H (once for each target), or --show to draw it"
+        )
+    try:
+        return np.stack([parse_box(text) for text in options.box])
+    except JaxtrackError as error:
+        raise UsageError(f"--box: {error}") from error
+
+
+def _check_boxes(boxes: np.ndarray, size: tuple[int, int]) -> None:
+    from jaxtrack.io.sequences import check_box
+
+    for number, box in enumerate(boxes, 1):
+        try:
+            check_box(box, size, "box" if len(boxes) == 1 else f"box {number}")
+        except JaxtrackError as error:
+            raise UsageError(f"--box: {error}") from error
+
+
+def _drive(
+    pieces: Iterator[streaming.Piece], outputs: Outputs, length: int | None
+) -> tuple[int, float, float]:
+    """Run a stream into its outputs.
+
+    Returns:
+        Frames done, seconds, and frames per second after the first compiled call (0: there was no more).
+    """
+    from tqdm import tqdm
+
+    count, after, start = 0, 0, time.perf_counter()
+    warm = start
+    # disable=None: no bar where the standard error is not a terminal.
+    with tqdm(total=length, unit=" frames", disable=None, dynamic_ncols=True) as bar:
+        for piece in pieces:
+            wanted = outputs.take(piece)
+            bar.update(len(piece.frames))
+            count += len(piece.frames)
+            if piece.start <= 1:
+                warm, after = time.perf_counter(), 0
+            else:
+                after += len(piece.frames)
+            if not wanted:
+                break
+    end = time.perf_counter()
+    return count, end - start, after / (end - warm) if after else 0.0
+
+
+def info(options: Info) -> None:
+    """Carry out ``jaxtrack info``."""
+    import importlib.metadata
+    import platform
+
+    from jaxtrack import __version__, trackers, weights
+
+    print(f"jaxtrack {__version__}, Python {platform.python_version()} on {platform.platform()}")
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "opencv-python")
+    for name in packages:
+        try:
+            print(f"  {name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            print(f"  {name} not installed under this name")
+    print("Devices:")
+    for device in command.devices():
+        print(f"  {device} ({device.device_kind})")
+    print(f"Compiled programs: {command.current_cache()}")
+    print("Presets (* comes with weights):")
+    shipped = weights.shipped_names()
+    families: dict[str, list[str]] = {}
+    for name in trackers.names():
+        family = trackers.family_of(name).__name__.rsplit(".", 1)[-1]
+        families.setdefault(family, []).append(f"{name}*" if name in shipped else name)
+    for family, names in families.items():
+        print(f"  {family}: {', '.join(names)}")
+    for name in shipped:
+        card = weights.read_card(weights.shipped_path(name))
+        scores = ", ".join(f"{what} {value:g}" for what, value in card.expected.items())
+        print(f"  {name}: {card.steps} steps on {card.data}; expected: {scores}")
+
+
+def demo(options: Demo) -> None:
+    """Carry out ``jaxtrack demo``.
+
+    Raises:
+        UsageError: no such clip.
+        JaxtrackError: a preset without weights, or a video that cannot be written.
+    """
+    import itertools
+
+    from jaxtrack import trackers
+    from jaxtrack.data.synthetic import BENCHMARK, benchmark_clips
+    from jaxtrack.io.writer import COLOURS, VideoWriter, draw_boxes
+    from jaxtrack.loading import load_weights
+    from jaxtrack.ops.boxes import iou_xyxy, xywh_to_xyxy
+
+    if not 0 <= options.clip < len(BENCHMARK):
+        raise UsageError(
+            f"--clip {options.clip}: the benchmark has clips 0 to {len(BENCHMARK) - 1}"
+        )
+    command.use_compilation_cache()
+    command.devices()
+    tracker = trackers.get(options.tracker)
+    variables = load_weights(options.tracker)
+    print(f"drawing clip {options.clip} of the synthetic world ...", file=sys.stderr)
+    name, clip, effects = next(itertools.islice(benchmark_clips(), options.clip, None))
+    frames, start = np.asarray(clip.frames), np.asarray(clip.boxes[0])
+    with VideoWriter(options.output, (clip.frames.shape[1], clip.frames.shape[2])) as video:
+        overlaps = []
+        for piece in streaming.stream(tracker, variables, frames, start):
+            truth = clip.boxes[piece.start : piece.start + len(piece.frames)]
+            found = piece.tracks.boxes[0]
+            for frame, mine, true in zip(piece.frames, found, truth):
+                video.write(draw_boxes(frame, np.stack([true, mine]), colours=COLOURS[1::-1]))
+            overlaps.append(np.asarray(iou_xyxy(xywh_to_xyxy(found), xywh_to_xyxy(truth))))
+    overlap = np.concatenate(overlaps)[1:][~clip.absent[1:]]
+    print(
+        f"{options.tracker} on {name} ({', '.join(effects) or 'plain'}): {len(clip.frames)} frames, "
+        f"mean overlap with the truth {overlap.mean():.2f}; wrote {options.output}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
