@@ -15,10 +15,7 @@ import traceback
 
 import jax
 
-# The published codes keep their geometry in float64; networks are float32 explicitly.
-jax.config.update("jax_enable_x64", True)
-
-from tests.parity.case import Case, ParityError, Report, Row  # noqa: E402
+from tests.parity.case import Case, ParityError, Report, Row
 
 # The published code that a case was recorded from (its "reference") -> our module of that family.
 FAMILIES = {
@@ -75,6 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("packs", nargs="+", type=pathlib.Path, help="folders of *.json + *.npz")
     parser.add_argument("--case", help="run this case only (its file's stem)")
     options = parser.parse_args(arguments)
+    # The published codes keep their geometry in float64; networks are float32 explicitly.
+    jax.config.update("jax_enable_x64", True)
     passed = failed = 0
     try:
         paths = [path for pack in options.packs for path in find_cases(pack, options.case)]

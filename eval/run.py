@@ -1,0 +1,248 @@
+"""Evaluate trackers on a benchmark: ``python -m eval.run --tracker siamfc-tiny --benchmark synthetic``.
+
+Tracks every sequence (batched in slots), writes raw results in the published text format, prints the
+scores, and writes one HTML report. An interrupted run goes on where it was: sequences whose result files
+are there are not tracked again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from eval import benchmarks, peers, runner
+from eval.benchmarks import Sequence
+from eval.metrics import OPEReport, evaluate_ope
+from eval.runner import Track
+from jaxtrack import command
+from jaxtrack.errors import JaxtrackError
+from jaxtrack.io.sequences import read_boxes, write_boxes
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Evaluate trackers on a benchmark.
+
+    Attributes:
+        tracker: presets of jaxtrack (siamfc-tiny, ...), several at once.
+        peer: trackers to compare with: static (a box that never moves), mil, kcf, csrt.
+        benchmark: synthetic, otb, lasot, uav123, nfs, tc128, got10k, trackingnet.
+        root: the benchmark's folder (not for synthetic).
+        split: the benchmark's split; by default its own.
+        sequence: only these sequences.
+        weights: weights file of the tracker (one tracker only); by default the shipped ones.
+        output: folder of raw results and report.
+        slots: videos tracked side by side.
+        chunk: frames per compiled call.
+        protocol: scoring rules; by default the benchmark's own.
+        no_report: do not write the HTML report.
+        again: track again what is there already.
+        debug: show the traceback of errors.
+    """
+
+    tracker: tuple[str, ...] = ()
+    peer: tuple[str, ...] = ()
+    benchmark: str = "synthetic"
+    root: Path | None = None
+    split: str | None = None
+    sequence: tuple[str, ...] = ()
+    weights: Path | None = None
+    output: Path = Path("results")
+    slots: int = 1
+    chunk: int = 8
+    protocol: str | None = None
+    no_report: bool = False
+    again: bool = False
+    debug: bool = False
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Outcome:
+    """One tracker on one benchmark.
+
+    Attributes:
+        name: the tracker.
+        tracks: its track of each sequence.
+        report: its scores.
+        frames_per_second: of this run, all sequences together, decoding included; NaN where every
+            sequence was read from earlier results.
+    """
+
+    name: str
+    tracks: dict[str, Track]
+    report: OPEReport
+    frames_per_second: float
+
+
+def evaluate(options: Options) -> list[Outcome]:
+    """Track and score; raw results go to ``output/benchmark/tracker/sequence.txt``.
+
+    Args:
+        options: what to run.
+
+    Returns:
+        One `Outcome` per tracker and peer, in the order asked.
+
+    Raises:
+        JaxtrackError: nothing to run, unknown names, unreadable data.
+    """
+    if not options.tracker and not options.peer:
+        raise JaxtrackError("nothing to run: name a --tracker or a --peer")
+    if options.weights is not None and len(options.tracker) != 1:
+        raise JaxtrackError("--weights goes with exactly one --tracker")
+    _check_names(options)
+    sequences = benchmarks.load(options.benchmark, options.root, options.split, options.sequence)
+    truth = {s.name: s.annotation for s in sequences}
+    outcomes = []
+    for name in (*options.tracker, *options.peer):
+        started = time.perf_counter()
+        tracks, fresh = _track(name, sequences, options)
+        seconds = time.perf_counter() - started
+        boxes = {s.name: _own_coordinates(tracks[s.name].boxes, s) for s in sequences}
+        report = evaluate_ope(boxes, truth, options.protocol, options.benchmark, name)
+        rate = fresh / seconds if fresh else float("nan")
+        outcomes.append(Outcome(name, tracks, report, rate))
+        print(_line(outcomes[-1]), flush=True)
+    return outcomes
+
+
+def _check_names(options: Options) -> None:
+    """Unknown names are told before anything runs."""
+    from jaxtrack import trackers
+
+    for name in options.tracker:
+        trackers.family_of(name)
+    for name in options.peer:
+        if name not in peers.names():
+            raise JaxtrackError(f"no peer {name!r} here; known: {', '.join(peers.names())}")
+
+
+def _own_coordinates(boxes: np.ndarray, sequence: Sequence) -> np.ndarray:
+    """Boxes as the benchmark counts pixels."""
+    shifted = np.asarray(boxes, np.float64).copy()
+    shifted[:, :2] += sequence.origin
+    # The first row is the annotation itself, not its float32 copy.
+    shifted[0] = sequence.annotation.boxes[0]
+    return shifted
+
+
+def _track(name: str, sequences: list[Sequence], options: Options) -> tuple[dict[str, Track], int]:
+    """Tracks by sequence, and the number of frames that were tracked now."""
+    from tqdm import tqdm
+
+    folder = options.output / options.benchmark / name
+    tracks, missing = {}, []
+    for sequence in sequences:
+        stored = None if options.again else _stored(folder, sequence)
+        if stored is None:
+            missing.append(sequence)
+        else:
+            tracks[sequence.name] = stored
+    total = sum(s.length for s in missing)
+    with tqdm(total=total, unit=" frames", desc=name, disable=not total) as bar:
+        if name in peers.names():
+            for sequence in missing:
+                tracks[sequence.name] = peers.run(name, sequence)
+                bar.update(sequence.length)
+                _store(folder, sequence, tracks[sequence.name])
+        elif missing:
+            from jaxtrack import get_tracker, load_weights
+
+            variables = load_weights(name, options.weights)
+            run = runner.run(
+                get_tracker(name),
+                variables,
+                missing,
+                slots=options.slots,
+                chunk=options.chunk,
+                progress=bar.update,
+            )
+            by_name = {s.name: s for s in missing}
+            for finished, track in run:
+                tracks[finished] = track
+                _store(folder, by_name[finished], track)
+    return tracks, total
+
+
+def _store(folder: Path, sequence: Sequence, track: Track) -> None:
+    """Raw results in the published format, boxes last: a box file means that all is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    seconds = track.seconds / max(len(track.boxes) - 1, 1)
+    lines = "".join(f"{seconds:.6f}\n" for _ in track.boxes)
+    (folder / f"{sequence.name}_time.txt").write_text(lines)
+    scores = "".join(f"{score:.6f}\n" for score in track.scores)
+    (folder / f"{sequence.name}_score.txt").write_text(scores)
+    write_boxes(folder / f"{sequence.name}.txt", _own_coordinates(track.boxes, sequence))
+
+
+def _stored(folder: Path, sequence: Sequence) -> Track | None:
+    """Results of an earlier run, where they are whole."""
+    path = folder / f"{sequence.name}.txt"
+    if not path.is_file():
+        return None
+    boxes = read_boxes(path)
+    if len(boxes) != sequence.length:
+        raise JaxtrackError(
+            f"{path}: {len(boxes)} rows, but {sequence.name} has {sequence.length} frames; "
+            "remove the file or use --again"
+        )
+    boxes[:, :2] -= sequence.origin
+    scores = np.loadtxt(folder / f"{sequence.name}_score.txt", ndmin=1)
+    seconds = float(np.loadtxt(folder / f"{sequence.name}_time.txt", ndmin=1).sum())
+    return Track(boxes.astype(np.float32), scores.astype(np.float32), seconds)
+
+
+def _line(outcome: Outcome) -> str:
+    numbers, intervals = outcome.report.overall(), outcome.report.intervals()
+    low, high = intervals["auc"]
+    rate = outcome.frames_per_second
+    speed = f"{rate:8.1f} frames/s" if np.isfinite(rate) else "  from earlier results"
+    norm = numbers.get("norm_precision_0_20")
+    middle = f"  norm. precision {norm:.3f}" if norm is not None else ""
+    return (
+        f"{outcome.name:20s} AUC {numbers['auc']:.3f} [{low:.3f}, {high:.3f}]  precision "
+        f"{numbers['precision_20px']:.3f}{middle}  AO {numbers['average_overlap']:.3f} {speed}"
+    )
+
+
+def summary(outcomes: list[Outcome]) -> dict[str, dict[str, float]]:
+    """Headline numbers by tracker, for json."""
+    return {
+        o.name: {**o.report.overall(), "frames_per_second": o.frames_per_second} for o in outcomes
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    import tyro
+
+    options = tyro.cli(
+        Options,
+        args=arguments,
+        prog="python -m eval.run",
+        config=(tyro.conf.UseAppendAction, tyro.conf.FlagCreatePairsOff),
+    )
+    return command.run(lambda: _main(options), options.debug)
+
+
+def _main(options: Options) -> None:
+    command.use_compilation_cache()
+    outcomes = evaluate(options)
+    folder = options.output / options.benchmark
+    (folder / "scores.json").write_text(json.dumps(summary(outcomes), indent=1))
+    if not options.no_report:
+        from eval.report import write_report
+
+        sequences = benchmarks.load(
+            options.benchmark, options.root, options.split, options.sequence
+        )
+        print(f"report: {write_report(folder / 'report.html', outcomes, sequences)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""The house's rules, read from the source: who imports whom, and what nobody does at import."""
+
+import ast
+import pathlib
+
+import pytest
+
+from tests.conftest import ROOT
+
+# What a module may import: everything to its left, and the ground that all stand on.
+ORDER = ["ops", "losses", "models", "trackers"]
+GROUND = {"errors", "tracker"}
+# Rooms beside the row: what each may import of ours.
+BESIDE = {
+    "io": {"errors", "io"},
+    "weights": {"errors", "io", "weights"},
+    "data": {"errors", "ops", "io", "data", "command"},
+}
+# Functions that read a flag, a variable, a clock or a device when called.
+READS = {"environ", "getenv", "time", "perf_counter", "devices", "default_backend", "argv"}
+
+
+def modules(folder):
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def imports(path, top_level_only=False):
+    """Dotted names of what a module imports."""
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def rooms(path):
+    """The rooms of jaxtrack that a module imports."""
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "jaxtrack" and len(parts) > 1:
+            yield parts[1]
+
+
+@pytest.mark.parametrize("room", ORDER)
+def test_rooms_import_to_their_left(room):
+    allowed = set(ORDER[: ORDER.index(room) + 1]) | GROUND
+    for path in modules(f"jaxtrack/{room}"):
+        assert set(rooms(path)) <= allowed, path
+
+
+@pytest.mark.parametrize("room", BESIDE)
+def test_rooms_beside_know_no_model(room):
+    for path in modules(f"jaxtrack/{room}"):
+        assert set(rooms(path)) <= BESIDE[room], path
+
+
+def test_the_interface_imports_nothing_of_ours():
+    assert not set(rooms(ROOT / "jaxtrack/tracker.py"))
+
+
+def test_trackers_do_not_import_each_other():
+    families = {"siamfc", "siamrpn", "mlt", "tadt", "ostrack"}
+    for path in modules("jaxtrack/trackers"):
+        if path.stem == "__init__":
+            continue
+        own = next(family for family in families if path.stem.startswith(family))
+        imported = {name.split(".")[-1] for name in imports(path) if "jaxtrack.trackers" in name}
+        others = {name for name in imported if name.split("_")[0] in families - {own}}
+        assert not others, path
+
+
+def test_train_and_eval_do_not_import_each_other():
+    for here, there in (("train", "eval"), ("eval", "train")):
+        for path in modules(here):
+            if path.name == "demo.py":
+                continue  # the demo runs the training command in a process of its own
+            assert there not in {name.split(".")[0] for name in imports(path)}, path
+    for path in modules("jaxtrack"):
+        assert not {"train", "eval", "tests"} & {name.split(".")[0] for name in imports(path)}, path
+
+
+def test_only_models_import_linen():
+    for path in [p for folder in ("jaxtrack", "train", "eval") for p in modules(folder)]:
+        if (ROOT / "jaxtrack/models") not in path.parents:
+            assert "flax.linen" not in set(imports(path)), path
+
+
+def test_only_parallel_says_pmap():
+    for path in [p for folder in ("jaxtrack", "train", "eval") for p in modules(folder)]:
+        calls = {
+            node.attr
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Attribute)
+        }
+        assert "pmap" not in calls or path.name == "parallel.py", path
+
+
+def test_tensorflow_is_never_imported():
+    for path in [p for folder in ("jaxtrack", "train", "eval") for p in modules(folder)]:
+        assert not {"tensorflow", "torch"} & {name.split(".")[0] for name in imports(path)}, path
+
+
+def test_nothing_is_read_at_import():
+    """No flag, environment variable, clock or device is touched before a function is called."""
+    for path in modules("jaxtrack"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)):
+                continue
+            if isinstance(node, ast.If) and "__main__" in ast.dump(node.test):
+                continue
+            read = {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)} & READS
+            assert not read, (path, read)
+
+
+def test_files_stay_short():
+    for path in [p for folder in ("jaxtrack", "train", "eval") for p in modules(folder)]:
+        if "tables" in path.stem:
+            continue
+        lines = len(path.read_text().splitlines())
+        assert lines <= 380, f"{path} has {lines} lines"
+
+
+def test_the_project_speaks_of_itself_alone():
+    """No path of one machine and no package registry's address in what is committed."""
+    words = ["/" + "work/", "/" + "root/", "pypi" + ".org", "python" + "hosted"]
+    folders = ("jaxtrack", "train", "eval", "tests", "notebooks", ".ci")
+    paths = [p for f in folders for p in pathlib.Path(ROOT / f).rglob("*") if p.is_file()]
+    paths += [
+        ROOT / name for name in ("README.md", "Makefile", "pyproject.toml", "constraints.txt")
+    ]
+    for path in paths:
+        if path.suffix in {".py", ".md", ".ipynb", ".toml", ".txt", ".json", ""}:
+            text = path.read_text(errors="replace")
+            assert not [word for word in words if word in text], path
