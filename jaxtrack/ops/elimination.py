@@ -154,5 +154,7 @@ def recover(
     """
     shape = (length, *tokens.shape[2:])
     return jax.vmap(
-        lambda t, i: jnp.zeros(shape, t.dtype).at[i].set(t, mode="promise_in_bounds", unique_indices=True)
+        lambda t, i: (
+            jnp.zeros(shape, t.dtype).at[i].set(t, mode="promise_in_bounds", unique_indices=True)
+        )
     )(tokens, index)

@@ -96,17 +96,22 @@ class Config:
 
 
 _BASE = Config()
-_CE = {"ce_blocks": (3, 6, 9), "ce_keep_ratios": (0.7, 0.7, 0.7)}
 _LARGE = dataclasses.replace(_BASE, template_size=192, search_size=384, search_factor=5.0)
+
+
+def _eliminating(config: Config) -> Config:
+    """Elimination in the fourth, seventh and tenth block, as all published configurations have it."""
+    return dataclasses.replace(config, ce_blocks=(3, 6, 9), ce_keep_ratios=(0.7, 0.7, 0.7))
+
 
 PRESETS: dict[str, Config] = {
     # experiments/ostrack/*.yaml of botaoye/OSTrack, named beside each.
     "ostrack-256": _BASE,  # vitb_256_mae_32x4_ep300
-    "ostrack-256-ce": dataclasses.replace(_BASE, **_CE),  # vitb_256_mae_ce_32x4_ep300
+    "ostrack-256-ce": _eliminating(_BASE),  # vitb_256_mae_ce_32x4_ep300
     "ostrack-384": _LARGE,  # vitb_384_mae_32x4_ep300
-    "ostrack-384-ce": dataclasses.replace(_LARGE, **_CE),  # vitb_384_mae_ce_32x4_ep300
+    "ostrack-384-ce": _eliminating(_LARGE),  # vitb_384_mae_ce_32x4_ep300
     # vitb_256_mae_ce_32x4_got10k_ep100: the same network, trained on GOT-10k alone.
-    "ostrack-256-got10k": dataclasses.replace(_BASE, **_CE),
+    "ostrack-256-got10k": _eliminating(_BASE),
     # Small, for the synthetic world and CPUs; shipped with weights.
     "ostrack-tiny": Config(
         template_size=64,
@@ -314,7 +319,7 @@ def respond(
         full: compute the template's output tokens too, which tracking does not need.
     """
     net = network(config)
-    features: Features = net.apply(
+    features: Any = net.apply(
         variables,
         state.template[None],
         normalise(crop)[None],
@@ -322,7 +327,7 @@ def respond(
         search_only=not full,
         method="features",
     )
-    maps: CentreMaps = net.apply(variables, features.search, method="maps")
+    maps: Any = net.apply(variables, features.search, method="maps")
     maps = jax.tree.map(lambda leaf: leaf[0], maps)
     return Response(maps, maps.score * hann_window(config.search_grid), features)
 

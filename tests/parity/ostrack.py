@@ -16,9 +16,10 @@ from jaxtrack.ops.boxes import cxcywh_to_xyxy, iou_xyxy, xywh_to_xyxy
 from jaxtrack.ops.crop import Window, take_pixels
 from jaxtrack.trackers import ostrack
 from jaxtrack.weights.tables_ostrack import resize_pos_embed
-from tests.parity import ostrack_trace
-from tests.parity.case import Case, ParityError, Report, frames
-from tests.parity.ostrack_model import COMMON, expect, forward, known, nchw, optimise, train
+from tests.parity.case import Case, ParityError, Report
+from tests.parity.ostrack_model import COMMON, expect, forward, known, known_model, nchw
+from tests.parity.ostrack_trace import clip_images, trace
+from tests.parity.ostrack_train import optimise, train
 from train import optim
 from train.tasks import ostrack as task
 
@@ -140,7 +141,7 @@ def check_decode(case: Case, report: Report) -> None:
 def check_schedule(case: Case, report: Report) -> None:
     """Keep ratio, tokens left and learning rates, epoch by epoch."""
     known("case", case.meta, COMMON)
-    known("model", case.meta["model"], {"type", "yaml"})
+    known_model(case.meta["model"])
     cfg = case.config
     fields = {"ce_start_epoch", "ce_warm_epoch", "keep_ratio", "epochs", "lr", "search_size"}
     fields |= {"backbone_multiplier", "lr_drop_epoch", "stride"}
@@ -237,7 +238,7 @@ def check_processing(case: Case, report: Report) -> None:
     known("inputs", inputs, fields)
     recipe = dict(inputs["frames"])
     use = recipe.pop("use")
-    image = frames(**recipe)[0][use]
+    image = clip_images(case, recipe)[0][use]
     frame_size = jnp.asarray(image.shape[:2], jnp.int32)
     for number, entry in enumerate(inputs["crops"]):
         known("inputs.crops", entry, {"box", "factor", "size", "full"})
@@ -337,5 +338,5 @@ KINDS = {
     "eliminate": check_eliminate,
     "pos_embed": check_pos_embed,
     "processing": check_processing,
-    "trace": ostrack_trace.trace,
+    "trace": trace,
 }

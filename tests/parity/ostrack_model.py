@@ -1,4 +1,4 @@
-"""OSTrack's network, training and optimiser cases."""
+"""OSTrack's network from a case, and the forward cases."""
 
 from __future__ import annotations
 
@@ -8,17 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from jaxtrack.models.centre_head import CentreMaps
 from jaxtrack.ops import elimination
 from jaxtrack.trackers import ostrack
-from jaxtrack.weights.names import from_published, to_published
+from jaxtrack.weights.names import from_published
 from jaxtrack.weights.tables_ostrack import OSTRACK
 from tests.parity.case import Case, ParityError, Report, frames
-from train import optim
-from train.step import init_state
-from train.tasks import ostrack as task
 
 # Backbones of the published code: width, depth, heads.
 _BACKBONES = {
@@ -29,7 +25,17 @@ _BACKBONES = {
 }
 _PROSE = re.compile(r"(how|why|what|note|notes)$|.*_(how|why|what|note|notes)$")
 # Top-level fields that every kind may have, and those that a network's cases add.
-COMMON = {"reference", "kind", "seed", "schema", "config", "inputs", "outputs", "tolerance", "model"}
+COMMON = {
+    "reference",
+    "kind",
+    "seed",
+    "schema",
+    "config",
+    "inputs",
+    "outputs",
+    "tolerance",
+    "model",
+}
 NETWORK = COMMON | {"mode", "store", "weight_adjust", "weight_scale", "weight_offset"}
 _CONFIG = {
     "search_size",
@@ -53,7 +59,15 @@ _CONFIG = {
     "ce_start_epoch",
     "ce_warm_epoch",
 }
-_ARCH = {"embed_dim", "depth", "num_heads", "ce_loc", "ce_keep_ratio", "drop_path_rate", "mlp_ratio"}
+_ARCH = {
+    "embed_dim",
+    "depth",
+    "num_heads",
+    "ce_loc",
+    "ce_keep_ratio",
+    "drop_path_rate",
+    "mlp_ratio",
+}
 # Overridden settings of the yaml that the json's other fields repeat as they stand.
 _REPEATED = re.compile(
     r"MODEL\.(HEAD\.(NUM_CHANNELS|TYPE)|BACKBONE\.(TYPE|STRIDE|SEP_SEG|CAT_MODE|CE_LOC|CE_KEEP_RATIO"
@@ -75,14 +89,19 @@ def expect(where: str, value: Any, wanted: Any) -> None:
         raise ParityError(f"{where} is {value!r}; only {wanted!r} is built")
 
 
-def tracker_config(case: Case) -> ostrack.Config:
-    """Our config of a case's model."""
-    published, model = case.config, case.meta["model"]
-    known("config", published, _CONFIG)
+def known_model(model: dict[str, Any]) -> None:
+    """Refuse an unknown model field, or an override that the json does not repeat elsewhere."""
     known("model", model, {"type", "yaml", "overrides", "arch"})
     for name in model.get("overrides", {}):
         if not _REPEATED.fullmatch(name):
             raise ParityError(f"unknown override {name}")
+
+
+def tracker_config(case: Case) -> ostrack.Config:
+    """Our config of a case's model."""
+    published, model = case.config, case.meta["model"]
+    known("config", published, _CONFIG)
+    known_model(model)
     arch = model.get("arch", {})
     known("model.arch", arch, _ARCH)
     for name, wanted in (
@@ -316,204 +335,3 @@ def check_maps(report: Report, maps: CentreMaps, good: np.ndarray) -> None:
         atol = report.tolerance("score_margin")["atol"]
         safe = good & (report.case.arrays["score_margin"] > atol)
     report.check("pred_boxes", boxes[:, None], rows=safe)
-
-
-def _training_step(case: Case, config: ostrack.Config) -> tuple[Any, Any]:
-    """The step's function ``(params, stats, probes) -> (total, aux)``, and its keep rate."""
-    inputs = case.meta["inputs"]
-    known(
-        "inputs", inputs, {"pair", "template_boxes", "search_boxes", "epoch", "mode", "steps"}
-    )
-    known("loss", case.meta["loss"], {"giou_weight", "l1_weight", "focal_weight"})
-    if inputs["mode"] not in ("train", "eval"):
-        raise ParityError(f"unknown mode {inputs['mode']!r}")
-    train = inputs["mode"] == "train"
-    if train and config.drop_path_rate:
-        raise ParityError("training with drop path is random: nothing to compare")
-    templates, searches = pair_images(case, config)
-    config, masks = with_mask(case, config, len(templates), "config")
-    net = ostrack.network(config)
-    boxes = jnp.asarray(inputs["search_boxes"], jnp.float32)
-    weights = task.LossWeights(*(case.meta["loss"][f"{k}_weight"] for k in ("giou", "l1", "focal")))
-    rate, counts = 1.0, None
-    if config.ce_blocks:
-        annealing = annealing_of(case)
-        rate = task.keep_rate(annealing, case.config["ce_keep_ratio"][0], inputs["epoch"])
-        table = task.keep_table(
-            annealing,
-            (case.config["ce_keep_ratio"][0],) * len(config.ce_blocks),
-            config.search_grid**2,
-        )
-        counts = jnp.asarray(table[inputs["epoch"] - 1])
-
-    def step(params: Any, stats: Any, probes: Any) -> Any:
-        variables = {"params": params, "batch_stats": stats}
-
-        def stages(net: Any) -> Any:
-            tokens = net.embed_template(ostrack.normalise(templates))
-            features = net.features(tokens, ostrack.normalise(searches), counts, masks, train)
-            probed = features._replace(
-                search=features.search + probes["search"],
-                template=features.template + probes["template"],
-            )
-            maps = net.maps(probed.search, train)
-            return features, jax.tree.map(jnp.add, maps, probes["maps"])
-
-        (features, maps), moved = net.apply(
-            variables, method=stages, mutable=["batch_stats"] if train else []
-        )
-        total, parts = task.box_losses(weights, maps, boxes)
-        return total, (features, maps, parts, moved.get("batch_stats", stats))
-
-    return step, rate
-
-
-def annealing_of(case: Case) -> task.Annealing:
-    """The keep ratio's schedule: from the json, or the published one of the case's yaml."""
-    overrides = case.meta["model"].get("overrides", {})
-    got10k = "got10k" in case.meta["model"]["yaml"]
-    start = overrides.get("TRAIN.CE_START_EPOCH", case.config.get("ce_start_epoch", 20))
-    warm = overrides.get(
-        "TRAIN.CE_WARM_EPOCH", case.config.get("ce_warm_epoch", 50 if got10k else 80)
-    )
-    epochs = max(100 if got10k else 300, case.meta["inputs"].get("epoch", 1))
-    return task.Annealing(start, warm, epochs)
-
-
-def _probes(case: Case, config: ostrack.Config) -> Any:
-    """Zeros to be added to backbone output and maps; their gradients are those of the values."""
-    count = len(case.meta["inputs"]["pair"]["pair_seeds"])
-    side, f32 = config.search_grid, jnp.float32
-    shape = (count, side, side)
-    return {
-        "search": jnp.zeros((count, side**2, config.width), f32),
-        "template": jnp.zeros((count, config.template_grid**2, config.width), f32),
-        "maps": CentreMaps(
-            jnp.zeros(shape, f32), jnp.zeros((*shape, 2), f32), jnp.zeros((*shape, 2), f32)
-        ),
-    }
-
-
-def _losses(total: Any, parts: Any) -> np.ndarray:
-    return np.asarray([total, *(parts[name] for name in ("giou", "l1", "focal", "iou"))])
-
-
-def train(case: Case, report: Report) -> None:
-    """Losses and gradients, elimination in its masked form."""
-    known("case", case.meta, NETWORK | {"loss", "outputs_order", "without_gradient"})
-    known("store", case.meta["store"], {"params", "token_stride", "channel_stride", "bn"})
-    config = tracker_config(case)
-    weights = load(case, config)
-    step, rate = _training_step(case, config)
-    grad = jax.jit(jax.value_and_grad(step, argnums=(0, 2), has_aux=True))
-    probes = _probes(case, config)
-    (total, (features, maps, parts, stats)), (grads, probe_grads) = grad(
-        weights["params"], weights["batch_stats"], probes
-    )
-    good = check_stages(report, features, config.ce_blocks)
-    if not good.all():
-        raise ParityError("tokens were eliminated otherwise at a tie: losses cannot be compared")
-    boxes = jnp.asarray(case.meta["inputs"]["search_boxes"], jnp.float32)
-    heatmap = task.losses.gaussian_heatmap(boxes, config.search_grid)
-    report.check("heatmap", heatmap)
-    check_if(report, "keep_rate", np.asarray(rate))
-    check_maps(report, maps, good)
-    report.check("losses", _losses(total, parts))
-    for name, value in maps_nchw(probe_grads["maps"]).items():
-        report.check(f"d_{name}", value)
-    whole = np.concatenate([probe_grads["template"], probe_grads["search"]], axis=1)
-    store = case.meta["store"]
-    strided = whole[:, :: store["token_stride"], :: store["channel_stride"]]
-    report.check("d_feat", strided)
-    published = to_published(OSTRACK, {"params": grads})
-    norms = {name: np.linalg.norm(value.astype(np.float64)) for name, value in published.items()}
-    order = case.meta["outputs_order"]["grad_norms"]
-    report.check("grad_norms", np.asarray([norms[name] for name in order]))
-    report.check("grad_total_norm", np.asarray(optax.global_norm(grads)))
-    for name in case.meta["without_gradient"]:
-        report.check_true(f"without_gradient:{name}", norms[name] == 0, float(norms[name]), "zero")
-    for name, stride in store["params"].items():
-        report.check(f"grad:{name}", published[name].reshape(-1)[::stride])
-    buffers = to_published(OSTRACK, {"batch_stats": stats})
-    for name in store["bn"]:
-        if not name.endswith("num_batches_tracked"):
-            report.check(f"bn:{name}", buffers[name])
-
-
-def optimiser(case: Case) -> optim.OptimConfig:
-    """The library's optimiser with the case's figures."""
-    settings = case.meta["optimiser"]
-    known(
-        "optimiser",
-        settings,
-        {"type", "lr", "backbone_multiplier", "weight_decay", "betas", "eps", "grad_clip_norm"},
-    )
-    expect("optimiser.type", settings["type"], "AdamW")
-    return task.optimiser(
-        learning_rate=settings["lr"],
-        backbone_rate=settings["backbone_multiplier"],
-        weight_decay=settings["weight_decay"],
-        clip_norm=settings["grad_clip_norm"],
-        betas=tuple(settings["betas"]),
-        epsilon=settings["eps"],
-    )
-
-
-def optimise(case: Case, report: Report) -> None:
-    """Optimiser steps on one batch: groups, clipping, decay."""
-    known("case", case.meta, NETWORK | {"loss", "outputs_order", "without_gradient", "optimiser"})
-    known("store", case.meta["store"], {"params", "token_stride", "channel_stride", "bn"})
-    config, inputs = tracker_config(case), case.meta["inputs"]
-    weights = load(case, config)
-    step, _ = _training_step(case, config)
-    settings = optimiser(case)
-    transform = optim.make(settings, weights["params"], steps=inputs["steps"], epochs=1)
-    state, probes = init_state(weights, transform), _probes(case, config)
-
-    @jax.jit
-    def update(state: Any) -> Any:
-        grad = jax.value_and_grad(step, has_aux=True)
-        (total, (_, _, parts, stats)), grads = grad(state.params, state.batch_stats, probes)
-        moves, memory = transform.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, moves)
-        moved = state._replace(params=params, batch_stats=stats, opt_state=memory)
-        return moved, total, parts, optax.global_norm(grads)
-
-    before = to_published(OSTRACK, {"params": weights["params"]})
-    losses, norms = [], []
-    after = before
-    for number in range(1, inputs["steps"] + 1):
-        state, total, parts, norm = update(state)
-        losses.append(_losses(total, parts))
-        norms.append(norm)
-        after = to_published(OSTRACK, {"params": state.params})
-        for name, stride in case.meta["store"]["params"].items():
-            _check_moved(report, f"step{number}:{name}", after[name].reshape(-1)[::stride])
-    report.check("losses", np.stack(losses))
-    report.check("grad_total_norm", np.asarray(norms))
-    rate = float(optim.learning_rate(settings, 0.0, 1))
-    groups = [optim.group_of(settings, name) for name in before]
-    factors = sorted({group.rate for group in groups if group.rate}, reverse=True)
-    report.check("lr", np.asarray([[rate * factor for factor in factors]] * inputs["steps"]))
-    head = sum(group.rate == 1.0 for group in groups)
-    report.check("group_sizes", np.asarray([head, len(groups) - head]))
-    for name in case.meta["without_gradient"]:
-        change = np.abs(after[name] - before[name]).max()
-        report.check(f"unused_max_change:{name}", change, tolerance="exact")
-
-
-def _check_moved(report: Report, name: str, ours: np.ndarray) -> None:
-    """A share of the elements within the tolerance, the rest within a wider one."""
-    rule = dict(report.tolerance(name))
-    share, rest = rule.pop("fraction_within", 1.0), rule.pop("atol_rest", None)
-    known(f"tolerance of {name}", rule, {"rtol", "atol"})
-    recorded = report.case.arrays[name].astype(np.float64)
-    if rest is None or recorded.shape != ours.shape:
-        report.check(name, ours, tolerance=rule)
-        return
-    error = np.abs(ours - recorded)
-    within = np.mean(error <= rule["atol"] + rule["rtol"] * np.abs(recorded))
-    wide = np.all(error <= rest + rule["rtol"] * np.abs(recorded))
-    text = f"{rule['rtol']:g}*|r|+{rule['atol']:g}"
-    note = f"{within:.3f} of them within, {share:g} wanted; the rest within {rest:g}"
-    report.check_true(name, bool(within >= share and wide), float(error.max()), text, note)

@@ -11,45 +11,54 @@ import numpy as np
 from jaxtrack.ops import crop_ostrack
 from jaxtrack.trackers import ostrack
 from tests.parity.case import Case, ParityError, Report, apply_edits, frames, sequence_frames
-from tests.parity.ostrack_model import NETWORK, check_stages, expect, known, load, margin
-from tests.parity.ostrack_model import nchw, tracker_config
+from tests.parity.ostrack_model import (
+    NETWORK,
+    check_stages,
+    expect,
+    known,
+    load,
+    margin,
+    nchw,
+    tracker_config,
+)
 
 _GREY_LEVEL = {"rtol": 0, "atol": 1}
 _FRAMES = {"seed", "count", "height", "width"}
 
 
-def clip_of(case: Case) -> tuple[np.ndarray, np.ndarray | None]:
-    """The clip of a trace, and its boxes where the recipe draws them.
+def clip_images(case: Case, recipe: dict[str, Any]) -> tuple[np.ndarray, np.ndarray | None]:
+    """The images of a clip's recipe, and the boxes where it draws them.
 
-    The recipe is ``inputs.frames``, or ``inputs.clip`` with ``frames`` or ``source`` (a real sequence)
-    and ``edits``.
+    Args:
+        case: for the place of the sequences.
+        recipe: the arguments of ``weights.frames``, at the top or under ``frames``; or ``source``, a real
+            sequence, with ``start`` and ``count``; and ``edits``.
     """
-    inputs = case.meta["inputs"]
-    recipe = dict(inputs.get("clip", {}))
-    if "frames" in inputs:
-        recipe["frames"] = inputs["frames"]
-    known("inputs.clip", recipe, {"frames", "source", "edits", "start"} | _FRAMES)
+    known("the clip", recipe, {"frames", "source", "edits", "start"} | _FRAMES)
     source = recipe.get("source", "weights.frames")
     boxes = None
     if source in ("frames", "weights.frames"):
         body = recipe.get("frames", {k: recipe[k] for k in _FRAMES & set(recipe)})
-        known("inputs.frames", body, _FRAMES)
+        known("the clip's frames", body, _FRAMES)
         images, boxes = frames(**body)
     else:
         images = sequence_frames(source, case.folder)
         start = recipe.get("start", 0)
         images = images[start : start + recipe.get("count", len(images))]
-    return apply_edits(images, recipe.get("edits", inputs.get("edits", []))), boxes
+    return apply_edits(images, recipe.get("edits", [])), boxes
 
 
 def trace(case: Case, report: Report) -> None:
     """Initialise, then every stream frame by frame."""
-    known("case", case.meta, NETWORK | {"clip"})
+    known("case", case.meta, NETWORK)
     inputs = case.meta["inputs"]
     known("inputs", inputs, {"frames", "clip", "edits", "init_box", "streams"})
     config = tracker_config(case)
     weights = load(case, config)
-    images, boxes = clip_of(case)
+    recipe = inputs["clip"] if "clip" in inputs else inputs["frames"]
+    if "edits" in inputs:
+        recipe = {**recipe, "edits": inputs["edits"]}
+    images, boxes = clip_images(case, recipe)
     box = inputs["init_box"]
     if box is None:
         if boxes is None:
@@ -134,7 +143,9 @@ def _check_stream(
                 "crop_sum": crop.sum(axis=(0, 1), dtype=np.int64),
                 "pad_fraction": pad.mean(),
                 "resize_factor_f64": scale,
-                "search_input": nchw(ostrack.normalise(jnp.asarray(stored))[None])[0, :, ::16, ::16],
+                "search_input": nchw(ostrack.normalise(jnp.asarray(stored))[None])[
+                    0, :, ::16, ::16
+                ],
                 "score_map": np.asarray(out.maps.score)[None],
                 "size_map": nchw(out.maps.size[None])[0],
                 "offset_map": nchw(out.maps.offset[None])[0],
@@ -159,9 +170,7 @@ def _compare_stream(
         return np.stack([np.asarray(row[key]) for row in rows])
 
     report.check(f"{name}_crop", stacked("crop"), tolerance=_GREY_LEVEL)
-    report.check(
-        f"{name}_crop_sum", stacked("crop_sum"), tolerance={"atol": 0.1 * size * size}
-    )
+    report.check(f"{name}_crop_sum", stacked("crop_sum"), tolerance={"atol": 0.1 * size * size})
     for key in ("pad_fraction", "resize_factor_f64", "search_input"):
         report.check(f"{name}_{key}", stacked(key))
     good = check_stages(report, features, config.ce_blocks, prefix=f"{name}_")

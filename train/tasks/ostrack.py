@@ -19,7 +19,6 @@ from jaxtrack.ops.boxes import cxcywh_to_xyxy, iou_xyxy, xywh_to_xyxy
 from jaxtrack.trackers import ostrack
 from train.augment import AugmentConfig, change_colours, change_detail, sample_window
 from train.optim import Group, OptimConfig, Schedule
-from train.presets import Preset
 from train.step import Aux, Batch, Task
 
 
@@ -76,7 +75,7 @@ class Config:
 
     tracker: ostrack.Config
     patch: PatchConfig
-    world: WorldConfig = WorldConfig()
+    world: WorldConfig = WorldConfig()  # noqa: RUF009 (frozen)
     centre_jitter: float = 3.0
     scale_jitter: float = 0.25
     pair_flip: float = 0.5
