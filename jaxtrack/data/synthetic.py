@@ -33,6 +33,7 @@ from jaxtrack.data.synthetic_render import (
     View,
     WorldConfig,
     bake_all,
+    color_matrix,
     draw_scene,
     render,
 )
@@ -97,8 +98,8 @@ def _clip_parts(
 
 
 def _frame_view(script: Script, index: Array) -> View:
-    shift = jnp.asarray([17, 29], jnp.int32) * (index * index + index)
-    return View(script.origin[index], script.step[index], script.gain[index], shift % 64)
+    seed = index.astype(jnp.uint32) * jnp.uint32(0x9E3779B9)
+    return View(script.origin[index], script.step[index], script.gain[index], seed)
 
 
 def _draw_frame(
@@ -107,13 +108,14 @@ def _draw_frame(
     """Frame, box, visible share, coverage of the target, at one time of a clip."""
     poses: Pose = jax.tree.map(lambda leaf: leaf[index], script.poses)
     view = _frame_view(script, index)
-    sprites = bake_all(scene.objects, poses, config.sprite_size)
+    mix = color_matrix(scene, view.gain)
+    sprites = bake_all(scene.objects, poses, config.sprite_size, mix)
     size = (config.height, config.width)
     previous = jnp.maximum(index - 1, 0)
     pan = 0.3 * (script.origin[index] - script.origin[previous])
     frame, cover, seen = render(scene, sprites, view, size, config.behind, pan)
     sprite: Sprite = jax.tree.map(lambda leaf: leaf[config.behind], sprites)
-    whole = jnp.sum(sprite.image[3]) * jnp.prod(sprite.texel) / view.step**2
+    whole = jnp.sum(sprite.image[:, 3]) * jnp.prod(sprite.texel) / view.step**2
     box = jnp.concatenate([sprite.box[:2] - view.origin, sprite.box[2:]]) / view.step
     return frame, _cut(box, *size), seen / whole, cover, box
 

@@ -7,6 +7,7 @@ form: boxes come from the outline, not from pixels. Deformations are shears by w
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -68,7 +69,7 @@ class Pose(NamedTuple):
 class Sprite(NamedTuple):
     """A picture of one posed object on its own small axis-aligned grid."""
 
-    image: Float[Array, "4 n n"]  # colours times alpha, alpha
+    image: Float[Array, "n 4 n"]  # rows, channels (colours times alpha, alpha), columns
     corner: Float[Array, " 2"]  # world position of the grid's top-left corner
     texel: Float[Array, " 2"]  # world size of one cell
     box: Float[Array, " 4"]  # x, y, w, h of the outline, world units
@@ -189,7 +190,7 @@ def draw_object(key: Array, texture_size: int) -> Object:
         texture_offset=d.uniform(0.0, 1.0, PARTS, 2),
         texture=object_texture(key_texture, texture_size),
         light=d.uniform(-0.15, 0.15, 2),
-        roundness=d.flag(0.5) * d.uniform(0.0, 0.5),
+        roundness=d.flag(0.5) * d.uniform(0.0, 0.3),
         middle=jnp.zeros((2,), jnp.float32),
         extent=jnp.ones((2,), jnp.float32),
     )
@@ -231,10 +232,9 @@ def _rest_coordinates(thing: Object, pose: Pose, x: Array, y: Array) -> tuple[Ar
     return x * thing.extent[0] + thing.middle[0], y * thing.extent[1] + thing.middle[1]
 
 
-def _lookup(texture: Float[Array, "3 t t"], u: Array, v: Array) -> Float[Array, "3 n n"]:
-    """Bilinear lookup in a periodic texture; u and v count periods."""
-    size = texture.shape[-1]
-    table = texture.reshape(3, size * size).T
+def _lookup(table: Float[Array, "t2 4"], u: Array, v: Array) -> Float[Array, "n 4 n"]:
+    """Bilinear lookup in a periodic square texture, row by row in a table; u and v count periods."""
+    size = math.isqrt(table.shape[0])
     x, y = (u - jnp.floor(u)) * size, (v - jnp.floor(v)) * size
     x0, y0 = jnp.floor(x), jnp.floor(y)
     fx, fy = (x - x0)[..., None], (y - y0)[..., None]
@@ -242,16 +242,17 @@ def _lookup(texture: Float[Array, "3 t t"], u: Array, v: Array) -> Float[Array, 
     right, bottom = (left + 1) % size, (top + 1) % size
     upper = table[top * size + left] * (1.0 - fx) + table[top * size + right] * fx
     lower = table[bottom * size + left] * (1.0 - fx) + table[bottom * size + right] * fx
-    return jnp.moveaxis(upper * (1.0 - fy) + lower * fy, -1, 0)
+    return jnp.moveaxis(upper * (1.0 - fy) + lower * fy, -1, 1)
 
 
-def bake(thing: Object, pose: Pose, size: int) -> Sprite:
+def bake(thing: Object, pose: Pose, size: int, mix: Float[Array, "3 3"]) -> Sprite:
     """Draws a posed object on a grid of its own that just covers it.
 
     Args:
       thing: the object.
       pose: what it does.
       size: cells along a side of the grid.
+      mix: the camera's colour matrix; applied here because compositing is linear and sprites are small.
 
     Returns:
       The sprite.
@@ -287,8 +288,10 @@ def bake(thing: Object, pose: Pose, size: int) -> Sprite:
     for part in range(PARTS - 1, 0, -1):
         through.append(through[-1] * (1.0 - cover[part]))
     weight = paint * jnp.stack(through[::-1])
-    rounded = weight * (1.0 - thing.roundness * jnp.minimum(value, 1.2) ** 2)
-    tone = jnp.einsum("pc,pyx->cyx", thing.color, rounded)
+    # the fourth channel is alpha: colour 1, no texture, no shading
+    color = jnp.concatenate([thing.color @ mix.T, jnp.ones((PARTS, 1), jnp.float32)], 1)
+    table = thing.texture.reshape(3, -1).T @ jnp.pad(mix.T, ((0, 0), (0, 1)))
+    tone = jnp.einsum("pc,pyx->ycx", color, weight)
     contrast = jnp.einsum("p,pyx->yx", thing.contrast, weight)
     u = u * (radii[:, 0] * thing.texture_scale)[:, None, None] + thing.texture_offset[:, :1, None]
     v = v * (radii[:, 1] * thing.texture_scale)[:, None, None] + thing.texture_offset[:, 1:, None]
@@ -296,10 +299,12 @@ def bake(thing: Object, pose: Pose, size: int) -> Sprite:
     for part in range(1, PARTS):
         top = cover[part] > 0.5
         tu, tv = jnp.where(top, u[part], tu), jnp.where(top, v[part], tv)
-    light = 1.0 + thing.light[0] * x + thing.light[1] * y
-    color = (tone + contrast[None] * _lookup(thing.texture, tu, tv)) * light[None]
-    color = jnp.clip(color, 0.0, 1.2 * alpha[None])
-    image = jnp.concatenate([color, alpha[None]], 0) * pose.opacity
+    x = (x - thing.middle[0]) / thing.extent[0]
+    y = (y - thing.middle[1]) / thing.extent[1]
+    light = thing.light[0] * x + thing.light[1] * y - thing.roundness * (x * x + y * y)
+    solid = jnp.asarray([1.0, 1.0, 1.0, 0.0], jnp.float32)[None, :, None]
+    image = tone + contrast[:, None] * _lookup(table, tu, tv)
+    image = image * (1.0 + solid * light[:, None]) * pose.opacity
     return Sprite(image, corner, texel, box, pose.blur)
 
 
@@ -309,7 +314,7 @@ def place(
     ys: Float[Array, " h"],
     step: Float[Array, ""],
     blur: Float[Array, " 2"],
-) -> Float[Array, "4 h w"]:
+) -> Float[Array, "h 4 w"]:
     """Samples a sprite on an axis-aligned grid, blurred along its path during the exposure.
 
     Args:
@@ -327,5 +332,5 @@ def place(
     half_width = jnp.maximum(1.0, (step + blur + 0.5 * jnp.abs(sprite.blur)) / sprite.texel)
     columns = triangle_weights((xs - sprite.corner[0]) / sprite.texel[0] - 0.5, size, half_width[0])
     rows = triangle_weights((ys - sprite.corner[1]) / sprite.texel[1] - 0.5, size, half_width[1])
-    tall = jnp.einsum("ys,csk->cyk", rows, sprite.image)
-    return jnp.einsum("cyk,xk->cyx", tall, columns)
+    tall = jnp.einsum("ys,sck->yck", rows, sprite.image)
+    return jnp.einsum("yck,xk->ycx", tall, columns)

@@ -16,6 +16,7 @@ from jaxtrack.data.synthetic_render import (
     View,
     WorldConfig,
     bake_all,
+    color_matrix,
     draw_scene,
     render,
 )
@@ -50,8 +51,8 @@ class PatchConfig:
 
     template_size: int = 127
     search_size: int = 255
-    template_margin: int = 16
-    search_margin: int = 32
+    template_margin: int = 8
+    search_margin: int = 16
     context: float = 0.5
     template_factor: float = 1.0
     search_factor: float = 255.0 / 127.0
@@ -91,7 +92,7 @@ class _Windows(NamedTuple):
     shift: Float[Array, "n 2"]
     zoom: Float[Array, " n"]
     gain: Float[Array, "n 3"]
-    noise_shift: Array
+    noise_seed: Array
     pan: Float[Array, "n 2"]
     border: Float[Array, "n 4"]
 
@@ -146,13 +147,15 @@ def _draw_windows(world: WorldConfig, patch: PatchConfig, key: Array, views: int
         blur=0.35 * speed * d.uniform(-1.0, 1.0, views, count, 2),
     )
     light = severity * d.uniform(-0.35, 0.3, views, 1) + 0.06 * d.uniform(-1.0, 1.0, views, 3)
-    border = jnp.where(d.flag(patch.border_rate, views, 4), d.uniform(0.0, 1.5, views, 4), jnp.inf)
+    border = jnp.where(
+        d.flag(0.25 * patch.border_rate, views, 4), d.uniform(0.0, 1.5, views, 4), jnp.inf
+    )
     return _Windows(
         poses=poses,
         shift=patch.max_shift * d.uniform(-1.0, 1.0, views, 2) * later[:, None],
         zoom=jnp.exp(patch.max_scale * d.uniform(-1.0, 1.0, views) * later),
         gain=jnp.exp(light),
-        noise_shift=d.uniform(0.0, 64.0, views, 2).astype(jnp.int32),
+        noise_seed=(d.uniform(0.0, 65536.0, views) * 65536.0).astype(jnp.uint32),
         pan=0.15 * d.uniform(-1.0, 1.0, views, 2) * d.uniform(0.0, 1.0, views, 1) ** 4,
         border=border,
     )
@@ -175,7 +178,7 @@ def _cut_patch(
     side = factor * jnp.sqrt((box[2] + around) * (box[3] + around)) * window.zoom
     step = side / size
     corner = box[:2] + 0.5 * box[2:] - (0.5 * full + window.shift) * step
-    view = View(corner, step, window.gain, window.noise_shift)
+    view = View(corner, step, window.gain, window.noise_seed)
     picture, _, _ = render(scene, sprites, view, (full, full), target, window.pan)
     # the frame ends somewhere beyond the target: what lies outside has the mean colour
     margin = window.border * jnp.sqrt(box[2] * box[3])
@@ -190,8 +193,13 @@ def _cut_patch(
     return picture, jnp.concatenate([box[:2] - corner, box[2:]]) / step
 
 
-def _pick(tree: _Windows, view: int) -> _Windows:
-    return jax.tree.map(lambda leaf: leaf[view], tree)
+def _pick(windows: _Windows, view: int | Array) -> _Windows:
+    return jax.tree.map(lambda leaf: leaf[view], windows)
+
+
+def _bake_view(world: WorldConfig, scene: Scene, objects: Object, window: _Windows) -> Sprite:
+    mix = color_matrix(scene, window.gain)
+    return bake_all(objects, window.poses, world.sprite_size, mix)
 
 
 def make_pair(world: WorldConfig, patch: PatchConfig, key: Array) -> Pair:
@@ -226,14 +234,8 @@ def make_pair(world: WorldConfig, patch: PatchConfig, key: Array) -> Pair:
         hidden = negative & scene.alike[:count]  # nothing of the template is left to be found
         poses = second.poses._replace(opacity=second.poses.opacity * ~hidden)
         second = second._replace(poses=poses)
-    both: Object = jax.tree.map(lambda a, b: jnp.stack([a, b]), own, searched)
-    sprites = jax.vmap(bake_all, (0, 0, None))(
-        both,
-        jax.tree.map(lambda a, b: jnp.stack([a, b]), first.poses, second.poses),
-        world.sprite_size,
-    )
-    one: Sprite = jax.tree.map(lambda leaf: leaf[0], sprites)
-    two: Sprite = jax.tree.map(lambda leaf: leaf[1], sprites)
+    one = _bake_view(world, scene, own, first)
+    two = _bake_view(world, scene, searched, second)
     template, template_box = _cut_patch(scene, one, first, target, patch, False)
     search, search_box = _cut_patch(scene, two, second, target, patch, True)
     return Pair(template, search, template_box, search_box, negative)
@@ -255,13 +257,11 @@ def make_patches(world: WorldConfig, patch: PatchConfig, key: Array, count: int)
     windows = _draw_windows(world, patch, key_windows, count)
     alike = jnp.asarray(world.lookalike_rate, jnp.float32)
     scene = draw_scene(world, key_scene, jnp.ones((), jnp.float32), alike)
-    sprites = jax.vmap(lambda poses: bake_all(scene.objects, poses, world.sprite_size))(
-        windows.poses
-    )
 
     def cut(search: bool, index: Array) -> tuple[Array, Array]:
-        own, window = jax.tree.map(lambda leaf: leaf[index], (sprites, windows))
-        return _cut_patch(scene, own, window, world.behind, patch, search)
+        window = _pick(windows, index)
+        sprites = _bake_view(world, scene, scene.objects, window)
+        return _cut_patch(scene, sprites, window, world.behind, patch, search)
 
     template, template_box = cut(False, jnp.asarray(0))
     patches, boxes = jax.lax.map(lambda index: cut(True, index), jnp.arange(count))

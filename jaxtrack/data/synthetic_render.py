@@ -68,7 +68,6 @@ class Scene(NamedTuple):
     noise: Array
     blur: Array
     alike: Bool[Array, " objects"]
-    noise_tile: Float[Array, "3 n n"]
 
 
 class View(NamedTuple):
@@ -77,7 +76,7 @@ class View(NamedTuple):
     origin: Float[Array, " 2"]
     step: Float[Array, ""]
     gain: Float[Array, " 3"]
-    noise_shift: Array
+    noise_seed: Array  # uint32
 
 
 def draw_scene(
@@ -95,7 +94,7 @@ def draw_scene(
     Returns:
       The scene; the target has index `config.behind`.
     """
-    key_objects, key_background, key_small, key_tile = jax.random.split(key, 4)
+    key_objects, key_background, key_small = jax.random.split(key, 3)
     count = config.behind + 1 + config.front + extra
     d = Draws(key_small, 32 + 8 * count)
     keys = jax.random.split(key_objects, count)
@@ -119,7 +118,6 @@ def draw_scene(
         noise=d.uniform(0.0, 1.0) ** 2 * config.noise,
         blur=jnp.maximum(d.uniform(-config.blur, config.blur), 0.0),
         alike=copy,
-        noise_tile=jax.random.uniform(key_tile, (3, 64, 64), jnp.float32, -1.732, 1.732),
     )
 
 
@@ -130,38 +128,55 @@ def _grid(view: View, height: int, width: int) -> tuple[Array, Array]:
     return xs, ys
 
 
-def _grade(scene: Scene, view: View, sprites: Sprite) -> tuple[Background, Sprite, Array]:
-    """Saturation, contrast and gain, applied to what is drawn with: compositing is linear.
-
-    Returns:
-      The background and the sprites in the camera's colours, and what remains to be added to each channel.
-    """
+def color_matrix(scene: Scene, gain: Float[Array, " 3"]) -> Float[Array, "3 3"]:
+    """Saturation, contrast and gain of the camera."""
     saturation = jnp.where(scene.grey, 0.0, scene.saturation)
-    gain = jnp.where(scene.grey, jnp.mean(view.gain), view.gain)
     luma = jnp.asarray([0.299, 0.587, 0.114], jnp.float32)
     mix = (1.0 - saturation) * luma[None, :] + saturation * jnp.eye(3, dtype=jnp.float32)
-    mix = (scene.contrast * gain)[:, None] * mix
-    ground = scene.background
-    ground = ground._replace(
-        color=ground.color @ mix.T,
-        tint=mix @ ground.tint,
-        chroma=mix @ ground.chroma,
-        slope=mix @ ground.slope,
+    return (scene.contrast * _channel_gain(scene, gain))[:, None] * mix
+
+
+def _channel_gain(scene: Scene, gain: Float[Array, " 3"]) -> Float[Array, " 3"]:
+    return jnp.where(scene.grey, jnp.mean(gain), gain)
+
+
+def _grade(background: Background, mix: Float[Array, "3 3"]) -> Background:
+    """The background in the camera's colours."""
+    return background._replace(
+        color=background.color @ mix.T,
+        tint=mix @ background.tint,
+        chroma=mix @ background.chroma,
+        slope=mix @ background.slope,
     )
-    color = jnp.einsum("dc,ncyx->ndyx", mix, sprites.image[:, :3])
-    image = jnp.concatenate([color, sprites.image[:, 3:]], 1)
-    return ground, sprites._replace(image=image), gain * (0.5 - 0.5 * scene.contrast)
+
+
+def hash_noise(counter: Array) -> Array:
+    """White noise of zero mean and unit deviation, a function of whole numbers (uint32).
+
+    Integers mixed by two rounds of multiplication cost a small part of what a random generator does for every pixel;
+    the sum of two uniform halves is bell-shaped enough.
+
+    Reference: the finaliser of MurmurHash3 (Appleby), public domain.
+    """
+    bits = counter
+    bits = (bits ^ (bits >> 16)) * jnp.uint32(0x85EBCA6B)
+    bits = (bits ^ (bits >> 13)) * jnp.uint32(0xC2B2AE35)
+    bits = bits ^ (bits >> 16)
+    halves = (bits & jnp.uint32(0xFFFF)).astype(jnp.float32) + (bits >> 16).astype(jnp.float32)
+    return halves * (2.4494897 / 65535.0) - 2.4494897
 
 
 def _expose(scene: Scene, view: View, picture: Float[Array, "3 h w"]) -> UInt8[Array, "h w 3"]:
     """Noise, and the quantisation to bytes."""
-    _, height, width = picture.shape
-    tile = jnp.roll(scene.noise_tile, view.noise_shift, axis=(1, 2))
-    tile = scene.noise * jnp.where(scene.grey, tile[:1], tile)
-    repeats = (1, -(-height // tile.shape[1]), -(-width // tile.shape[2]))
-    picture = picture + jnp.tile(tile, repeats)[:, :height, :width]
+    shape = picture.shape
+    row, channel, column = (jax.lax.broadcasted_iota(jnp.uint32, shape, axis) for axis in range(3))
+    channel = jnp.where(scene.grey, jnp.uint32(0), channel)
+    noise = hash_noise(
+        (row * jnp.uint32(3) + channel) * jnp.uint32(8192) + column + view.noise_seed
+    )
+    picture = picture + scene.noise * noise
     levels = jnp.clip(jnp.round(picture * 255.0), 0.0, 255.0).astype(jnp.uint8)
-    return jnp.moveaxis(levels, 0, -1)
+    return jnp.moveaxis(levels, 1, 2)
 
 
 def render(
@@ -176,7 +191,7 @@ def render(
 
     Args:
       scene: what there is.
-      sprites: the posed objects, back to front, leading axis objects.
+      sprites: the posed objects in the camera's colours, back to front, leading axis objects.
       view: the window.
       size: height and width in pixels.
       target: index of the target.
@@ -188,18 +203,19 @@ def render(
     """
     xs, ys = _grid(view, *size)
     blur = scene.blur * view.step + 0.5 * jnp.abs(pan)
-    ground, sprites, offset = _grade(scene, view, sprites)
+    ground = _grade(scene.background, color_matrix(scene, view.gain))
+    offset = _channel_gain(scene, view.gain) * (0.5 - 0.5 * scene.contrast)
     picture, light = render_background(ground, xs, ys, view.step, jnp.mean(blur))
     layers = jax.vmap(lambda sprite: place(sprite, xs, ys, view.step, blur))(sprites)
     seen = jnp.zeros(size, jnp.float32)
     for index in range(layers.shape[0]):
         layer = layers[index]
-        picture = picture * (1.0 - layer[3:]) + layer[:3]
-        seen = layer[3] if index == target else seen * (1.0 - layer[3])
-    frame = _expose(scene, view, picture * light[None] + offset[:, None, None])
-    return frame, layers[target, 3], jnp.sum(seen)
+        picture = picture * (1.0 - layer[:, 3:]) + layer[:, :3]
+        seen = layer[:, 3] if index == target else seen * (1.0 - layer[:, 3])
+    frame = _expose(scene, view, picture * light[:, None] + offset[None, :, None])
+    return frame, layers[target, :, 3], jnp.sum(seen)
 
 
-def bake_all(objects: Object, poses: Pose, size: int) -> Sprite:
+def bake_all(objects: Object, poses: Pose, size: int, mix: Float[Array, "3 3"]) -> Sprite:
     """Bakes every object of a scene; leaves lead with the object."""
-    return jax.vmap(lambda thing, pose: bake(thing, pose, size))(objects, poses)
+    return jax.vmap(lambda thing, pose: bake(thing, pose, size, mix))(objects, poses)

@@ -101,7 +101,7 @@ def random_color(draws: Draws, *shape: int) -> Array:
 
 
 def object_texture(key: Array, size: int) -> Float[Array, "3 size size"]:
-    """Draws a periodic texture of four octaves, from smooth to hard-edged, about -1 to 1."""
+    """Draws a periodic RGB texture of four octaves, smooth or hard-edged, -1 to 1."""
     grids = (3, 6, 12, size // 2)
     key_small, key_grid = jax.random.split(key)
     draws = Draws(key_small, 32)
@@ -173,7 +173,7 @@ def render_background(
     ys: Float[Array, " h"],
     step: Float[Array, ""],
     blur: Float[Array, ""],
-) -> tuple[Float[Array, "3 h w"], Float[Array, "h w"]]:
+) -> tuple[Float[Array, "h 3 w"], Float[Array, "h w"]]:
     """Evaluates a background on an axis-aligned grid.
 
     Args:
@@ -184,7 +184,7 @@ def render_background(
       blur: half width of the blur, world units: edges widen and grain finer than it fades.
 
     Returns:
-      The colours (about 0 to 1) and the light (1, less in shadow) of every pixel.
+      The colours (about 0 to 1; rows, channels, columns) and the light (1, less in shadow) of every pixel.
     """
     grid = background.octaves.shape[-1]
 
@@ -203,7 +203,7 @@ def render_background(
     field = jnp.einsum("ryk,rxk->ryx", tall, columns)
     softness = step * background.softness + blur
     sharpness = background.field_cell / softness
-    color = jnp.broadcast_to(background.color[0][:, None, None], (3,) + field.shape[1:])
+    color = jnp.broadcast_to(background.color[0][None, :, None], (ys.shape[0], 3, xs.shape[0]))
     grain = background.grain[0, 0] * coarse[0] + background.grain[0, 1] * fine[0]
     for region in range(1, REGIONS):
         wave = background.wave[region]
@@ -212,15 +212,18 @@ def render_background(
         height = background.wave_part[region] * jnp.minimum(height, other)
         value = background.noise_part[region] * field[region] + height + background.level[region]
         cover = jnp.clip(0.5 + value * sharpness[region], 0.0, 1.0)
-        color = color + cover[None] * (background.color[region][:, None, None] - color)
+        color = color + cover[:, None] * (background.color[region][None, :, None] - color)
         own = background.grain[region, 0] * coarse[0] + background.grain[region, 1] * fine[0]
         grain = grain + cover * (own - grain)
-    chroma = background.chroma[:, :, None, None]
-    color = color + background.tint[:, None, None] * grain[None]
-    color = color + chroma[:, 0] * coarse[1][None] + chroma[:, 1] * fine[1][None]
     along = (ys - jnp.mean(ys)) / (step * ys.shape[0])
     across = (xs - jnp.mean(xs)) / (step * xs.shape[0])
-    slope = background.slope[:, :, None, None]
-    color = color + slope[:, 0] * along[None, :, None] + slope[:, 1] * across[None, None, :]
+
+    def add(channels: Array, plane: Array) -> Array:
+        return channels[None, :, None] * plane[:, None]
+
+    color = color + add(background.tint, grain)
+    color = color + add(background.chroma[:, 0], coarse[1]) + add(background.chroma[:, 1], fine[1])
+    color = color + add(background.slope[:, 0], along[:, None])
+    color = color + add(background.slope[:, 1], across[None])
     shade = jnp.clip(0.5 + 3.0 * field[0], 0.0, 1.0)
     return color, 1.0 - background.shadow * shade
