@@ -1,0 +1,1 @@
+"""Evaluation: metrics, protocols, result files, benchmarks and reports. Runs from a checkout."""

@@ -1,0 +1,233 @@
+"""Check expected metric values against this package: `python -m eval.score --pack FOLDER`.
+
+A pack is a folder of `.npz` and `.json` files: ground truth, raw results, and the values and curves
+that the field's toolkits computed from them. Everything is taken from the files; what is not
+understood fails by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxtrack.errors import JaxtrackError
+
+TOLERANCE = 1e-6  # one frame more or less moves a rate by 1 / length, a hundred times more
+_NAME = re.compile(
+    r"^(?P<key>.+?)(?:_(?:test|val|train))?_(?P<role>expected|gt|curves|frames|results|result_.+)$"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One compared group of values.
+
+    Attributes:
+        where: pack, tracker, toolkit and group.
+        values: how many values were compared.
+        error: the largest error.
+        problem: why the group fails although no number is off, or "".
+    """
+
+    where: str
+    values: int
+    error: float
+    problem: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the group agrees."""
+        return not self.problem and self.error <= TOLERANCE
+
+    def __str__(self) -> str:
+        """Return the line as printed."""
+        verdict = "PASS" if self.passed else "FAIL"
+        if self.problem:
+            return f"{verdict}  {self.where}: {self.problem}"
+        noun = "value" if self.values == 1 else "values"
+        return f"{verdict}  {self.where}: {self.values} {noun}, largest error {self.error:.2g}"
+
+
+class Checker:
+    """Collects compared groups."""
+
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+        self.notes: list[str] = []
+
+    def check(self, where: str, ours: Any, expected: Any, relative: bool = False) -> None:
+        """Compare two arrays of the same shape; NaN must meet NaN.
+
+        Args:
+            where: name of the group.
+            ours: our values.
+            expected: the pack's values (None is NaN, "inf" is infinity).
+            relative: measure the error relative to the expected value.
+        """
+        try:
+            a, b = np.asarray(ours, np.float64), np.asarray(expected, np.float64)
+        except (TypeError, ValueError):
+            return self.fail(where, "the expected entry is not a table of numbers")
+        if a.shape != b.shape:
+            return self.fail(where, f"shape {a.shape} where {b.shape} is expected")
+        if not b.size:
+            return self.fail(where, "no values")
+        same = (a == b) | (np.isnan(a) & np.isnan(b))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            error = np.where(same, 0.0, np.abs(a - b))
+            if relative:
+                error = error / np.maximum(np.abs(b), 1e-300)
+        self.lines.append(
+            Line(where, b.size, float(np.max(np.where(np.isnan(error), np.inf, error))))
+        )
+        return None
+
+    def fail(self, where: str, problem: str) -> None:
+        """Add a group that fails for another reason than a number."""
+        self.lines.append(Line(where, 0, 0.0, problem))
+
+    def note(self, text: str) -> None:
+        """Add a remark about something that is no value to compare."""
+        self.notes.append(text)
+
+    def table(self, where: str, ours: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+        """Compare named numbers as one group; names that we do not have fail.
+
+        Args:
+            where: name of the group.
+            ours: name -> number.
+            expected: name -> number.
+        """
+        if not isinstance(expected, Mapping):
+            return self.fail(where, "the expected entry is not a table of names")
+        unknown = [k for k in expected if k not in ours]
+        if unknown:
+            self.fail(where, f"unknown entries: {', '.join(map(str, unknown[:5]))}")
+        known = [k for k in expected if k in ours]
+        if known:
+            self.check(where, [ours[k] for k in known], [expected[k] for k in known])
+        return None
+
+
+@dataclasses.dataclass(eq=False)
+class Group:
+    """The files of one benchmark in a pack, role -> content; "result_X" is the result of tracker X."""
+
+    key: str
+    files: dict[str, dict[str, Any]]
+
+    def get(self, role: str) -> dict[str, Any] | None:
+        """Return the content of a file by its role, or None."""
+        return self.files.get(role)
+
+
+def load_npz(path: Path) -> dict[str, np.ndarray]:
+    """Read every array of an npz file once.
+
+    Args:
+        path: the file.
+
+    Returns:
+        name -> array.
+
+    Raises:
+        JaxtrackError: it cannot be read, or holds pickled objects.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {k: archive[k] for k in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise JaxtrackError(f"cannot read {path}: {error}") from error
+
+
+def load_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its content.
+
+    Raises:
+        JaxtrackError: it cannot be read or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise JaxtrackError(f"cannot read {path}: {error}") from error
+
+
+def split(values: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
+    """Cut concatenated frames into sequences.
+
+    Args:
+        values: (N, ...) all frames.
+        lengths: (S,) frames of each.
+
+    Returns:
+        S views.
+
+    Raises:
+        JaxtrackError: the lengths do not add up to the frames.
+    """
+    if int(np.sum(lengths)) != len(values):
+        raise JaxtrackError(
+            f"lengths add up to {int(np.sum(lengths))}, but there are {len(values)} rows"
+        )
+    return np.split(values, np.cumsum(lengths)[:-1])
+
+
+def check_pack(folder: str | Path) -> Checker:
+    """Check every expected value of a pack.
+
+    Args:
+        folder: the pack.
+
+    Returns:
+        The compared groups.
+
+    Raises:
+        JaxtrackError: no such folder, or nothing to check in it.
+    """
+    from eval import pack_examples, pack_ope, pack_vot
+
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise JaxtrackError(f"no folder {folder}: give a folder of *_expected.json and data files")
+    checker = Checker()
+    groups: dict[str, Group] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix not in (".npz", ".json"):
+            checker.note(f"{path.name}: no data file, not read")
+            continue
+        try:
+            content = load_npz(path) if path.suffix == ".npz" else load_json(path)
+            if pack_examples.check(path.stem, content, checker):
+                continue
+            parts = _NAME.match(path.stem)
+            if parts is None or not isinstance(content, dict):
+                checker.fail(path.name, "unknown kind of file")
+                continue
+            group = groups.setdefault(parts["key"], Group(parts["key"], {}))
+            group.files[parts["role"]] = content
+        except JaxtrackError as error:
+            checker.fail(path.name, str(error))
+    for group in groups.values():
+        try:
+            if not (pack_vot.check(group, checker) or pack_ope.check(group, checker)):
+                checker.fail(group.key, f"unknown structure of {', '.join(sorted(group.files))}")
+        except JaxtrackError as error:
+            checker.fail(group.key, str(error))
+        except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+            checker.fail(group.key, f"unknown structure: {type(error).__name__}: {error}")
+    if not checker.lines:
+        raise JaxtrackError(f"nothing to check in {folder}: no *_expected.json and no data file")
+    return checker
