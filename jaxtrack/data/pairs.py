@@ -31,8 +31,8 @@ class PatchConfig:
     Attributes:
         size: side of the patch, pixels.
         scale: side of the window in units of the reference side.
-        reference: `context`: sqrt((w + p)(h + p)), p = (w + h) / 2 (Siamese trackers); `area`:
-            sqrt(w h) (OSTrack).
+        context: the reference side is sqrt((w + c)(h + c)), c = context * (w + h): 0.5 for the
+            Siamese trackers, 0 for OSTrack.
         shift: the window's centre moves by up to this share of sqrt(w h) each way, uniformly. Zero
             where the device shifts a larger patch; needed where the shifts are so large that a patch
             that holds them all would be many times the crop.
@@ -43,14 +43,14 @@ class PatchConfig:
 
     size: int
     scale: float
-    reference: Literal["context", "area"] = "context"
+    context: float = 0.5
     shift: float = 0.0
     log_scale: float = 0.0
     pad: Literal["mean", "black"] = "mean"
 
     def __post_init__(self) -> None:
         """Refuses sizes that make no patch."""
-        if self.size < 1 or not self.scale > 0 or self.shift < 0 or self.log_scale < 0:
+        if self.size < 1 or not self.scale > 0 or min(self.context, self.shift, self.log_scale) < 0:
             raise JaxtrackError(f"impossible patch: {self}")
 
 
@@ -111,8 +111,8 @@ class PairConfig:
         negative: share of pairs whose search patch shows another target.
         distractor: add a patch of another target (a triplet).
         patches: if not 0, this many search patches of one video instead of one.
-        min_frames: fewest usable frames a video must have (still images have one).
-        filter: which frames are used.
+        min_frames: fewest usable frames a video must have (a still image needs its one).
+        filter: which frames are used; a dataset of the mixture may have its own.
         reduced_decode: decode JPEGs at a half, quarter or eighth where the patch is that much
             coarser than the frame: faster, and less aliased than sampling every other pixel.
     """
@@ -138,23 +138,27 @@ class PairConfig:
             )
 
 
-def usable_rows(source: FrameSource, target: int, config: PairConfig) -> np.ndarray:
+def usable_rows(
+    source: FrameSource, target: int, frame_filter: FrameFilter, min_frames: int = 1
+) -> np.ndarray:
     """Lists the rows of a target that can be trained on.
 
     Args:
         source: a built dataset.
         target: number of the target.
-        config: its filter is applied.
+        frame_filter: what else is asked of a frame than a usable box.
+        min_frames: fewest such frames (one for a still image).
 
     Returns:
-        Row numbers, ascending; empty if there are fewer than `config.min_frames`.
+        Row numbers, ascending; empty if there are fewer than `min_frames`.
     """
     span = source.rows_of(target)
     record, boxes = source.rows_record[span], np.asarray(source.rows_box[span])
     keep = np.flatnonzero(usable_boxes(boxes) & ~source.rows_absent[span] & (record >= 0))
     sizes = source.sizes[record[keep]]
-    keep = keep[config.filter.keep(boxes[keep], sizes, source.rows_visibility[span][keep])]
-    return keep + span.start if len(keep) >= config.min_frames else keep[:0]
+    keep = keep[frame_filter.keep(boxes[keep], sizes, source.rows_visibility[span][keep])]
+    enough = len(keep) >= min(min_frames, len(record))
+    return keep + span.start if enough else keep[:0]
 
 
 def choose_pair(
@@ -203,7 +207,7 @@ def window_of(
         ((x, y) of the centre, side), pixels.
 
     Reference:
-        SiamFC section 3.2 (`context`); OSTrack's jitter of the search box (`area`).
+        SiamFC section 3.2 (the window); OSTrack's jitter of the search box.
     """
     x, y, w, h = (float(v) for v in box)
     cx, cy = x + w / 2, y + h / 2
@@ -213,7 +217,7 @@ def window_of(
     if patch.shift:
         moves = rng.uniform(-patch.shift, patch.shift, 2) * math.sqrt(w * h)
         cx, cy = cx + float(moves[0]), cy + float(moves[1])
-    margin = (w + h) / 2 if patch.reference == "context" else 0.0
+    margin = patch.context * (w + h)
     return (cx, cy), patch.scale * math.sqrt((w + margin) * (h + margin))
 
 
@@ -291,7 +295,11 @@ class Sampler:
     """Turns (dataset, video) and random numbers into a sample; picklable."""
 
     def __init__(
-        self, config: PairConfig, sources: Sequence[FrameSource], max_gaps: Sequence[int]
+        self,
+        config: PairConfig,
+        sources: Sequence[FrameSource],
+        max_gaps: Sequence[int],
+        filters: Sequence[FrameFilter],
     ) -> None:
         """Sets up for a mixture.
 
@@ -299,8 +307,10 @@ class Sampler:
             config: what a sample is made of.
             sources: built datasets.
             max_gaps: most frames between template and search, for each.
+            filters: which frames are used, for each.
         """
-        self.config, self.sources, self.max_gaps = config, tuple(sources), tuple(max_gaps)
+        self.config, self.sources = config, tuple(sources)
+        self.max_gaps, self.filters = tuple(max_gaps), tuple(filters)
 
     def sample(self, number: int, video: int, rng: np.random.Generator) -> dict[str, Any]:
         """Draws a sample that starts from a video.
@@ -372,7 +382,9 @@ class Sampler:
         for _ in range(_MAX_EMPTY):
             targets = source.targets_of(video)
             for i in rng.permutation(len(targets)):
-                rows = usable_rows(source, targets[int(i)], self.config)
+                rows = usable_rows(
+                    source, targets[int(i)], self.filters[number], self.config.min_frames
+                )
                 if len(rows):
                     return targets[int(i)], rows
             video = int(rng.integers(source.num_videos))

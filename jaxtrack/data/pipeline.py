@@ -16,7 +16,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from jaxtrack.data.pairs import PairConfig, Sampler
+from jaxtrack.data.pairs import FrameFilter, PairConfig, Sampler
 from jaxtrack.data.source import FrameSource
 from jaxtrack.errors import JaxtrackError
 
@@ -32,13 +32,16 @@ class Dataset:
 
     Attributes:
         path: its folder, or one above it.
-        weight: its share of the samples, relative to the others'.
+        weight: its share of the samples, relative to the others'; None: its number of videos, so
+            that every video of the datasets without a weight comes equally often.
         max_gap: most frames between template and search; None for the sampling's own.
+        filter: which frames are used; None for the sampling's own.
     """
 
     path: str | os.PathLike
-    weight: float = 1.0
+    weight: float | None = 1.0
     max_gap: int | None = None
+    filter: FrameFilter | None = None
 
 
 class _Tag(grain.transforms.Map):
@@ -241,20 +244,22 @@ def make_iterator(
             f"impossible pipeline: batch {batch_size}, {workers} workers, {threads} threads, "
             f"shard {shard_index} of {shard_count}"
         )
-    if not all(d.weight > 0 and np.isfinite(d.weight) for d in datasets):
-        raise JaxtrackError(f"dataset weights must be positive: {[d.weight for d in datasets]}")
     sources = [FrameSource(d.path) for d in datasets]
+    weights = [s.num_videos if d.weight is None else d.weight for s, d in zip(sources, datasets)]
+    if not all(w > 0 and np.isfinite(w) for w in weights):
+        raise JaxtrackError(f"dataset weights must be positive: {weights}")
     gaps = [config.max_gap if d.max_gap is None else d.max_gap for d in datasets]
-    samples = _samples(sources, [d.weight for d in datasets], seed)
-    drawn = samples.random_map(_Draw(Sampler(config, sources, gaps)), seed=seed + 1)
+    filters = [d.filter or config.filter for d in datasets]
+    draw = _Draw(Sampler(config, sources, gaps, filters))
+    drawn = _samples(sources, weights, seed).random_map(draw, seed=seed + 1)
     batches = drawn[shard_index::shard_count].batch(batch_size)
     identity = {
         "seed": seed,
         "batch": batch_size * shard_count,
         "data": [f"{s.name}/{s.split}: {s.num_records}" for s in sources],
-        "sampling": hashlib.sha256(
-            repr((config, gaps, [d.weight for d in datasets])).encode()
-        ).hexdigest()[:16],
+        "sampling": hashlib.sha256(repr((config, gaps, filters, weights)).encode()).hexdigest()[
+            :16
+        ],
     }
     return TrainIterator(batches, sources, workers, threads, max_bad, identity)
 

@@ -1,0 +1,270 @@
+"""The data of the published training recipes: which datasets, in which ratios, which frames pair up.
+
+A recipe does not say how large a patch is: that depends on what the device does with it, and comes
+from the training preset. `open_recipe` puts the two together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from jaxtrack.data.pairs import FrameFilter, PairConfig, PatchConfig
+from jaxtrack.data.pipeline import Dataset, TrainIterator, make_iterator
+from jaxtrack.data.source import find_built
+from jaxtrack.errors import JaxtrackError
+
+# A stored crop of side 511 holds this many context windows: larger patches need whole frames.
+CROP_SCALE = 511 / 127
+
+_ANY = FrameFilter()
+_VISIBLE = FrameFilter(min_visibility=0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ingredient:
+    """One dataset of a recipe.
+
+    Attributes:
+        dataset: name, as for `prepare`.
+        split: split name.
+        weight: share of the samples; None: its number of videos (all of them, none repeated).
+        max_gap: most frames between template and search; None: the recipe's.
+        filter: which frames are used; None: the recipe's.
+    """
+
+    dataset: str
+    split: str = "train"
+    weight: float | None = 1.0
+    max_gap: int | None = None
+    filter: FrameFilter | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Datasets, ratios and sampling of a published training.
+
+    Attributes:
+        source: where it is published.
+        ingredients: the datasets; none: every built dataset in the folder, in equal parts.
+        max_gap: most frames between template and search.
+        order: see `PairConfig`.
+        same_frame: see `PairConfig`.
+        negative: share of negative pairs.
+        distractor: triplets.
+        min_frames: fewest usable frames of a video.
+        filter: which frames are used.
+        pad: colour outside the frame.
+    """
+
+    source: str
+    ingredients: tuple[Ingredient, ...] = ()
+    max_gap: int = 100
+    order: Literal["any", "forward", "sorted"] = "any"
+    same_frame: bool = True
+    negative: float = 0.0
+    distractor: bool = False
+    min_frames: int = 1
+    filter: FrameFilter = _ANY
+    pad: Literal["mean", "black"] = "mean"
+
+
+RECIPES: dict[str, Recipe] = {
+    "all": Recipe("every built dataset in the folder, in equal parts"),
+    "siamfc": Recipe(
+        "Bertinetto et al. 2016, section 4.1: ImageNet VID, at most 100 frames apart",
+        (Ingredient("vid"),),
+        order="sorted",
+    ),
+    "siamfc_got10k": Recipe(
+        "huanglianghua/siamfc-pytorch: GOT-10k; frame filter and pair rule of its data set class",
+        (Ingredient("got10k"),),
+        max_gap=99,
+        order="sorted",
+        same_frame=False,
+        min_frames=2,
+        # Visible share above max(1 / 8, 0.3 of the video's largest): taken as 0.3 here.
+        filter=FrameFilter(20, 500, 0.01, 0.5, 4.0, 0.3),
+    ),
+    "siamrpn": Recipe(
+        "PySOT's SiamRPN++ training (config.py): VID 100,000 draws, the others once, negatives 0.2",
+        (
+            Ingredient("vid", weight=100_000),
+            Ingredient("youtubebb", weight=None, max_gap=3),
+            Ingredient("coco", weight=None, max_gap=1),
+            Ingredient("det", weight=None, max_gap=1),
+        ),
+        negative=0.2,
+    ),
+    "siamrpn_open": Recipe(
+        "ours: the SiamRPN++ recipe with GOT-10k and LaSOT in place of YouTube-BB, which is hard to get",
+        (
+            Ingredient("vid", weight=100_000),
+            Ingredient("got10k", split="train_vot", weight=100_000),
+            Ingredient("lasot", weight=50_000),
+            Ingredient("coco", weight=None, max_gap=1),
+            Ingredient("det", weight=None, max_gap=1),
+        ),
+        negative=0.2,
+        filter=_VISIBLE,
+    ),
+    "ostrack": Recipe(
+        "OSTrack, experiments/ostrack/*_ep300.yaml: four datasets in equal parts, up to 199 frames on. "
+        "Its vottrain is a part (7,086 videos) of what train_vot has (8,335)",
+        (
+            Ingredient("lasot"),
+            Ingredient("got10k", split="train_vot", filter=_VISIBLE),
+            Ingredient("coco", filter=FrameFilter(min_side=50.001)),
+            Ingredient("trackingnet"),
+        ),
+        max_gap=199,
+        order="forward",
+        same_frame=False,
+        min_frames=5,
+        pad="black",
+    ),
+    "ostrack_got10k": Recipe(
+        "OSTrack, experiments/ostrack/*_got10k_*_ep100.yaml: GOT-10k's whole training split",
+        (Ingredient("got10k", filter=_VISIBLE),),
+        max_gap=199,
+        order="forward",
+        same_frame=False,
+        min_frames=5,
+        pad="black",
+    ),
+    "mlt": Recipe(
+        "ours: the paper's data could not be verified; ImageNet VID as for SiamFC",
+        (Ingredient("vid"),),
+        order="sorted",
+        min_frames=2,
+    ),
+}
+
+
+def patch_config(
+    size: int, nominal: int, factor: float, context: float, pad: Literal["mean", "black"] = "mean"
+) -> PatchConfig:
+    """Describes a patch with a margin around what the network sees.
+
+    Args:
+        size: side of the patch with its margin, pixels.
+        nominal: side without the margin.
+        factor: side of the window of the nominal patch, in reference sides.
+        context: see `PatchConfig`.
+        pad: colour outside the frame.
+
+    Returns:
+        The patch: the same scale, more around it.
+    """
+    return PatchConfig(size=size, scale=factor * size / nominal, context=context, pad=pad)
+
+
+def pair_config(
+    recipe: Recipe, template: PatchConfig, search: PatchConfig, patches: int = 0
+) -> PairConfig:
+    """Puts a recipe's sampling and the patches of a training preset together.
+
+    Args:
+        recipe: datasets and sampling.
+        template: patch of the template; the recipe's padding replaces its own.
+        search: patch of the search image, likewise.
+        patches: see `PairConfig`.
+
+    Returns:
+        What a sample is made of.
+    """
+    return PairConfig(
+        template=dataclasses.replace(template, pad=recipe.pad),
+        search=dataclasses.replace(search, pad=recipe.pad),
+        max_gap=recipe.max_gap,
+        order=recipe.order,
+        same_frame=recipe.same_frame,
+        negative=recipe.negative,
+        distractor=recipe.distractor,
+        patches=patches,
+        min_frames=recipe.min_frames,
+        filter=recipe.filter,
+    )
+
+
+def find_datasets(
+    recipe: Recipe, root: str | os.PathLike, template: PatchConfig, search: PatchConfig
+) -> list[Dataset]:
+    """Finds the built datasets of a recipe.
+
+    Args:
+        recipe: names them.
+        root: the `--output` of `prepare`.
+        template: patch of the template: decides whether 511 crops are large enough.
+        search: patch of the search image.
+
+    Returns:
+        The mixture. Stored crops are preferred where the patches fit into them.
+
+    Raises:
+        JaxtrackError: one is not there, and how to build it.
+    """
+    base = Path(root).expanduser()
+    if not recipe.ingredients:
+        if not base.is_dir():
+            raise JaxtrackError(
+                f"no folder {base}: build datasets with python -m jaxtrack.data.prepare"
+            )
+        found = sorted(
+            p.parent for p in base.rglob("dataset_info.json") if ".incomplete" not in str(p)
+        )
+        return [Dataset(path) for path in found] or [Dataset(find_built(base))]
+    fits = all(p.context == 0.5 and p.scale <= CROP_SCALE for p in (template, search))
+    flavours: tuple[str, ...] = ("crop511", "frames") if fits else ("frames",)
+    mixture = []
+    for part in recipe.ingredients:
+        # YouTube-BB is passed on as crops: they are its frames.
+        usable = flavours if fits or part.dataset != "youtubebb" else ()
+        folders = [base / part.dataset / f"{part.split}_{f}" for f in usable]
+        there = [f for f in folders if any(f.glob("*/dataset_info.json"))]
+        if not there:
+            raise JaxtrackError(
+                f"the recipe needs {part.dataset} ({part.split}), which {base} does not hold: python -m "
+                f"jaxtrack.data.prepare {part.dataset} --split {part.split} --source DIR --output {base}"
+                + ("" if fits else " (whole frames: the patches are larger than 511 crops)")
+            )
+        mixture.append(Dataset(there[0], part.weight, part.max_gap, part.filter))
+    return mixture
+
+
+def open_recipe(
+    recipe: Recipe | str,
+    root: str | os.PathLike,
+    template: PatchConfig,
+    search: PatchConfig,
+    batch_size: int,
+    patches: int = 0,
+    **options: Any,
+) -> TrainIterator:
+    """Opens the training batches of a recipe.
+
+    Args:
+        recipe: a recipe or the name of one.
+        root: the `--output` of `prepare`.
+        template: patch of the template.
+        search: patch of the search image.
+        batch_size: samples per batch of this host.
+        patches: see `PairConfig`.
+        **options: `seed`, `shard_index`, `shard_count`, `workers`, `threads`, `max_bad` of
+            `pipeline.make_iterator`.
+
+    Returns:
+        The batches.
+
+    Raises:
+        JaxtrackError: an unknown recipe, or a dataset that is not there.
+    """
+    if isinstance(recipe, str):
+        if recipe not in RECIPES:
+            raise JaxtrackError(f"no data recipe '{recipe}': known: {', '.join(RECIPES)}")
+        recipe = RECIPES[recipe]
+    mixture = find_datasets(recipe, root, template, search)
+    config = pair_config(recipe, template, search, patches)
+    return make_iterator(config, mixture, batch_size, **options)
