@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from jaxtrack.errors import JaxtrackError
 
 INDEX_VERSION = 1
+_OPENING = threading.Lock()
 _ROWS = ("record", "box", "absent", "visibility")
 
 
@@ -174,7 +176,10 @@ class FrameSource:
             JaxtrackError: the shard cannot be read.
         """
         if self._records is None:
-            self._records = _open_records(self.path, self.split)
+            # One thread at a time: two that import tensorflow_datasets at once wait for each other.
+            with _OPENING:
+                if self._records is None:
+                    self._records = _open_records(self.path, self.split)
         try:
             return self._records[number]
         except (RuntimeError, ValueError, OSError, IndexError) as error:
