@@ -8,6 +8,7 @@ backend at tracing: an array that lives elsewhere is convolved as correctly, onl
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -64,14 +65,17 @@ def _conv2d_cpu(
     dilation: tuple[int, int],
 ) -> Array:
     kh, kw, channels, features = kernel.shape
-    batch = x.shape[0]
     if kh == kw == 1 or features == 1:
         return conv2d_patches(x, kernel, strides, padding, dilation)
-    if channels <= 4 and strides[0] == strides[1] > 1 and dilation == (1, 1):
-        return conv2d_space_to_depth(x, kernel, strides[0], padding)
-    if batch >= _PATCHES_FROM_BATCH:
+    if x.shape[0] >= _PATCHES_FROM_BATCH:
+        # A training batch: what counts is the gradient, and XLA's is slow.
+        if channels <= 4 and strides[0] == strides[1] > 1 and dilation == (1, 1):
+            return conv2d_space_to_depth(x, kernel, strides[0], padding)
         return conv2d_patches(x, kernel, strides, padding, dilation)
-    return _per_image(x, lambda image: conv2d_xla(image, kernel, strides, padding, dilation))
+    # A few images: XLA's convolution one by one, but where many channels meet, rows are faster.
+    wide = channels >= 256 or (channels >= 96 and kh * kw >= 25)
+    formulation = conv2d_rows if wide else conv2d_xla
+    return _per_image(x, lambda image: formulation(image, kernel, strides, padding, dilation))
 
 
 def _per_image(x: Array, convolve: Callable[[Array], Array]) -> Array:
