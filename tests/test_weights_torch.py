@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jaxtrack.errors import JaxtrackError
-from jaxtrack.weights import read_torch
+from jaxtrack.weights import read_torch, write_torch
 
 BASE = np.arange(24, dtype=np.float32).reshape(4, 6)
 
@@ -91,6 +91,18 @@ def test_key_chooses_the_entry(files: pathlib.Path) -> None:
         read_torch(path, key="model")
     with pytest.raises(JaxtrackError, match=r"'train' holds.*lib\.train\.admin\.stats\.Averag"):
         read_torch(path, key="stats")
+
+
+def test_written_files_are_read_again(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "net.pth"
+    state = {k: v for k, v in expected().items() if k not in ("bfloat16", "complex64")}
+    write_torch(path, state)
+    read = read_torch(path)
+    assert list(read) == list(state)
+    for name, value in state.items():
+        np.testing.assert_array_equal(read[name], value, err_msg=name, strict=True)
+    with pytest.raises(ValueError, match="c is complex64"):
+        write_torch(path, {"c": expected()["complex64"]})
 
 
 def rewrite_zip(

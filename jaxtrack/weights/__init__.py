@@ -9,6 +9,7 @@ from jaxtrack.weights.mat import ConvLayer, read_matconvnet
 from jaxtrack.weights.names import NameTable, from_published, to_published
 from jaxtrack.weights.tables import TABLES, tables_of
 from jaxtrack.weights.torch_file import read_torch
+from jaxtrack.weights.torch_write import write_torch
 
 __all__ = [
     "TABLES",
@@ -26,4 +27,5 @@ __all__ = [
     "shipped_path",
     "tables_of",
     "to_published",
+    "write_torch",
 ]
