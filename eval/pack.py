@@ -8,15 +8,14 @@ understood fails by name.
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from eval.arrays import load_json, load_npz
 from jaxtrack.errors import JaxtrackError
 
 TOLERANCE = 1e-6  # one frame more or less moves a rate by 1 / length, a hundred times more
@@ -126,63 +125,6 @@ class Group:
     def get(self, role: str) -> dict[str, Any] | None:
         """Return the content of a file by its role, or None."""
         return self.files.get(role)
-
-
-def load_npz(path: Path) -> dict[str, np.ndarray]:
-    """Read every array of an npz file once.
-
-    Args:
-        path: the file.
-
-    Returns:
-        name -> array.
-
-    Raises:
-        JaxtrackError: it cannot be read, or holds pickled objects.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {k: archive[k] for k in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise JaxtrackError(f"cannot read {path}: {error}") from error
-
-
-def load_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Args:
-        path: the file.
-
-    Returns:
-        Its content.
-
-    Raises:
-        JaxtrackError: it cannot be read or is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise JaxtrackError(f"cannot read {path}: {error}") from error
-
-
-def split(values: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
-    """Cut concatenated frames into sequences.
-
-    Args:
-        values: (N, ...) all frames.
-        lengths: (S,) frames of each.
-
-    Returns:
-        S views.
-
-    Raises:
-        JaxtrackError: the lengths do not add up to the frames.
-    """
-    if int(np.sum(lengths)) != len(values):
-        raise JaxtrackError(
-            f"lengths add up to {int(np.sum(lengths))}, but there are {len(values)} rows"
-        )
-    return np.split(values, np.cumsum(lengths)[:-1])
 
 
 def check_pack(folder: str | Path) -> Checker:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from eval.annotations import Annotation
+from eval.arrays import annotations_from_arrays, split
 from eval.metrics import OPEReport, evaluate_ope
-from eval.pack import Checker, Group, split
+from eval.pack import Checker, Group
 from eval.protocols import (
     NORM_PRECISION_THRESHOLDS,
     PRECISION_THRESHOLDS,
@@ -75,7 +76,9 @@ def check(group: Group, checker: Checker) -> bool:
     if gt is None:
         checker.fail(group.key, f"no ground truth {group.key}_gt.npz: nothing can be checked")
         return True
-    truth = _ground_truth(gt, expected.get("attributes"), group.key, checker)
+    truth, strangers = annotations_from_arrays(gt, expected.get("attributes"))
+    for attribute, name in strangers:
+        checker.fail(f"{group.key} attributes {attribute}", f"no ground truth for {name}")
     name = str(expected.get("dataset", group.key))
     scorer = _Scorer(_benchmark(name, checker), truth, results)
     _top_level(group.key, expected, truth, checker)
@@ -132,37 +135,6 @@ def _results(group: Group) -> dict[str, _Boxes]:
             names = content["names"]
             found[role.removeprefix("result_")] = {str(n): p for n, p in zip(names, parts)}
     return found
-
-
-def _ground_truth(
-    gt: Mapping[str, np.ndarray],
-    listed: Mapping[str, list[str]] | None,
-    where: str,
-    checker: Checker,
-) -> dict[str, Annotation]:
-    known = {"names", "lengths", "boxes", "absent", "attributes", "attribute_names"}
-    ignored = {"official_order", "first_image", "last_image"}
-    unknown = [k for k in gt if k not in known | ignored]
-    if unknown:
-        raise JaxtrackError(f"unknown arrays in the ground truth: {', '.join(unknown)}")
-    names = [str(n) for n in gt["names"]]
-    boxes = split(np.asarray(gt["boxes"], np.float64), gt["lengths"])
-    absent = split(gt["absent"].astype(bool), gt["lengths"]) if "absent" in gt else None
-    attributes: dict[str, list[str]] = {n: [] for n in names}
-    if "attributes" in gt:
-        for i, flags in enumerate(gt["attributes"]):
-            attributes[names[i]] = [str(a) for a, f in zip(gt["attribute_names"], flags) if f]
-    for attribute, members in (listed or {}).items():
-        strangers = [m for m in members if m not in attributes]
-        if strangers:
-            checker.fail(f"{where} attributes {attribute}", f"no ground truth for {strangers[0]}")
-        for name in members:
-            if name in attributes and attribute not in attributes[name]:
-                attributes[name].append(attribute)
-    return {
-        n: Annotation(boxes[i], absent[i] if absent else None, tuple(attributes[n]))
-        for i, n in enumerate(names)
-    }
 
 
 def _top_level(

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from eval.annotations import Annotation
+from eval.arrays import regions_from_arrays, split
 from eval.eao import REGION
-from eval.pack import Checker, Group, split
+from eval.pack import Checker, Group
 from eval.pack_examples import bounds_of
 from eval.protocols import BENCHMARKS, Benchmark
 from eval.regions import region_overlap
 from eval.vot import Run, VOTReport, burn_in, evaluate_vot
-from jaxtrack.errors import JaxtrackError
 
 _FRAMES = re.compile(
     r"^(?P<toolkit>vot_toolkit_)?overlap_(?:burnin(?P<burn>\d+)_)?(?P<bounds>(?:no_)?bounds.*)$"
@@ -49,7 +49,7 @@ def check(group: Group, checker: Checker) -> bool:
             group.key, f"no {group.key}_{' and no '.join(missing)}.npz: nothing can be checked"
         )
         return True
-    truth, runs = _ground_truth(gt), _runs(results)
+    truth, runs = regions_from_arrays(gt), _runs(results)
     where = group.key
     _top_level(where, expected, truth, checker)
     for tracker, wanted in expected.get("trackers", {}).items():
@@ -68,30 +68,6 @@ def check(group: Group, checker: Checker) -> bool:
     if unscored:
         checker.note(f"{where}: no expected scores for {', '.join(unscored)}")
     return True
-
-
-def _ground_truth(gt: Mapping[str, np.ndarray]) -> dict[str, Annotation]:
-    polygons = np.array(gt["polygons"], np.float64)
-    polygons[np.asarray(gt["n_coords"]) == 4, 4:] = np.nan
-    regions = split(polygons, gt["lengths"])
-    tags = {
-        k.removeprefix("tag_"): split(v, gt["lengths"])
-        for k, v in gt.items()
-        if k.startswith("tag_")
-    }
-    known = {"names", "lengths", "width", "height", "polygons", "n_coords"}
-    unknown = [k for k in gt if k not in known and not k.startswith("tag_")]
-    if unknown:
-        raise JaxtrackError(f"unknown arrays in the ground truth: {', '.join(unknown)}")
-    return {
-        str(n): Annotation(
-            boxes=regions[i],
-            polygons=regions[i],
-            size=(int(gt["width"][i]), int(gt["height"][i])),
-            tags={t: v[i] > 0 for t, v in tags.items() if (v[i] >= 0).all()},
-        )
-        for i, n in enumerate(gt["names"])
-    }
 
 
 def _runs(results: Mapping[str, np.ndarray]) -> dict[str, dict[str, list[Run]]]:

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
+from eval.arrays import load_npz, split
 from eval.eao import FAILED, INITIALISED, REGION, SKIPPED, Run
-from eval.pack import load_npz, split
 from eval.textio import read_many, read_numbers
 from jaxtrack.errors import JaxtrackError
 
