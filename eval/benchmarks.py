@@ -85,7 +85,13 @@ def _synthetic_clips() -> tuple[
     from jaxtrack.data.synthetic import benchmark_clips
 
     return tuple(
-        (name, clip.frames, np.asarray(clip.boxes, np.float64), clip.absent, attributes)
+        (
+            name,
+            np.asarray(clip.frames),
+            np.asarray(clip.boxes, np.float64),
+            np.asarray(clip.absent),
+            attributes,
+        )
         for name, clip, attributes in benchmark_clips()
     )
 
@@ -94,7 +100,7 @@ def _synthetic() -> list[Sequence]:
     sequences = []
     for name, frames, boxes, absent, attributes in _synthetic_clips():
         height, width = frames.shape[1:3]
-        annotation = Annotation(boxes, np.asarray(absent), attributes, size=(width, height))
+        annotation = Annotation(boxes, absent, attributes, size=(width, height))
         opened = functools.partial(iter, frames)
         sequences.append(Sequence(name, len(frames), opened, boxes, annotation, (height, width)))
     return sequences
