@@ -103,6 +103,7 @@ PRESETS: dict[str, Config] = {
             norm_epsilon=1e-5,
             norm_momentum=0.1,
         ),
+        match_norm=True,
         input_divisor=255.0,
     ),
 }

@@ -203,17 +203,25 @@ PRESETS: dict[str, Preset] = {
             dataclasses.replace(
                 _PUBLISHED,
                 tracker=siamfc.PRESETS["siamfc-tiny"],
-                template=AugmentConfig(size=127, shift=2, scale=0.03, flip=0.0),
-                search=AugmentConfig(size=239, shift=4, scale=0.1, pair_flip=0.0),
+                template=AugmentConfig(size=127, shift=2, scale=0.03),
+                # A response of 9x9 is enough, where the other pairs give negatives too.
+                search=AugmentConfig(size=191, shift=4, scale=0.1),
+                patch=PatchConfig(
+                    template_size=127,
+                    template_margin=12,
+                    search_size=191,
+                    search_factor=191 / 127,
+                    search_margin=24,
+                ),
                 other_pairs=0.5,
             )
         ),
         tracker="siamfc-tiny",
         optim=OptimConfig("adamw", 2e-3, Schedule("onecycle"), weight_decay=1e-4),
         batch_size=8,
-        steps=6000,
+        steps=4500,
         log_every=20,
-        save_every=500,
+        save_every=250,
         source="jaxtrack: the synthetic world",
     ),
 }
