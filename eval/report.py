@@ -22,6 +22,7 @@ import cv2
 import jax
 import numpy as np
 
+import jaxtrack
 from eval.benchmarks import Sequence
 from eval.published import of_benchmark
 from jaxtrack.io.atomic import write_whole
@@ -135,7 +136,7 @@ def _versions() -> dict[str, str]:
     packages = ("jax", "jaxlib", "flax", "numpy", "opencv-python")
     device = jax.devices()[0]
     return {
-        "jaxtrack": version("jaxtrack"),
+        "jaxtrack": jaxtrack.__version__,
         "python": platform.python_version(),
         **{name: version(name) for name in packages},
         "device": f"{device.platform}: {device.device_kind}",
