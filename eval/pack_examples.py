@@ -11,7 +11,8 @@ from eval.annotations import Annotation
 from eval.got10k import GOT10kReport, bounded_overlap, evaluate_got10k
 from eval.longterm import LongTermReport, evaluate_longterm, f_score
 from eval.pack import Checker
-from eval.regions import RULES, exact_overlap, region_overlap
+from eval.polygons import exact_overlap
+from eval.regions import RULES, region_overlap
 from jaxtrack.errors import JaxtrackError
 
 _GOT10K_INPUTS = {"groundtruth", "cover", "absence", "resolution", "results", "times"}

@@ -357,6 +357,6 @@ def common_names(given: Iterable[str], wanted: Iterable[str]) -> dict[str, str]:
     found = {name: name for name in exact}
     for name in given:
         options = targets.get(_plain(name)) or targets.get(_SAME.get(_plain(name), ""), [])
-        if name not in exact and len(options) == 1:
+        if name not in exact and len(options) == 1 and options[0] not in found.values():
             found[name] = options[0]
     return found

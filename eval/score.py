@@ -143,7 +143,7 @@ def _given(
     names = common_names(wanted, truth)
     renamed = [f"{n} for {names[n]}" for n in wanted if names.get(n, n) != n]
     notes = [f"taken by another spelling: {listing(renamed)}"] if renamed else []
-    return {names.get(n, n): v for n, v in wanted.items()}, notes
+    return {str(names.get(n, n)): v for n, v in wanted.items()}, notes
 
 
 def _first_frame_notes(
