@@ -75,6 +75,7 @@ class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
         max_bad: float = 0.01,
         only: Sequence[str] | None = None,
         progress: Callable[[int, int], None] | None = None,
+        frames_per_part: int = parts.FRAMES_PER_PART,
         **kwargs: Any,
     ) -> None:
         """Sets up a build of one split.
@@ -87,11 +88,12 @@ class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
             max_bad: share of frames that may be unreadable before the build stops.
             only: names of videos to keep.
             progress: called with (frames done, frames in all).
+            frames_per_part: frames in one of the first shards.
             **kwargs: `data_dir` and others of TFDS.
         """
         _, self.split = layouts.resolve(self.name, split)
         self.source, self.crop, self.workers, self.max_bad = Path(source), crop, workers, max_bad
-        self.only, self.progress = only, progress
+        self.only, self.progress, self.frames_per_part = only, progress, frames_per_part
         flavour = f"crop{crop}" if crop else "frames"
         config = tfds.core.BuilderConfig(name=f"{self.split}_{flavour}", version=self.VERSION)
         super().__init__(config=config, file_format="array_record", **kwargs)
@@ -125,7 +127,7 @@ class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
                 parts.part_examples(self.name, self.crop, part, parts.PartRows(), str(self.source))
             )
 
-        return {self.split: [generator(part) for part in parts.plan(records)]}
+        return {self.split: [generator(part) for part in parts.plan(records, self.frames_per_part)]}
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
         """Writes the parts in parallel, skipping those that an earlier run finished."""
@@ -176,7 +178,7 @@ class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
         """Reads all annotations and writes one small file per part; memory stays flat."""
         specs, total = [], 0
         records = layouts.iter_layout(self.name, self.source, self.split, self.only)
-        for number, part in enumerate(parts.plan(records)):
+        for number, part in enumerate(parts.plan(records, self.frames_per_part)):
             path = self.stage / f"part-{number:05d}.spec"
             specs.append((path, parts.save_spec(path, self.name, self.crop, part)))
             total += len({f for record in part for f in record.frames})
