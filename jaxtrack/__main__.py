@@ -255,6 +255,8 @@ def demo(options: Demo) -> None:
     """
     import itertools
 
+    import jax.numpy as jnp
+
     from jaxtrack import trackers
     from jaxtrack.data.synthetic import BENCHMARK, benchmark_clips
     from jaxtrack.io.writer import COLOURS, VideoWriter, draw_boxes
@@ -279,7 +281,8 @@ def demo(options: Demo) -> None:
             found = piece.tracks.boxes[0]
             for frame, mine, true in zip(piece.frames, found, truth):
                 video.write(draw_boxes(frame, np.stack([true, mine]), colours=COLOURS[1::-1]))
-            overlaps.append(np.asarray(iou_xyxy(xywh_to_xyxy(found), xywh_to_xyxy(truth))))
+            corners = (xywh_to_xyxy(jnp.asarray(x)) for x in (found, truth))
+            overlaps.append(np.asarray(iou_xyxy(*corners)))
     overlap = np.concatenate(overlaps)[1:][~clip.absent[1:]]
     print(
         f"{options.tracker} on {name} ({', '.join(effects) or 'plain'}): {len(clip.frames)} frames, "

@@ -79,7 +79,9 @@ class Outputs:
             file.writelines(f"{format_box(box)}\n" for box in boxes[target])
             file.flush()  # a run that is killed leaves what it had found
         for i, frame in enumerate(piece.frames):
-            labels = [_label(n, value, len(boxes)) for n, value in enumerate(scores[:, i], 1)]
+            labels = [
+                _label(n, float(value), len(boxes)) for n, value in enumerate(scores[:, i], 1)
+            ]
             if self.video is not None:
                 self.video.write(frame, boxes[:, i], labels)
             if self.show and not _shown(draw_boxes(frame, boxes[:, i], labels)):

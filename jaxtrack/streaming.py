@@ -16,7 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, Real, UInt8
 
 from jaxtrack import tracker as verbs
 from jaxtrack.errors import JaxtrackError
@@ -147,7 +147,7 @@ def exchange_slot(states: State, slot: Int[Array, ""], state: State) -> State:
     return jax.tree.map(lambda old, new: old.at[slot].set(new), states, state)
 
 
-def pad_frame(frame: Frame, canvas: tuple[int, int]) -> Frame:
+def pad_frame(frame: Frame, canvas: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
     """Pad a frame with black below and to the right.
 
     Args:
@@ -164,7 +164,7 @@ def stream(
     tracker: Tracker,
     variables: Variables,
     frames: Iterable[Frame],
-    boxes: Float[np.ndarray, "n 4"],
+    boxes: Real[np.ndarray, "*n 4"],
     *,
     chunk: int = CHUNK,
     canvas: tuple[int, int] | None = None,
@@ -176,7 +176,7 @@ def stream(
         variables: its learned values.
         frames: uint8 RGB ``(h, w, 3)`` frames of one size, such as a `jaxtrack.io.video.FrameSource`;
             the first one shows the targets at ``boxes``.
-        boxes: ``(n, 4)`` ``x, y, w, h`` in pixels, 0-based corner.
+        boxes: ``(n, 4)`` ``x, y, w, h`` in pixels, 0-based corner; ``(4,)`` is one target.
         chunk: frames per compiled call; 1 is for live use: no thread, an answer after every frame.
         canvas: ``(height, width)`` to which frames are padded; clips of different sizes on one canvas
             share one compiled program.
@@ -220,7 +220,7 @@ def track(
     tracker: Tracker,
     variables: Variables,
     frames: Iterable[Frame],
-    boxes: Float[np.ndarray, "n 4"],
+    boxes: Real[np.ndarray, "*n 4"],
     *,
     chunk: int = CHUNK,
     canvas: tuple[int, int] | None = None,

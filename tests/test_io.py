@@ -252,7 +252,7 @@ def test_odd_sides_and_errors_keep_what_was_written(tmp_path: pathlib.Path) -> N
     path = tmp_path / "a.mp4"
     with pytest.raises(ZeroDivisionError), writer.VideoWriter(path, (47, 63)) as out:  # noqa: PT012
         for i in range(5):
-            out.write(picture(i, 47, 63), np.asarray([[4, 8, 12, 12]]), ["x"])
+            out.write(picture(i, 47, 63), np.asarray([[4.0, 8, 12, 12]]), ["x"])
         raise ZeroDivisionError
     source = video.open_source(path)
     assert (source.size, source.length) == ((46, 62), 5)

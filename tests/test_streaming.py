@@ -180,7 +180,7 @@ def test_bad_clips() -> None:
     with pytest.raises(
         JaxtrackError, match=r"frame 3 has shape \(5, 6, 3\), the first \(4, 6, 3\)"
     ):
-        streaming.track(FAKE, VARIABLES, mixed, np.ones(4), chunk=2)
+        streaming.track(FAKE, VARIABLES, iter(mixed), np.ones(4), chunk=2)
     with pytest.raises(ValueError, match="at least one frame"):
         streaming.track(FAKE, VARIABLES, clip(3), np.ones(4), chunk=0)
 

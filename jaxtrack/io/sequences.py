@@ -7,7 +7,7 @@ import pathlib
 import re
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Real
 
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io.atomic import write_whole
@@ -49,7 +49,7 @@ def _check_values(box: np.ndarray, name: str) -> None:
         )
 
 
-def check_box(box: Float[np.ndarray, "4"], frame_size: tuple[int, int], name: str = "box") -> None:
+def check_box(box: Real[np.ndarray, "..."], frame_size: tuple[int, int], name: str = "box") -> None:
     """Check that a box can start a tracker in a frame.
 
     Args:
@@ -118,14 +118,14 @@ def read_boxes(path: str | os.PathLike[str]) -> Float[np.ndarray, "n 4"]:
     return np.asarray(rows)
 
 
-def format_box(box: Float[np.ndarray, "4"], separator: str = ",", decimals: int = 4) -> str:
+def format_box(box: Real[np.ndarray, "4"], separator: str = ",", decimals: int = 4) -> str:
     """A box as a line of text, without the line's end."""
     return separator.join(f"{value:.{decimals}f}" for value in np.asarray(box))
 
 
 def write_boxes(
     path: str | os.PathLike[str],
-    boxes: Float[np.ndarray, "n 4"],
+    boxes: Real[np.ndarray, "n 4"],
     separator: str = ",",
     decimals: int = 4,
 ) -> None:

@@ -9,7 +9,7 @@ from types import TracebackType
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Real, UInt8
 
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io.images import quiet_opencv
@@ -31,7 +31,7 @@ COLOURS = (
 
 def draw_boxes(
     frame: UInt8[np.ndarray, "h w 3"],
-    boxes: Float[np.ndarray, "n 4"],
+    boxes: Real[np.ndarray, "n 4"],
     labels: Sequence[str] | None = None,
     colours: Sequence[tuple[int, int, int]] = COLOURS,
 ) -> UInt8[np.ndarray, "h w 3"]:
@@ -126,7 +126,7 @@ class VideoWriter:
     def write(
         self,
         frame: UInt8[np.ndarray, "h w 3"],
-        boxes: Float[np.ndarray, "n 4"] | None = None,
+        boxes: Real[np.ndarray, "n 4"] | None = None,
         labels: Sequence[str] | None = None,
     ) -> None:
         """Append a frame (uint8 RGB), with boxes drawn into it.

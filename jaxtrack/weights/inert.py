@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 import pickletools
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, BinaryIO
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, cast, runtime_checkable
 
 from jaxtrack.errors import JaxtrackError
 
@@ -54,6 +54,20 @@ class Opaque:
     name: str
 
 
+@runtime_checkable
+class Stream(Protocol):
+    """A binary file, or a memory map of one."""
+
+    def read(self, n: int = ..., /) -> bytes:
+        """Read bytes."""
+
+    def readline(self) -> bytes:
+        """Read a line."""
+
+    def tell(self) -> int:
+        """The place."""
+
+
 class _Mark:
     """The pickle machine's mark on the stack."""
 
@@ -78,7 +92,7 @@ def _refuse_executing(name: Name) -> None:
 
 
 def load(
-    stream: BinaryIO,
+    stream: Stream,
     rebuild: Mapping[str, Rebuild],
     persistent: Callable[[Any], Any],
 ) -> Any:
@@ -99,7 +113,7 @@ def load(
     """
     machine = _Machine(rebuild, persistent)
     try:
-        for opcode, arg, _ in pickletools.genops(stream):
+        for opcode, arg, _ in pickletools.genops(cast(Any, stream)):
             if opcode.name == "STOP":
                 return machine.pop()
             machine.step(opcode.name, arg)
@@ -323,20 +337,3 @@ _LITERALS = frozenset((
 # fmt: on
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _IGNORED = frozenset(("PROTO", "FRAME"))
-
-
-def walk(value: Any) -> Iterator[Any]:
-    """Every value inside plain containers, each object once, without recursion."""
-    seen: set[int] = set()
-    pending = [value]
-    while pending:
-        item = pending.pop()
-        if isinstance(item, (dict, list, tuple)):
-            if id(item) in seen:
-                continue
-            seen.add(id(item))
-            pending.extend(item.values() if isinstance(item, dict) else item)
-            if isinstance(item, dict):
-                pending.extend(key for key in item if isinstance(key, Opaque))
-        else:
-            yield item

@@ -17,7 +17,7 @@ import pathlib
 import struct
 import zipfile
 from collections.abc import Iterator
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 
@@ -96,7 +96,7 @@ class _Legacy:
         self.places: dict[str, int] = {}
 
     def _pickle(self) -> Any:
-        return inert.load(cast(BinaryIO, self.map), REBUILD, self._remember)
+        return inert.load(self.map, REBUILD, self._remember)
 
     def _remember(self, pid: Any) -> Storage:
         storage = persistent_storage(pid)
@@ -199,6 +199,23 @@ def _is_value(value: Any) -> bool:
     return isinstance(value, (Tensor, NumpyArray))
 
 
+def _walk(value: Any) -> Iterator[Any]:
+    """Every value inside plain containers, each object once, without recursion."""
+    seen: set[int] = set()
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, (dict, list, tuple)):
+            if id(item) in seen:
+                continue
+            seen.add(id(item))
+            pending.extend(item.values() if isinstance(item, dict) else item)
+            if isinstance(item, dict):
+                pending.extend(key for key in item if isinstance(key, inert.Opaque))
+        else:
+            yield item
+
+
 def _choose(root: Any, key: str | None) -> dict[Any, Any]:
     """The state dict inside a file's structure."""
     if isinstance(root, inert.Opaque):
@@ -215,11 +232,11 @@ def _choose(root: Any, key: str | None) -> dict[Any, Any]:
     if root and all(_is_value(v) for v in root.values()):
         return root
     held = [k for k in STATE_KEYS if isinstance(root.get(k), dict)]
-    held = [k for k in held if any(_is_value(v) for v in inert.walk(root[k]))]
+    held = [k for k in held if any(_is_value(v) for v in _walk(root[k]))]
     if len(held) != 1:
         what = f"state dicts under {', '.join(held)}: say which" if held else "no state dict"
         # An object of a foreign class is the likeliest reason why a state dict is not taken for one.
-        foreign = sorted({v.name for v in inert.walk(root) if isinstance(v, inert.Opaque)})
+        foreign = sorted({v.name for v in _walk(root) if isinstance(v, inert.Opaque)})
         note = f" (and objects of {', '.join(foreign[:4])})" if foreign and not held else ""
         raise JaxtrackError(f"{what}; the file holds: {entries}{note}")
     return root[held[0]]
