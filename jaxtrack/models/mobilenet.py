@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -69,6 +70,7 @@ class MobileNetV2(nn.Module):
     Attributes:
         width: factor on every width; channel counts are truncated, not rounded to multiples of 8.
         levels: stages (1 to 7) whose outputs are returned, ascending.
+        frozen_below: stages before this one (0: the stem) never train (see `SiamRPN`).
 
     Reference:
         SiamRPN++, section 4.2; STVIR/pysot, ``mobile_v2.py``.
@@ -76,6 +78,7 @@ class MobileNetV2(nn.Module):
 
     width: float = 1.4
     levels: tuple[int, ...] = (3, 5, 7)
+    frozen_below: int = 0
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w 3"], train: bool = False) -> list[Array]:
@@ -87,7 +90,7 @@ class MobileNetV2(nn.Module):
         """
         stem = Conv(int(STEM * self.width), 3, strides=2, use_bias=False, name="layer0.0")
         x = self._keep("layer0.0", stem(x))
-        x = self._keep("layer0.1", BatchNorm(name="layer0.1")(x, train))
+        x = self._keep("layer0.1", BatchNorm(name="layer0.1")(x, train and self.frozen_below == 0))
         x = self._keep("layer0.2", relu6(x))
         self._keep("layer0", x)
         outputs = []
@@ -95,6 +98,9 @@ class MobileNetV2(nn.Module):
         for stage, (expansion, channels, count, stride, dilation) in enumerate(STAGES, start=1):
             if stage > max(self.levels):
                 break
+            trains = train and stage >= self.frozen_below
+            if train and stage == self.frozen_below:
+                x = jax.lax.stop_gradient(x)
             for i in range(count):
                 x = InvertedResidual(
                     int(channels * self.width),
@@ -103,7 +109,7 @@ class MobileNetV2(nn.Module):
                     # A stage's first block still has the dilation of the stage before it.
                     previous if i == 0 else dilation,
                     name=f"layer{stage}.{i}",
-                )(x, train)
+                )(x, trains)
                 self._keep(f"layer{stage}.{i}", x)
             previous = dilation
             self._keep(f"layer{stage}", x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import flax.linen as nn
+import jax
 from jaxtyping import Array, Float
 
 from jaxtrack.models.layers import BatchNorm, Conv, max_pool
@@ -68,12 +69,14 @@ class ResNet50(nn.Module):
 
     Attributes:
         levels: stages (1 to 4) whose outputs are returned, ascending.
+        frozen_below: stages before this one (0: the stem) never train (see `SiamRPN`).
 
     Reference:
         SiamRPN++, section 3.3; STVIR/pysot, ``resnet_atrous.py``.
     """
 
     levels: tuple[int, ...] = (2, 3, 4)
+    frozen_below: int = 0
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w 3"], train: bool = False) -> list[Array]:
@@ -84,12 +87,16 @@ class ResNet50(nn.Module):
             train: batch statistics in the normalisation.
         """
         x = self._keep("conv1", Conv(64, 7, strides=2, use_bias=False, name="conv1")(x))
-        x = self._keep("bn1", BatchNorm(name="bn1")(x, train))
+        stem_trains = train and self.frozen_below == 0
+        x = self._keep("bn1", BatchNorm(name="bn1")(x, stem_trains))
         x = self._keep("relu", nn.relu(x))
         x = self._keep("maxpool", max_pool(x, 3, 2, padding=1))
         outputs = []
         for stage in range(1, max(self.levels) + 1):
             stride, dilation = STRIDES[stage - 1], DILATIONS[stage - 1]
+            trains = train and stage >= self.frozen_below
+            if train and stage == self.frozen_below:
+                x = jax.lax.stop_gradient(x)
             for i in range(BLOCKS[stage - 1]):
                 first = i == 0
                 x = Bottleneck(
@@ -99,7 +106,7 @@ class ResNet50(nn.Module):
                     # The first stage's shortcut is 1x1; the others are 3x3.
                     shortcut=(1 if stage == 1 else 3) if first else 0,
                     name=f"layer{stage}.{i}",
-                )(x, train)
+                )(x, trains)
                 self._keep(f"layer{stage}.{i}", x)
             self._keep(f"layer{stage}", x)
             if stage in self.levels:

@@ -8,7 +8,7 @@ from typing import Literal
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from jaxtrack.models.alexnet_rpn import CHANNELS, AlexNetRPN
+from jaxtrack.models.alexnet_rpn import CHANNELS, KERNELS, AlexNetRPN
 from jaxtrack.models.layers import BatchNorm, Conv
 from jaxtrack.models.mobilenet import MobileNetV2
 from jaxtrack.models.resnet import ResNet50
@@ -24,8 +24,14 @@ class NetworkConfig:
         width: factor on the backbone's widths (AlexNet, MobileNetV2).
         levels: backbone stages that are fused, ascending.
         channels: AlexNet's widths at factor 1.
+        kernels: AlexNet's kernel sides.
+        padded: AlexNet with zero padding, see `AlexNetRPN`.
+        frozen_below: backbone stages before this one keep their weights and running statistics in
+            training too (0: all train).
         neck: width of each level's 1x1 convolution; empty: no neck.
         neck_crop: a map narrower than 20 cells is cut to its central square of this side (0: never).
+        neck_align: levels are cut to the side of the deepest one first, which an unpadded backbone
+            needs: its levels differ by their borders.
         head: width of each level's head.
         fusion: how levels are combined; one level needs none ("single").
         correlation: depth-wise (SiamRPN++), up-channel (SiamRPN), or plain with one response channel.
@@ -36,12 +42,22 @@ class NetworkConfig:
     width: float = 1.0
     levels: tuple[int, ...] = (2, 3, 4)
     channels: tuple[int, ...] = CHANNELS
+    kernels: tuple[int, ...] = KERNELS
+    padded: bool = False
+    frozen_below: int = 0
     neck: tuple[int, ...] = (256, 256, 256)
     neck_crop: int = 7
+    neck_align: bool = False
     head: tuple[int, ...] = (256, 256, 256)
     fusion: Literal["single", "average", "weighted"] = "weighted"
     correlation: Correlation = "depthwise"
     anchors: int = 5
+
+
+def central(x: Float[Array, "n h w c"], size: int) -> Float[Array, "n s s c"]:
+    """The central square of a square map."""
+    start = (x.shape[2] - size) // 2
+    return x[:, start : start + size, start : start + size]
 
 
 class AdjustLevel(nn.Module):
@@ -67,8 +83,7 @@ class AdjustLevel(nn.Module):
         # Cut after the normalisation: batch statistics see the whole map.
         x = BatchNorm(name="downsample.1")(conv(x), train)
         if self.crop and x.shape[2] < 20:
-            start = (x.shape[2] - self.crop) // 2
-            x = x[:, start : start + self.crop, start : start + self.crop]
+            x = central(x, self.crop)
         return x
 
 
@@ -77,10 +92,13 @@ class Neck(nn.Module):
 
     features: tuple[int, ...]
     crop: int
+    align: bool = False
 
     @nn.compact
     def __call__(self, levels: list[Array], train: bool) -> list[Array]:
         """Adjust every level."""
+        if self.align:
+            levels = [central(level, levels[-1].shape[2]) for level in levels]
         names = ["downsample"] if len(levels) == 1 else [f"downsample{i + 2}" for i in range(9)]
         return [
             AdjustLevel(features, self.crop, name=name)(x, train)
@@ -101,13 +119,20 @@ class SiamRPN(nn.Module):
         """Make backbone, neck (where there is one) and head, named as published."""
         config = self.config
         if config.backbone == "resnet50":
-            self.backbone: nn.Module = ResNet50(config.levels)
+            self.backbone: nn.Module = ResNet50(config.levels, config.frozen_below)
         elif config.backbone == "mobilenetv2":
-            self.backbone = MobileNetV2(config.width, config.levels)
+            self.backbone = MobileNetV2(config.width, config.levels, config.frozen_below)
         else:
-            self.backbone = AlexNetRPN(config.width, config.levels, config.channels)
+            self.backbone = AlexNetRPN(
+                config.width,
+                config.levels,
+                config.channels,
+                config.kernels,
+                config.padded,
+                config.frozen_below,
+            )
         if config.neck:
-            self.neck = Neck(config.neck, config.neck_crop)
+            self.neck = Neck(config.neck, config.neck_crop, config.neck_align)
         if config.fusion == "single":
             self.rpn_head: nn.Module = level_head(
                 config.correlation, config.head[0], config.anchors

@@ -34,12 +34,14 @@ def cross_correlation_pairs(
     return jax.vmap(lambda z, x: cross_correlation(z, x[None])[0])(templates, searches)
 
 
+@jax.custom_vjp
 def depthwise_correlation(
     templates: Float[Array, "n h w c"], searches: Float[Array, "n sh sw c"]
 ) -> Float[Array, "n oh ow c"]:
     """Correlate channel by channel, each template with its own search map.
 
-    A sum of shifted products: on CPUs 30 to 50 times faster than XLA's grouped convolution.
+    A sum of shifted products: on CPUs 30 to 50 times faster than XLA's grouped convolution. The gradients
+    are written the same way (left to the compiler, each tap would be padded to the search map's size).
 
     Args:
         templates: ``(n, h, w, c)``.
@@ -59,6 +61,28 @@ def depthwise_correlation(
             tap = templates[:, i, j][:, None, None, :]
             total = total + tap * searches[:, i : i + oh, j : j + ow]
     return total
+
+
+def _depthwise_forward(templates: Array, searches: Array) -> tuple[Array, tuple[Array, Array]]:
+    return depthwise_correlation(templates, searches), (templates, searches)
+
+
+def _depthwise_backward(inputs: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    templates, searches = inputs
+    h, w = templates.shape[1:3]
+    oh, ow = gradient.shape[1:3]
+    border = ((0, 0), (h - 1, h - 1), (w - 1, w - 1), (0, 0))
+    to_searches = depthwise_correlation(templates[:, ::-1, ::-1], jnp.pad(gradient, border))
+    rows = []
+    for i in range(h):
+        taps = [
+            jnp.sum(gradient * searches[:, i : i + oh, j : j + ow], axis=(1, 2)) for j in range(w)
+        ]
+        rows.append(jnp.stack(taps, axis=1))
+    return jnp.stack(rows, axis=1), to_searches
+
+
+depthwise_correlation.defvjp(_depthwise_forward, _depthwise_backward)
 
 
 def depthwise_correlation_grouped(

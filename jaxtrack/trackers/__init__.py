@@ -14,7 +14,7 @@ from types import ModuleType
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.tracker import Tracker
 
-FAMILIES = ("siamfc",)
+FAMILIES = ("siamfc", "siamrpn")
 
 
 def family_of(name: str) -> ModuleType:

@@ -116,6 +116,23 @@ PRESETS: dict[str, Config] = {
         confidence_low=0.8,
         confidence_high=0.998,
     ),
+    # Small, for the synthetic world and CPUs; shipped with weights.
+    "siamrpnpp-tiny": Config(
+        network=NetworkConfig(
+            backbone="alexnet",
+            levels=(3, 4, 5),
+            channels=(32, 64, 96, 96, 96),
+            kernels=(7, 3, 3, 3, 3),
+            neck=(64, 64, 64),
+            neck_crop=6,
+            neck_align=True,
+            head=(64, 64, 64),
+        ),
+        base_size=2,
+        penalty_k=0.1,
+        window_influence=0.35,
+        size_rate=0.35,
+    ),
 }
 
 

@@ -10,6 +10,7 @@ refused.
 
 from __future__ import annotations
 
+from jaxtrack.weights import tables_siamrpn
 from jaxtrack.weights.names import NameTable
 
 # DataParallel and DistributedDataParallel put this in front of every name.
@@ -22,6 +23,7 @@ TABLES: dict[str, dict[str, NameTable]] = {
         # embedding_net.fully_conv.0.weight ..., match_batchnorm.weight ...
         "rafellerc/Pytorch-SiamFC": NameTable(rename=(PARALLEL,)),
     },
+    "siamrpn": tables_siamrpn.TABLES,
 }
 
 
