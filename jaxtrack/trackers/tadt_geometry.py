@@ -1,0 +1,359 @@
+"""TADT's geometry: image rescaling, windows, crops, templates, and the peak of upsampled responses.
+
+Everything follows the dtype of the box it is given. Rounding is that of the published Python code; boxes in
+here are 0-based in the *scaled* image, as there.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int, UInt8
+
+from jaxtrack.ops import crop
+
+
+class FirstFrame(NamedTuple):
+    """What the first box settles.
+
+    Attributes:
+        rescale: ``()`` factor from the frame to the scaled image, kept for the whole sequence.
+        scaled_size: ``(2,)`` int32 height and width of the scaled image.
+        target: ``(4,)`` x, y, w, h in the scaled image.
+        input_side: ``()`` int32 side of the network's input and of the first window.
+        window: ``(4,)`` x, y, w, h of the first search window.
+        map_size: ``()`` int32 side of the feature map, odd.
+        template_size: ``(2,)`` int32 rows and columns of the template, odd.
+    """
+
+    rescale: Float[Array, ""]
+    scaled_size: Int[Array, "2"]
+    target: Float[Array, "4"]
+    input_side: Int[Array, ""]
+    window: Float[Array, "4"]
+    map_size: Int[Array, ""]
+    template_size: Int[Array, "2"]
+
+
+def round_half_up(value: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """Nearest whole number, halves upwards (-2.5 gives -2); keeps the dtype."""
+    return jnp.floor(value + 0.5)
+
+
+def one_based(box: Float[Array, "4"]) -> Float[Array, "4"]:
+    """A 0-based box with a 1-based corner."""
+    return box + jnp.asarray([1, 1, 0, 0], box.dtype)
+
+
+def zero_based(box: Float[Array, "4"]) -> Float[Array, "4"]:
+    """A box of 1-based corner with a 0-based one."""
+    return box - jnp.asarray([1, 1, 0, 0], box.dtype)
+
+
+def grown_side(side: Int[Array, ""] | int, stride: int) -> Int[Array, ""] | int:
+    """The next greater odd multiple of the stride; a side that fits already grows by two strides."""
+    return side + 2 * stride - (side - stride) % (2 * stride)
+
+
+def scaled_image_size(frame_size: Int[Array, "2"], rescale: Float[Array, ""]) -> Int[Array, "2"]:
+    """Height and width of the scaled image: rounded up."""
+    return jnp.ceil(frame_size.astype(rescale.dtype) * rescale).astype(jnp.int32)
+
+
+def template_cells(
+    target_wh: Float[Array, "2"], map_size: Int[Array, ""] | int, window_wh: Float[Array, "2"]
+) -> Int[Array, "2"]:
+    """Rows and columns of the template on the feature map, odd."""
+    cells = target_wh * jnp.asarray(map_size).astype(target_wh.dtype) / window_wh
+    return 2 * jnp.floor(cells[::-1] / 2).astype(jnp.int32) + 1
+
+
+def template_corner(
+    template_size: Int[Array, "2"], map_size: Int[Array, ""] | int
+) -> Int[Array, "2"]:
+    """First row and column of the template, 0-based; it lies about the map's middle cell."""
+    return (jnp.asarray(map_size) - 1) // 2 - template_size // 2
+
+
+def kernel_cells(template_size: Int[Array, "2"]) -> Int[Array, "2"]:
+    """Rows and columns of the ridge and ranking kernels: one cell more on every side."""
+    return 2 * ((template_size + 1) // 2) + 1
+
+
+def first_frame(
+    box: Float[Array, "4"],
+    frame_size: Int[Array, "2"],
+    *,
+    max_size: float,
+    min_size: float,
+    search_factor: float,
+    stride: int,
+) -> FirstFrame:
+    """Rescaling, target, window and template of the first frame.
+
+    Args:
+        box: ``(4,)`` x, y, w, h, 0-based, pixels of the frame.
+        frame_size: ``(2,)`` true height and width of the frame.
+        max_size: greater targets (root of the area) are scaled down to it.
+        min_size: smaller ones are scaled up to it.
+        search_factor: search window in units of ``max_size``.
+        stride: input pixels per feature cell.
+
+    Reference:
+        ZikunZhou/TADT-python.
+    """
+    one = one_based(box)
+    side = jnp.sqrt(one[2] * one[3])
+    rescale = jnp.where(
+        side > max_size, max_size / side, jnp.where(side < min_size, min_size / side, 1)
+    ).astype(box.dtype)
+    scaled = scaled_image_size(frame_size, rescale)
+    target = zero_based(round_half_up(one * rescale))
+    least = jnp.minimum(jnp.int32(search_factor * max_size), jnp.min(scaled))
+    input_side = jnp.asarray(grown_side(least, stride), jnp.int32)
+    length = input_side.astype(box.dtype)
+    corner = jnp.floor(target[:2] + target[2:] / 2 - length / 2)
+    window = jnp.concatenate([corner, jnp.stack([length, length])])
+    map_size = input_side // stride
+    return FirstFrame(
+        rescale,
+        scaled,
+        target,
+        input_side,
+        window,
+        map_size,
+        template_cells(target[2:], map_size, window[2:]),
+    )
+
+
+def window_pixels(
+    corner: Float[Array, ""], length: Int[Array, ""], index: Int[Array, "n"]
+) -> Int[Array, "n"]:
+    """Pixels of the scaled image that a window samples along one axis; they may lie outside.
+
+    Args:
+        corner: fractional start of the window.
+        length: its whole number of pixels.
+        index: which of them, 0-based.
+
+    Returns:
+        ``floor(corner + length / 2 + i - ceil(length / 2))`` with i counted from 1: the Matlab formula,
+        kept on 0-based pixels by the published Python code.
+    """
+    half = length.astype(corner.dtype) / 2
+    return jnp.floor(corner + half + (index + 1 - (length + 1) // 2)).astype(jnp.int32)
+
+
+def crop_window(
+    frame: UInt8[Array, "h w 3"],
+    frame_size: Int[Array, "2"],
+    rescale: Float[Array, ""],
+    window: Float[Array, "4"],
+    input_size: Int[Array, "2"],
+    canvas: tuple[int, int],
+) -> UInt8[Array, "ch cw 3"]:
+    """Scale the frame, cut a window with repeated borders, resize it to the network's input.
+
+    Both resizes are OpenCV's uint8 bilinear one, rounded in between, but only the pixels that the result
+    needs are ever computed: two source lines per output line in the scaled image, four in the frame.
+
+    Args:
+        frame: uint8 RGB, maybe padded.
+        frame_size: ``(2,)`` true height and width.
+        rescale: from the frame to the scaled image.
+        window: ``(4,)`` x, y, w, h in the scaled image; the sides are whole numbers of at least 1.
+        input_size: ``(2,)`` int height and width of the result.
+        canvas: static size of the result; what lies beyond ``input_size`` repeats the last line.
+
+    Reference:
+        ZikunZhou/TADT-python.
+    """
+    scaled = scaled_image_size(frame_size, rescale)
+    sides = window[2:].astype(jnp.int32)
+
+    def taps(axis: int) -> tuple[crop.Taps, crop.Taps]:
+        name: Literal["row", "column"] = "column" if axis else "row"
+        index = jnp.minimum(jnp.arange(canvas[axis]), input_size[axis] - 1)
+        second = crop.linear_taps(index, sides[1 - axis], input_size[axis], name)
+        lines = jnp.concatenate([second.lower, second.upper])
+        pixels = window_pixels(window[1 - axis], sides[1 - axis], lines)
+        pixels = jnp.clip(pixels, 0, scaled[axis] - 1)
+        return crop.linear_taps(pixels, frame_size[axis], scaled[axis], name), second
+
+    (rows, second_rows), (columns, second_columns) = taps(0), taps(1)
+    block = crop.take_pixels(
+        frame,
+        jnp.concatenate([rows.lower, rows.upper]),
+        jnp.concatenate([columns.lower, columns.upper]),
+        frame_size,
+        None,
+    )
+    h, w = 2 * canvas[0], 2 * canvas[1]
+    image = crop.combine_taps(
+        block[:h, :w], block[:h, w:], block[h:, :w], block[h:, w:], rows, columns
+    ).astype(jnp.int32)
+    h, w = canvas
+    return crop.combine_taps(
+        image[:h, :w], image[:h, w:], image[h:, :w], image[h:, w:], second_rows, second_columns
+    )
+
+
+def linear_matrix(
+    side: int, size_in: Int[Array, ""], size_out: Int[Array, ""], shift: int
+) -> Float[Array, "side side"]:
+    """Bilinear resampling of a map inside its canvas (half-pixel centres), cut or padded about the middle.
+
+    Args:
+        side: of the canvas.
+        size_in: true side of the map.
+        size_out: side after resampling.
+        shift: row i of the result is row ``i + shift`` of the resampled map, zero where there is none.
+
+    Returns:
+        Matrix to be multiplied from the left; rows beyond ``size_in`` are zero.
+    """
+    index = jnp.arange(side)
+    row = index + shift
+    ratio = size_in.astype(jnp.float32) / size_out.astype(jnp.float32)
+    position = jnp.maximum((row.astype(jnp.float32) + 0.5) * ratio - 0.5, 0)
+    lower = jnp.floor(position)
+    part = (position - lower)[:, None]
+    first = lower.astype(jnp.int32)[:, None]
+    cells = index[None, :]
+    last = size_in - 1
+    matrix = jnp.where(cells == jnp.minimum(first, last), 1 - part, 0)
+    matrix = matrix + jnp.where(cells == jnp.minimum(first + 1, last), part, 0)
+    there = (row >= 0) & (row < size_out) & (index < size_in)
+    return matrix * there[:, None].astype(jnp.float32)
+
+
+def scaled_maps(
+    features: Float[Array, "s s c"], map_size: Int[Array, ""], count: int, pad: int
+) -> Float[Array, "n s s c"]:
+    """Copies of a feature map that stand for other scales of the target.
+
+    Copy k is resized to ``map_size + pad * (count // 2 - k)`` and cut, or padded with zeros, back to the
+    map's size: the first shows the target largest.
+
+    Reference:
+        ZikunZhou/TADT-python (three copies, pad 2).
+    """
+    side = features.shape[0]
+    copies = []
+    for k in range(count):
+        border = pad * (count // 2 - k)
+        if border == 0:
+            copies.append(features)
+            continue
+        matrix = linear_matrix(side, map_size, map_size + border, border // 2)
+        rows = jnp.einsum("iy,yxc->ixc", matrix, features, precision="highest")
+        copies.append(jnp.einsum("jx,ixc->ijc", matrix, rows, precision="highest"))
+    return jnp.stack(copies)
+
+
+def cubic_weights(
+    index: Int[Array, "n"], size_in: Int[Array, ""], size_out: Int[Array, ""], side: int
+) -> Float[Array, "n side"]:
+    """Rows of the bicubic upsampling matrix (corners aligned, a = -0.75, borders repeated); float32."""
+    a = -0.75
+    gaps = jnp.maximum(size_out - 1, 1).astype(jnp.float32)
+    position = index.astype(jnp.float32) * ((size_in - 1).astype(jnp.float32) / gaps)
+    lower = jnp.floor(position)
+    t = position - lower
+
+    def near(d: Array) -> Array:
+        return ((a + 2) * d - (a + 3)) * d * d + 1
+
+    def far(d: Array) -> Array:
+        return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+
+    weights = (far(1 + t), near(t), near(1 - t), far(2 - t))
+    cells = jnp.arange(side)[None, :]
+    matrix = jnp.zeros((index.shape[0], side), jnp.float32)
+    for offset, weight in zip((-1, 0, 1, 2), weights):
+        at = jnp.clip(lower.astype(jnp.int32) + offset, 0, size_in - 1)
+        matrix = matrix + jnp.where(cells == at[:, None], weight[:, None], 0)
+    return matrix
+
+
+def hann_line(index: Int[Array, "n"], size: Int[Array, ""]) -> Float[Array, "n"]:
+    """Values of a symmetric Hann window of ``size`` points; float32."""
+    gaps = jnp.maximum(size - 1, 1).astype(jnp.float32)
+    return 0.5 - 0.5 * jnp.cos(2 * jnp.float32(jnp.pi) * (index.astype(jnp.float32) / gaps))
+
+
+def score_block(
+    response: Float[Array, "n s s"],
+    map_size: Int[Array, ""],
+    side: Int[Array, ""],
+    rows: Int[Array, "r"],
+    columns: Int[Array, "c"],
+    window_weight: float = 1.0,
+) -> Float[Array, "n r c"]:
+    """Rows and columns of the score maps: responses upsampled to ``side`` cells, plus the Hann window."""
+    canvas = response.shape[-1]
+    by_rows = cubic_weights(rows, map_size, side, canvas)
+    by_columns = cubic_weights(columns, map_size, side, canvas)
+    maps = jnp.einsum("ry,nyx,cx->nrc", by_rows, response, by_columns, precision="highest")
+    hann = hann_line(rows, side)[:, None] * hann_line(columns, side)[None, :]
+    return maps + window_weight * hann[None]
+
+
+class Peaks(NamedTuple):
+    """The maximum of each score map.
+
+    Attributes:
+        value: ``(n,)``.
+        row, column: ``(n,)`` int32; the first maximum in row-major order.
+    """
+
+    value: Float[Array, "n"]
+    row: Int[Array, "n"]
+    column: Int[Array, "n"]
+
+
+def score_peaks(
+    response: Float[Array, "n s s"],
+    map_size: Int[Array, ""],
+    side: Int[Array, ""],
+    window_weight: float = 1.0,
+    tile: int = 96,
+) -> Peaks:
+    """Where the upsampled responses plus window are greatest.
+
+    The window's side changes while tracking and has no bound, so the score maps are made and searched
+    tile by tile: the number of tiles is a run-time value, the memory constant.
+
+    Args:
+        response: normalised responses of the scales, on a canvas.
+        map_size: true side of the responses.
+        side: pixels of the search window.
+        window_weight: factor on the Hann window.
+        tile: side of a tile.
+    """
+    n = response.shape[0]
+    tiles = (side + tile - 1) // tile
+
+    def visit(t: Array, best: Peaks) -> Peaks:
+        top, left = (t // tiles) * tile, (t % tiles) * tile
+        rows, columns = top + jnp.arange(tile), left + jnp.arange(tile)
+        scores = score_block(response, map_size, side, rows, columns, window_weight)
+        outside = (rows >= side)[:, None] | (columns >= side)[None, :]
+        flat = jnp.where(outside[None], -jnp.inf, scores).reshape(n, -1)
+        place = jnp.argmax(flat, axis=1)
+        value = jnp.take_along_axis(flat, place[:, None], axis=1)[:, 0]
+        row = (top + place // tile).astype(jnp.int32)
+        column = (left + place % tile).astype(jnp.int32)
+        earlier = (row < best.row) | ((row == best.row) & (column < best.column))
+        better = (value > best.value) | ((value == best.value) & earlier)
+        return Peaks(
+            jnp.where(better, value, best.value),
+            jnp.where(better, row, best.row),
+            jnp.where(better, column, best.column),
+        )
+
+    nowhere = jnp.full((n,), -1, jnp.int32)
+    start = Peaks(jnp.full((n,), -jnp.inf, response.dtype), nowhere, nowhere)
+    return lax.fori_loop(0, tiles * tiles, visit, start)

@@ -1,0 +1,29 @@
+"""Name tables of TADT's extractor: torchvision's ``vgg16`` and MatConvNet's ``imagenet-vgg-verydeep-16``.
+
+MatConvNet's file is read by order, not by name: `matconvnet_state_dict` numbers its convolutions
+``conv.<k>``, and ``conv.9`` is conv4_3. Both files hold more than the trunk up to conv4_3; the rest is left
+out by name.
+"""
+
+from __future__ import annotations
+
+from jaxtrack.weights.names import NameTable
+
+# Position of each convolution in torchvision's ``features`` (ReLUs and all pools count), in order.
+VGG16_NUMBERS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21)
+_PARALLEL = (r"^module\.", "")
+
+TORCHVISION_VGG16 = NameTable(
+    rename=(_PARALLEL,),
+    ignore=(r"^(module\.)?features\.(24|26|28)\.", r"^(module\.)?classifier\."),
+)
+MATCONVNET_VGG16 = NameTable(
+    rename=tuple((rf"^conv\.{k}\.", f"features.{n}.") for k, n in enumerate(VGG16_NUMBERS)),
+    ignore=(r"^conv\.(1[0-9])\.",),
+    restore=tuple((rf"^features\.{n}\.", f"conv.{k}.") for k, n in enumerate(VGG16_NUMBERS)),
+)
+
+TABLES = {
+    "torchvision vgg16": TORCHVISION_VGG16,
+    "imagenet-vgg-verydeep-16 (MatConvNet)": MATCONVNET_VGG16,
+}
