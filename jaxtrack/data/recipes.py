@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from jaxtrack.data.pairs import FrameFilter, PairConfig, PatchConfig
 from jaxtrack.data.pipeline import Dataset, TrainIterator, make_iterator
-from jaxtrack.data.source import find_built
+from jaxtrack.data.source import built_in, find_built
 from jaxtrack.errors import JaxtrackError
 
 # A stored crop of side 511 holds this many context windows: larger patches need whole frames.
@@ -223,7 +223,7 @@ def find_datasets(
         # YouTube-BB is passed on as crops: they are its frames.
         usable = flavours if fits or part.dataset != "youtubebb" else ()
         folders = [base / part.dataset / f"{part.split}_{f}" for f in usable]
-        there = [f for f in folders if any(f.glob("*/dataset_info.json"))]
+        there = [f for f in folders if built_in(f, "*")]
         if not there:
             raise JaxtrackError(
                 f"the recipe needs {part.dataset} ({part.split}), which {base} does not hold: python -m "

@@ -17,6 +17,20 @@ _OPENING = threading.Lock()
 _ROWS = ("record", "box", "absent", "visibility")
 
 
+def built_in(root: Path, pattern: str) -> list[Path]:
+    """Lists the finished builds in a folder.
+
+    Args:
+        root: the folder.
+        pattern: glob of their folders, e.g. `*` or `**`.
+
+    Returns:
+        Folders that hold `dataset_info.json`, sorted; not those that TFDS has not renamed yet.
+    """
+    found = {p.parent for p in root.glob(f"{pattern}/dataset_info.json")}
+    return sorted(p for p in found if not p.name.startswith("incomplete."))
+
+
 def find_built(path: str | os.PathLike) -> Path:
     """Finds the built dataset in or below a folder.
 
@@ -35,8 +49,7 @@ def find_built(path: str | os.PathLike) -> Path:
     if (root / "dataset_info.json").exists():
         return root
     for depth in ("*", "*/*", "*/*/*"):
-        hits = sorted(p.parent for p in root.glob(f"{depth}/dataset_info.json"))
-        hits = [p for p in hits if ".incomplete" not in p.name]
+        hits = built_in(root, depth)
         if len(hits) == 1:
             return hits[0]
         if hits:
@@ -92,7 +105,7 @@ class FrameSource:
                 name: np.load(folder / "index" / f"{name}.npy", mmap_mode="r")
                 for name in ("targets", "videos", "sizes", *(f"rows_{key}" for key in _ROWS))
             }
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise JaxtrackError(
                 f"the built dataset {folder} is damaged ({error}): delete it and build it again"
             ) from error

@@ -135,7 +135,7 @@ class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
         started = time.monotonic()
         self.stage.mkdir(parents=True, exist_ok=True)
         lock = _lock(self.stage / "lock", self.name)
-        for old in Path(self._final_dir).parent.glob(f"{self.version}.incomplete*"):
+        for old in Path(self._final_dir).parent.glob(f"incomplete.*_{self.version}"):
             if old != Path(self.data_path):  # left by a build that was killed
                 shutil.rmtree(old)
         try:

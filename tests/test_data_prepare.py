@@ -1,0 +1,371 @@
+"""Builds: what is stored, what is left out, resuming, being killed, a full disk."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import pickle
+import signal
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from jaxtrack.data import frames as frame_io
+from jaxtrack.data import prepare
+from jaxtrack.data.builders import parts
+from jaxtrack.data.source import FrameSource, find_built
+from jaxtrack.errors import JaxtrackError
+from tests import data_fixtures as fx
+
+
+def run(capsys, *argv) -> tuple[int, str, str]:
+    status = prepare.main([str(a) for a in argv])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def same_build(one: pathlib.Path, two: pathlib.Path) -> None:
+    """The same index to the byte, and equal records (protobuf orders their fields as it likes)."""
+    for path in (one / "index").iterdir():
+        assert path.read_bytes() == (two / "index" / path.name).read_bytes(), path.name
+    first, second = FrameSource(one), FrameSource(two)
+    for number in range(first.num_records):
+        a, b = first.record(number), second.record(number)
+        assert a.keys() == b.keys()
+        for key in a:
+            np.testing.assert_array_equal(a[key], b[key])
+
+
+def last_line(text: str) -> str:
+    return text.strip().splitlines()[-1]
+
+
+def test_frames_and_index_of_a_build():
+    source = FrameSource(fx.built() / "got10k")
+    assert (source.name, source.split, source.crop) == ("got10k", "train", 0)
+    assert (source.num_videos, source.num_targets, source.num_records) == (7, 7, 56)
+    assert source.names["targets"][2] == "GOT-10k_Train_000003"
+    frames, boxes = fx.clip(3, 8)
+    rows = source.rows_of(2)
+    np.testing.assert_array_equal(source.rows_box[rows][:-1], boxes[:-1].astype(np.float32))
+    assert source.rows_absent[rows].tolist() == [False] * 7 + [True]
+    assert source.rows_visibility[rows][1] == 0.5
+    record = source.record(int(source.rows_record[rows][5]))
+    assert record["frame"] == 5
+    assert source.describe(record) == (
+        "got10k: video GOT-10k_Train_000003, frame 5 (train/GOT-10k_Train_000003/00000006.jpg)"
+    )
+    # The stored bytes are the delivered ones, not encoded again.
+    assert record["image"] == fx.jpeg(frames[5])
+    assert tuple(source.sizes[0]) == (fx.HEIGHT, fx.WIDTH)
+    summary = source.summary
+    assert (summary["frames"], summary["boxes"], summary["absent"]) == (56, 49, 7)
+    assert summary["skipped"] == {}
+
+
+def test_tfds_itself_reads_the_build():
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(str(find_built(fx.built() / "got10k")))
+    examples = builder.as_data_source(split="train")
+    assert len(examples) == 56
+    # More than one shard, in the order of the layout.
+    assert len(builder.info.splits["train"].shard_lengths) == 3
+    example = examples[30]
+    assert example["image"].shape == (fx.HEIGHT, fx.WIDTH, 3)
+    assert (example["video"], example["frame"]) == (b"GOT-10k_Train_000004", 6)
+    np.testing.assert_array_equal(example["boxes"][0], fx.clip(4, 8)[1][6])
+    assert len(builder.as_data_source(split="train[:50%]")) == 28
+    assert "tensorflow" not in sys.modules
+
+
+def test_an_image_with_two_targets_is_stored_once(tmp_path):
+    fx.write_vid(tmp_path / "vid")
+    source = FrameSource(fx.build("vid", tmp_path / "vid", tmp_path / "out"))
+    assert (source.num_videos, source.num_targets, source.num_records) == (1, 2, 4)
+    assert source.rows_record[source.rows_of(0)].tolist() == [0, 1, 2, 3]
+    assert source.rows_record[source.rows_of(1)].tolist() == [2, 3]
+    record = source.record(3)
+    assert len(record["boxes"]) == len(record["targets"]) == 2
+
+
+def test_crops_hold_the_target_at_their_centre():
+    source = FrameSource(fx.built() / "otb")
+    assert source.crop == 128
+    frames, boxes = fx.clip(1, 6)
+    rows = source.rows_of(1)
+    box = source.rows_box[rows][2]
+    np.testing.assert_allclose(box[:2] + box[2:] / 2, 64, atol=1e-4)
+    window = parts.context_side(*boxes[2, 2:]) * 128 / 127
+    np.testing.assert_allclose(box[2:], boxes[2, 2:] * 128 / window, rtol=1e-5)
+    image = frame_io.decode(source.record(int(source.rows_record[rows][2]))["image"], "crop")
+    # Straight from the frame: the crop's middle shows the target's middle, magnified.
+    x, y, w, h = boxes[2].astype(int)
+    inside = image[64 - 8 : 64 + 8, 64 - 8 : 64 + 8].mean(axis=(0, 1))
+    around = 8 * window / 128
+    cx, cy = x + w / 2, y + h / 2
+    patch = frames[2][
+        round(cy - around) : round(cy + around), round(cx - around) : round(cx + around)
+    ]
+    assert np.abs(inside - patch.mean(axis=(0, 1))).max() < 12
+
+
+def test_clips_are_stored_as_frames(tmp_path):
+    _made(tmp_path / "c")
+    fx.write_custom(tmp_path / "c")
+    source = FrameSource(fx.build("custom", tmp_path / "c", tmp_path / "out"))
+    assert source.names["targets"] == ["cat", "cat.2", "dog"]
+    record = source.record(int(source.rows_record[source.rows_of(2)][3]))
+    image = frame_io.decode(record["image"], "frame")
+    assert np.abs(image.astype(int) - fx.clip(10, 4)[0][3]).mean() < 15
+
+
+def test_workers_give_the_same_build(tmp_path):
+    fx.write_otb(tmp_path / "otb", ("Boy", "Car1", "Deer"))
+    one = fx.build("otb", tmp_path / "otb", tmp_path / "one", frames_per_part=4)
+    two = fx.build("otb", tmp_path / "otb", tmp_path / "two", frames_per_part=4, workers=2)
+    assert len(list(one.glob("*.array_record-*"))) == 3
+    same_build(one, two)
+
+
+def test_command_line_builds_and_checks(tmp_path, capsys):
+    fx.write_otb(tmp_path / "otb")
+    build = ("otb", "--source", tmp_path / "otb", "--output", tmp_path / "out", "--workers", 0)
+    status, out, err = run(capsys, *build)
+    assert status == 0, err
+    assert "2 videos, 2 targets, 10 frames" in out
+    assert "10 boxes, 0 absent" in out
+    assert "10/10" in err  # the bar
+    assert not list((tmp_path / "out").rglob("*.parts"))
+    status, out, _ = run(capsys, *build)
+    assert status == 0
+    assert "already built" in out
+    status, _, err = run(capsys, *build, "--only", "Boy")
+    assert status == 1
+    assert "another choice of videos" in last_line(err)
+    status, out, _ = run(capsys, "otb", "--output", tmp_path / "out", "--check")
+    assert status == 0
+    assert "10 frames decoded" in out
+    status, out, _ = run(capsys, "otb", "--source", tmp_path / "otb", "--check", "--workers", 1)
+    assert status == 0
+    assert "10 frames decoded" in out
+
+
+def test_usage_errors(tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        prepare.main(["otb", "--sauce", "x"])
+    assert caught.value.code == 2
+    for argv, expected in (
+        (("otb",), "--source and --output are both needed"),
+        (("otb", "--check"), "--check needs --source"),
+        (("ootb",), "did you mean otb"),
+        (("otb", "--crop", "3"), "--crop 3: a side from 64"),
+        (("otb", "--source", tmp_path / "no", "--output", tmp_path), "no folder"),
+        (("otb", "--check", "--output", tmp_path / "no"), "no folder"),
+        (("otb", "--check", "--output", tmp_path), "no folder"),
+    ):
+        status, _, err = run(capsys, *argv)
+        assert status == 1
+        assert expected in last_line(err)
+        assert last_line(err).startswith("error: ")
+    with pytest.raises(JaxtrackError, match="are both needed"):
+        prepare.main(["otb", "--debug"])
+
+
+def _truncate(path: pathlib.Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "missing"])
+def test_a_bad_frame_stops_the_build_or_is_left_out(tmp_path, capsys, damage):
+    fx.write_otb(tmp_path / "otb", ("Boy",))
+    bad = tmp_path / "otb" / "Boy" / "img" / "0003.jpg"
+    if damage == "truncated":
+        _truncate(bad)
+        reason = "truncated JPEG"
+    elif damage == "text":
+        bad.write_bytes(b"<html>404</html>")
+        reason = "not a readable image"
+    else:  # a link that leads nowhere: the file is listed but cannot be had
+        bad.unlink()
+        bad.symlink_to("nowhere.jpg")
+        reason = "no file"
+    build = ("otb", "--source", tmp_path / "otb", "--output", tmp_path / "out", "--workers", 0)
+    status, _, err = run(capsys, *build)
+    assert status == 1
+    line = last_line(err)
+    assert "otb: 1 of 5 frames cannot be read" in line
+    assert "otb: video Boy, frame 2 (Boy/img/0003.jpg)" in line
+    assert reason in line
+    with pytest.raises(JaxtrackError, match="not finished"):
+        find_built(tmp_path / "out")
+    status, out, _ = run(capsys, "otb", "--check", "--source", tmp_path / "otb", "--workers", 1)
+    assert status == 1
+    assert reason in out
+
+    status, out, err = run(capsys, *build, "--max-bad", 0.5)
+    assert status == 0, err
+    assert f"1 frames left out: {reason}" in out
+    source = FrameSource(tmp_path / "out")
+    assert source.rows_record[:].tolist() == [0, 1, -1, 2, 3]
+
+    # Repaired, and built anew: the frame is there.
+    bad.unlink()
+    bad.write_bytes(fx.jpeg(fx.clip(0, 5)[0][2]))
+    assert FrameSource(fx.build("otb", tmp_path / "otb", tmp_path / "new")).num_records == 5
+
+
+def test_check_finds_columns_that_are_corners(tmp_path, capsys):
+    frames, boxes = fx.clip(1, 5)
+    fx.write_frames(tmp_path / "c" / "cat", frames, "{}.jpg")
+    corners = boxes.copy()
+    corners[:, 2:] = [fx.WIDTH - 3, fx.HEIGHT - 3]
+    (tmp_path / "c" / "cat.txt").write_text(fx.table(corners))
+    status, out, _ = run(capsys, "custom", "--source", tmp_path / "c", "--check", "--workers", 1)
+    assert status == 0
+    assert "note: 5 of 5 boxes reach out of their frames" in out
+
+
+def test_a_damaged_build_is_noticed(tmp_path, capsys):
+    fx.write_otb(tmp_path / "otb", ("Boy",))
+    folder = fx.build("otb", tmp_path / "otb", tmp_path / "out")
+    (folder / "index" / "sizes.npy").write_bytes(b"")
+    with pytest.raises(JaxtrackError, match="is damaged"):
+        FrameSource(folder)
+    (folder / "summary.json").unlink()
+    status, _, err = run(capsys, "otb", "--output", tmp_path / "out", "--check")
+    assert status == 1
+    assert "is damaged" in last_line(err)
+
+
+CHILD = """
+import os, signal, sys
+from tests import data_fixtures as fx
+def progress(done, total):
+    if done >= 12:
+        os.kill(os.getpid(), signal.SIGKILL)
+fx.build("otb", sys.argv[1], sys.argv[2], frames_per_part=4, progress=progress)
+"""
+
+
+def test_kill_in_a_build_leaves_nothing_that_looks_finished(tmp_path):
+    names = ("Boy", "Car1", "Deer", "Dog", "Fish")
+    fx.write_otb(tmp_path / "otb", names, 4)
+    root = pathlib.Path(__file__).resolve().parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, tmp_path / "otb", tmp_path / "out"],
+        cwd=root,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    with pytest.raises(JaxtrackError, match="not finished: run the same prepare command again"):
+        FrameSource(tmp_path / "out")
+
+    steps = []
+    resumed = fx.build(
+        "otb",
+        tmp_path / "otb",
+        tmp_path / "out",
+        frames_per_part=4,
+        progress=lambda done, total: steps.append((done, total)),
+    )
+    assert steps[0] == (12, 20)  # three of five parts were there
+    whole = fx.build("otb", tmp_path / "otb", tmp_path / "whole", frames_per_part=4)
+    same_build(resumed, whole)
+    left = [p.name for p in resumed.parent.iterdir()]
+    assert left == ["1.0.0"]
+
+
+def test_parts_are_made_again_when_the_annotation_changes(tmp_path):
+    fx.write_otb(tmp_path, ("Boy",))
+    part = list(prepare.layouts.iter_layout("otb", tmp_path))
+    spec = tmp_path / "part-00000.spec"
+    digest = parts.save_spec(spec, "otb", 0, part)
+    spec.with_suffix(".records").write_bytes(b"")
+    result = parts.finish(spec, digest, part, parts.PartRows())
+    assert parts.finished(spec, digest) == result
+    part[0].boxes[0, 0] += 1
+    assert parts.finished(spec, parts.save_spec(spec, "otb", 0, part)) is None
+    spec.with_suffix(".done").write_bytes(pickle.dumps(1)[:-1])
+    assert parts.finished(spec, digest) is None
+
+
+def test_two_builds_in_one_folder(tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    fx.write_otb(tmp_path / "otb", ("Boy",))
+    stage = tmp_path / "out" / "otb" / "test_frames" / ".1.0.0.parts"
+    stage.mkdir(parents=True)
+    with open(stage / "lock", "w") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        with pytest.raises(JaxtrackError, match="another build is at work"):
+            fx.build("otb", tmp_path / "otb", tmp_path / "out")
+
+
+def test_part_sizes_grow():
+    few = [_record(f"v{i}", 400) for i in range(10)]
+    assert [sum(len(r) for r in part) for part in parts.plan(few)] == [1200, 1200, 1200, 400]
+    many = [_record(f"v{i}", 1) for i in range(3 * 256 + 10)]
+    sizes = [len(part) for part in parts.plan(many, 1)]
+    assert sizes == [1] * 256 + [2] * 256 + [4, 4, 2]
+
+
+def _record(name, count):
+    from jaxtrack.data.record import VideoRecord
+
+    return VideoRecord(
+        name,
+        tuple(f"{name}/{i}" for i in range(count)),
+        np.zeros((count, 4)),
+        np.zeros(count, bool),
+    )
+
+
+def _made(path: pathlib.Path) -> pathlib.Path:
+    path.mkdir()
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounts a tmpfs")
+def test_full_disk(tmp_path, capsys):
+    frames = np.random.default_rng(0).integers(0, 255, (12, 300, 400, 3), dtype=np.uint8)
+    for name in ("Boy", "Car1", "Deer"):
+        fx.write_frames(tmp_path / "otb" / name / "img", frames, "{:04d}.jpg")
+        boxes = np.tile([10, 10, 40, 30], (12, 1))
+        (tmp_path / "otb" / name / "groundtruth_rect.txt").write_text(fx.table(boxes))
+    small = _made(tmp_path / "small")
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", small], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("this system does not allow a mount")
+    with contextlib.ExitStack() as stack:
+        stack.callback(subprocess.run, ["umount", "-l", str(small)], check=False)
+        status, _, err = run(
+            capsys, "otb", "--source", tmp_path / "otb", "--output", small, "--workers", 0
+        )
+        assert status == 1
+        assert "is full" in last_line(err)
+        assert "goes on where it was" in last_line(err)
+        with pytest.raises(JaxtrackError):
+            find_built(small)
+        subprocess.run(["mount", "-o", "remount,size=64m", small], check=True)
+        status, _, err = run(
+            capsys, "otb", "--source", tmp_path / "otb", "--output", small, "--workers", 0
+        )
+        assert status == 0, err
+
+
+def test_opencv_is_what_decodes():
+    frame = fx.clip(0, 1)[0][0]
+    assert np.abs(frame_io.decode(fx.jpeg(frame), "x").astype(int) - frame).mean() < 6
+    ok, png = cv2.imencode(".png", frame[..., ::-1])
+    assert ok
+    np.testing.assert_array_equal(frame_io.decode(png.tobytes(), "x"), frame)
+    half = frame_io.decode(fx.jpeg(frame), "x", 2)
+    assert half.shape == (fx.HEIGHT // 2, fx.WIDTH // 2, 3)
