@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickletools
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -113,10 +114,12 @@ def load(
     """
     machine = _Machine(rebuild, persistent)
     try:
-        for opcode, arg, _ in pickletools.genops(cast(Any, stream)):
-            if opcode.name == "STOP":
-                return machine.pop()
-            machine.step(opcode.name, arg)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # escapes in a damaged string are no news
+            for opcode, arg, _ in pickletools.genops(cast(Any, stream)):
+                if opcode.name == "STOP":
+                    return machine.pop()
+                machine.step(opcode.name, arg)
     except (ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError) as error:
         raise Damaged(f"broken pickle ({error})") from error
     raise Damaged("broken pickle (no end)")
