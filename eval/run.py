@@ -8,20 +8,24 @@ are there are not tracked again.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from eval import benchmarks, peers, runner
 from eval.benchmarks import Sequence
 from eval.metrics import OPEReport, evaluate_ope
 from eval.runner import Track
-from jaxtrack import command
+from jaxtrack import command, get_tracker, load_weights
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io.sequences import read_boxes, write_boxes
+from jaxtrack.tracker import Tracker, Variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,13 +33,12 @@ class Options:
     """Evaluate trackers on a benchmark.
 
     Attributes:
-        tracker: presets of jaxtrack (siamfc-tiny, ...), several at once.
+        tracker: presets of jaxtrack with their shipped weights, or PRESET=WEIGHTS_FILE; several at once.
         peer: trackers to compare with: static (a box that never moves), mil, kcf, csrt.
         benchmark: synthetic, otb, lasot, uav123, nfs, tc128, got10k, trackingnet.
         root: the benchmark's folder (not for synthetic).
         split: the benchmark's split; by default its own.
         sequence: only these sequences.
-        weights: weights file of the tracker (one tracker only); by default the shipped ones.
         output: folder of raw results and report.
         slots: videos tracked side by side.
         chunk: frames per compiled call.
@@ -51,7 +54,6 @@ class Options:
     root: Path | None = None
     split: str | None = None
     sequence: tuple[str, ...] = ()
-    weights: Path | None = None
     output: Path = Path("results")
     slots: int = 1
     chunk: int = 8
@@ -93,20 +95,19 @@ def evaluate(options: Options) -> list[Outcome]:
     """
     if not options.tracker and not options.peer:
         raise JaxtrackError("nothing to run: name a --tracker or a --peer")
-    if options.weights is not None and len(options.tracker) != 1:
-        raise JaxtrackError("--weights goes with exactly one --tracker")
     _check_names(options)
     sequences = benchmarks.load(options.benchmark, options.root, options.split, options.sequence)
     truth = {s.name: s.annotation for s in sequences}
     outcomes = []
     for name in (*options.tracker, *options.peer):
         started = time.perf_counter()
+        label = label_of(name)
         tracks, fresh = _track(name, sequences, options)
         seconds = time.perf_counter() - started
         boxes = {s.name: _own_coordinates(tracks[s.name].boxes, s) for s in sequences}
-        report = evaluate_ope(boxes, truth, options.protocol, options.benchmark, name)
+        report = evaluate_ope(boxes, truth, options.protocol, options.benchmark, label)
         rate = fresh / seconds if fresh else float("nan")
-        outcomes.append(Outcome(name, tracks, report, rate))
+        outcomes.append(Outcome(label, tracks, report, rate))
         print(_line(outcomes[-1]), flush=True)
     return outcomes
 
@@ -116,7 +117,7 @@ def _check_names(options: Options) -> None:
     from jaxtrack import trackers
 
     for name in options.tracker:
-        trackers.family_of(name)
+        trackers.family_of(name.partition("=")[0])
     for name in options.peer:
         if name not in peers.names():
             raise JaxtrackError(f"no peer {name!r} here; known: {', '.join(peers.names())}")
@@ -131,47 +132,73 @@ def _own_coordinates(boxes: np.ndarray, sequence: Sequence) -> np.ndarray:
     return shifted
 
 
+def label_of(tracker: str) -> str:
+    """How results of ``PRESET`` or ``PRESET=WEIGHTS_FILE`` are called: preset, and the run's folder."""
+    preset, _, weights = tracker.partition("=")
+    if not weights:
+        return preset
+    path = Path(weights)
+    return f"{preset}-{path.parent.name if path.stem == 'weights' else path.stem}"
+
+
 def _track(name: str, sequences: list[Sequence], options: Options) -> tuple[dict[str, Track], int]:
     """Tracks by sequence, and the number of frames that were tracked now."""
     from tqdm import tqdm
 
-    folder = options.output / options.benchmark / name
-    tracks, missing = {}, []
-    for sequence in sequences:
-        stored = None if options.again else _stored(folder, sequence)
-        if stored is None:
-            missing.append(sequence)
-        else:
-            tracks[sequence.name] = stored
-    total = sum(s.length for s in missing)
-    with tqdm(total=total, unit=" frames", desc=name, disable=not total) as bar:
-        if name in peers.names():
-            for sequence in missing:
-                tracks[sequence.name] = peers.run(name, sequence)
-                bar.update(sequence.length)
-                _store(folder, sequence, tracks[sequence.name])
-        elif missing:
-            from jaxtrack import get_tracker, load_weights
-
-            variables = load_weights(name, options.weights)
+    label = label_of(name)
+    folder = options.output / options.benchmark / label
+    own = name not in peers.names()
+    if own:
+        preset, _, weights = name.partition("=")
+        tracker, variables = get_tracker(preset), load_weights(preset, weights or None)
+    _check_mark(folder, _fingerprint(tracker, variables) if own else name, options.again)
+    stored = {s.name: None if options.again else _stored(folder, s) for s in sequences}
+    tracks = {key: track for key, track in stored.items() if track is not None}
+    missing = {s.name: s for s in sequences if s.name not in tracks}
+    total = sum(s.length for s in missing.values())
+    with tqdm(total=total, unit=" frames", desc=label, disable=not total) as bar:
+        if own:
+            todo, slots = list(missing.values()), options.slots
             run = runner.run(
-                get_tracker(name),
-                variables,
-                missing,
-                slots=options.slots,
-                chunk=options.chunk,
-                progress=bar.update,
+                tracker, variables, todo, slots=slots, chunk=options.chunk, progress=bar.update
             )
-            by_name = {s.name: s for s in missing}
-            for finished, track in run:
-                tracks[finished] = track
-                _store(folder, by_name[finished], track)
+        else:
+            run = _run_peer(name, missing, bar.update)
+        for finished, track in run:
+            tracks[finished] = track
+            _store(folder, missing[finished], track)
     return tracks, total
+
+
+def _run_peer(
+    name: str, sequences: dict[str, Sequence], progress: Callable[[int], object]
+) -> Iterator[tuple[str, Track]]:
+    for sequence in sequences.values():
+        yield sequence.name, peers.run(name, sequence)
+        progress(sequence.length)
+
+
+def _fingerprint(tracker: Tracker, variables: Variables) -> str:
+    """What results depend on: settings and learned values."""
+    digest = hashlib.sha256(repr(tracker.config).encode())
+    for leaf in jax.tree.leaves(variables):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def _check_mark(folder: Path, mark: str, again: bool) -> None:
+    """Results of other weights are not mixed with these."""
+    path = folder / "tracker.sha256"
+    if path.is_file() and path.read_text() != mark and not again:
+        raise JaxtrackError(
+            f"{folder} holds results of other weights or settings; use --again or another --output"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(mark)
 
 
 def _store(folder: Path, sequence: Sequence, track: Track) -> None:
     """Raw results in the published format, boxes last: a box file means that all is there."""
-    folder.mkdir(parents=True, exist_ok=True)
     seconds = track.seconds / max(len(track.boxes) - 1, 1)
     lines = "".join(f"{seconds:.6f}\n" for _ in track.boxes)
     (folder / f"{sequence.name}_time.txt").write_text(lines)

@@ -81,6 +81,8 @@ def run(
         raise JaxtrackError(f"slots and chunk are at least 1, not {slots} and {chunk}")
     for sequence in sequences:
         _check_first_box(sequence)
+    if not sequences:
+        return
     canvas = _canvas(sequences)
     # The longest first: no slot is left alone with a long video at the end.
     waiting = collections.deque(sorted(sequences, key=lambda s: -s.length))

@@ -1,0 +1,101 @@
+"""The main job from nothing: ``python -m eval.demo --output demo`` (or ``make demo``).
+
+Trains a small tracker on the synthetic world for a few minutes, tracks a clip and writes it as a video,
+scores all shipped trackers, the one just trained, OpenCV's and a box that never moves on a part of the
+synthetic benchmark, and writes the report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from jaxtrack import command, weights
+from jaxtrack.errors import JaxtrackError
+
+# Every fourth clip: all attributes are there, and the demo stays under its eight minutes on two cores.
+CLIPS = 10
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m eval.demo", description=__doc__)
+    parser.add_argument(
+        "--output", type=Path, default=Path("demo"), help="folder of everything made"
+    )
+    parser.add_argument("--steps", type=int, default=120, help="training steps")
+    parser.add_argument("--clips", type=int, default=CLIPS, help="clips of the benchmark")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    options = parser.parse_args(arguments)
+    return command.run(lambda: demo(options.output, options.steps, options.clips), options.debug)
+
+
+def demo(output: Path, steps: int, clips: int) -> None:
+    """Train, track, score, report.
+
+    Args:
+        output: folder of everything made; an earlier demo in it is replaced.
+        steps: training steps.
+        clips: clips of the synthetic benchmark that are scored.
+
+    Raises:
+        JaxtrackError: ``output`` is in use by something else, or a part failed.
+    """
+    started = time.perf_counter()
+    mark = output / ".jaxtrack-demo"
+    if output.exists() and any(output.iterdir()) and not mark.exists():
+        raise JaxtrackError(f"{output} is not empty and not an earlier demo: name another --output")
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+    mark.touch()
+
+    _say(f"1. train siamfc-tiny on the synthetic world, {steps} steps")
+    trained = output / "trained-now"
+    _run("-m", "train.run", "siamfc-tiny", "--steps", str(steps), "--output", str(trained))
+
+    _say("2. track a clip with the shipped weights")
+    video = output / "tracked.mp4"
+    _run("-m", "jaxtrack", "demo", "--output", str(video))
+
+    _say("3. score all trackers and write the report")
+    names = _clip_names(clips)
+    trackers = [*weights.shipped_names(), f"siamfc-tiny={trained / 'weights.safetensors'}"]
+    _run(
+        *("-m", "eval.run", "--benchmark", "synthetic", "--output", str(output)),
+        *(word for name in trackers for word in ("--tracker", name)),
+        *("--peer", "mil", "--peer", "static"),
+        *(word for name in names for word in ("--sequence", name)),
+    )
+    minutes = (time.perf_counter() - started) / 60
+    print(f"\nvideo:  {video}\nreport: {output / 'synthetic' / 'report.html'}")
+    print(f"done in {minutes:.1f} minutes; shipped trackers: {', '.join(weights.shipped_names())}")
+
+
+def _clip_names(count: int) -> list[str]:
+    from jaxtrack.data.synthetic import BENCHMARK
+
+    step = max(1, len(BENCHMARK) // max(1, count))
+    # Not every fourth from the start: a step that divides the attributes' period would miss some.
+    return [
+        BENCHMARK[(i * step + i) % len(BENCHMARK)].name for i in range(min(count, len(BENCHMARK)))
+    ]
+
+
+def _say(line: str) -> None:
+    print(f"\n{line}", flush=True)
+
+
+def _run(*words: str) -> None:
+    """Run one of the project's own commands, its output on this screen."""
+    print("$ python", *words, flush=True)
+    code = subprocess.run([sys.executable, *words], check=False).returncode
+    if code:
+        raise JaxtrackError(f"`python {' '.join(words)}` ended with status {code}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
