@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from typing import Any, Protocol
 
 import numpy as np
 
 from jaxtrack.errors import JaxtrackError
-from train.presets import Preset
+from train.presets import DataConfig, PatchSpec, Preset
 from train.step import Batch
 
 SYNTHETIC = "synthetic"
@@ -25,6 +26,9 @@ class Batches(Protocol):
 
     def seek(self, position: Any) -> None:
         """Go to a saved position."""
+
+    def close(self) -> None:
+        """End what runs in the background."""
 
 
 class Synthetic:
@@ -54,6 +58,67 @@ class Synthetic:
         """See `Batches`."""
         self._drawn = int(position)
 
+    def close(self) -> None:
+        """See `Batches`."""
+
+
+class Built:
+    """Patches of built datasets, through `jaxtrack.data.pipeline`.
+
+    Args:
+        root: the folder of built datasets.
+        config: recipe and patches.
+        batch_size: pairs per step of this process.
+        seed: of the run.
+        shard: this process's number and their count.
+        workers: processes that decode; 0: threads of this one.
+    """
+
+    def __init__(
+        self,
+        root: pathlib.Path,
+        config: DataConfig,
+        batch_size: int,
+        seed: int,
+        shard: tuple[int, int],
+        workers: int,
+    ) -> None:
+        from jaxtrack.data import pairs, recipes
+
+        def patch(spec: PatchSpec) -> pairs.PatchConfig:
+            whole = recipes.patch_config(spec.size, spec.nominal, spec.factor, spec.context)
+            return dataclasses.replace(whole, shift=spec.shift, log_scale=spec.log_scale)
+
+        self._iterator = recipes.open_recipe(
+            config.recipe,
+            root,
+            patch(config.template),
+            patch(config.search),
+            batch_size,
+            config.patches,
+            seed=seed,
+            shard_index=shard[0],
+            shard_count=shard[1],
+            workers=workers,
+        )
+
+    def next(self) -> tuple[Batch, str]:
+        """See `Batches`."""
+        batch = next(self._iterator)
+        return dict(batch), " | ".join(self._iterator.describe())
+
+    def position(self) -> Any:
+        """See `Batches`."""
+        return self._iterator.get_state()
+
+    def seek(self, position: Any) -> None:
+        """See `Batches`."""
+        self._iterator.set_state(position)
+
+    def close(self) -> None:
+        """See `Batches`."""
+        self._iterator.close()
+
 
 def open_batches(
     data: str, preset: Preset, batch_size: int, seed: int, shard: tuple[int, int], workers: int
@@ -71,6 +136,8 @@ def open_batches(
     Raises:
         JaxtrackError: no such folder; a dataset is not in it; the preset names none.
     """
+    if workers < 0:
+        raise JaxtrackError(f"--workers {workers}: 0 or more")
     if data == SYNTHETIC:
         return Synthetic(batch_size)
     root = pathlib.Path(data).expanduser()
@@ -81,4 +148,4 @@ def open_batches(
         )
     if preset.data is None:
         raise JaxtrackError("this preset trains on the synthetic world only; leave --data out")
-    raise JaxtrackError("built datasets: not connected")
+    return Built(root, preset.data, batch_size, seed, shard, workers)

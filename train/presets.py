@@ -6,15 +6,69 @@ import dataclasses
 import difflib
 import importlib
 import pathlib
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any
 
 import jax
 
+from jaxtrack.data.synthetic import PatchConfig
 from jaxtrack.errors import JaxtrackError
 from train import tasks
 from train.optim import OptimConfig
 from train.step import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class PatchSpec:
+    """The patch that the host cuts around a target (`jaxtrack.data.pairs.PatchConfig`).
+
+    Attributes:
+        size: side of the patch, margin included, pixels.
+        nominal: side without the margin.
+        factor: side of the nominal patch's window in reference sides ``sqrt((w + c)(h + c))``.
+        context: ``c = context * (w + h)``.
+        shift: see `jaxtrack.data.pairs.PatchConfig`; 0 where the device shifts.
+        log_scale: likewise.
+    """
+
+    size: int
+    nominal: int
+    factor: float
+    context: float = 0.5
+    shift: float = 0.0
+    log_scale: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """What the input pipeline delivers from built datasets.
+
+    Attributes:
+        recipe: datasets, ratios and pair rules, by name (`jaxtrack.data.recipes.RECIPES`).
+        template: the template's patch.
+        search: the search patch.
+        patches: search patches per video, where a task wants several (``patches`` and ``patch_boxes``
+            in place of ``search`` and ``search_box``); 0: pairs.
+    """
+
+    recipe: str
+    template: PatchSpec
+    search: PatchSpec
+    patches: int = 0
+
+
+def same_patches(recipe: str, patch: PatchConfig, patches: int = 0) -> DataConfig:
+    """Patches of built datasets, cut as the synthetic world cuts its own."""
+
+    def spec(size: int, margin: int, factor: float) -> PatchSpec:
+        return PatchSpec(size + margin, size, factor, patch.context)
+
+    return DataConfig(
+        recipe,
+        spec(patch.template_size, patch.template_margin, patch.template_factor),
+        spec(patch.search_size, patch.search_margin, patch.search_factor),
+        patches,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +99,7 @@ class Preset:
     batch_size: int
     steps: int
     epochs: int = 1
-    data: Hashable = None
+    data: DataConfig | None = None
     source: str = ""
     log_every: int = 20
     save_every: int = 500

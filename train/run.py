@@ -219,6 +219,7 @@ def train(options: Options) -> TrainState:
     first = int(state.step)
     with contextlib.ExitStack() as stack:
         stack.callback(checkpoints.close)
+        stack.callback(batches.close)
         log = RunLog(output, first, steps, parallel.is_main())
         stack.callback(log.close)
         meter = Meter(checkpoints.last_good)

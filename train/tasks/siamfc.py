@@ -15,7 +15,7 @@ from jaxtrack.ops.correlation import cross_correlation_pairs
 from jaxtrack.trackers import siamfc
 from train.augment import AugmentConfig, augment_pairs
 from train.optim import OptimConfig, Schedule
-from train.presets import Preset
+from train.presets import Preset, same_patches
 from train.step import Aux, Batch, Task
 
 
@@ -181,6 +181,22 @@ _PUBLISHED = Config(
     ),
 )
 
+_TINY = dataclasses.replace(
+    _PUBLISHED,
+    tracker=siamfc.PRESETS["siamfc-tiny"],
+    template=AugmentConfig(size=127, shift=2, scale=0.03),
+    # A response of 9x9 is enough, where the other pairs give negatives too.
+    search=AugmentConfig(size=191, shift=4, scale=0.1),
+    patch=PatchConfig(
+        template_size=127,
+        template_margin=12,
+        search_size=191,
+        search_factor=191 / 127,
+        search_margin=24,
+    ),
+    other_pairs=0.5,
+)
+
 PRESETS: dict[str, Preset] = {
     "siamfc-got10k": Preset(
         task=task(_PUBLISHED),
@@ -195,32 +211,18 @@ PRESETS: dict[str, Preset] = {
         batch_size=8,
         steps=1166 * 50,  # one pair of each of GOT-10k's 9335 training videos per epoch
         epochs=50,
+        data=same_patches("siamfc_got10k", _PUBLISHED.patch),
         save_every=1166,
         source="huanglianghua/siamfc-pytorch, train.py",
     ),
     "siamfc-tiny": Preset(
-        task=task(
-            dataclasses.replace(
-                _PUBLISHED,
-                tracker=siamfc.PRESETS["siamfc-tiny"],
-                template=AugmentConfig(size=127, shift=2, scale=0.03),
-                # A response of 9x9 is enough, where the other pairs give negatives too.
-                search=AugmentConfig(size=191, shift=4, scale=0.1),
-                patch=PatchConfig(
-                    template_size=127,
-                    template_margin=12,
-                    search_size=191,
-                    search_factor=191 / 127,
-                    search_margin=24,
-                ),
-                other_pairs=0.5,
-            )
-        ),
+        task=task(_TINY),
         tracker="siamfc-tiny",
         optim=OptimConfig("adamw", 2e-3, Schedule("onecycle"), weight_decay=1e-4),
         batch_size=8,
         steps=4500,
         log_every=20,
+        data=same_patches("all", _TINY.patch),
         save_every=250,
         source="jaxtrack: the synthetic world",
     ),
