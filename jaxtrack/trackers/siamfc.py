@@ -14,6 +14,7 @@ probability that the target is there. It is comparable over time, not between ne
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -323,3 +324,27 @@ def track_frame(
     state = update(config, state, choice)
     score = jax.nn.sigmoid(upsampled[choice.scale, choice.peak[0], choice.peak[1]])
     return state, Prediction(box_of(state).astype(jnp.float32), score)
+
+
+def stages(
+    config: Config, variables: Any, state: State, frame: UInt8[Array, "h w 3"]
+) -> dict[str, Callable[[], Any]]:
+    """The parts of `track_frame` as compiled calls, for timing: crops, network, choice of the peak."""
+    cut_all = jax.jit(
+        lambda state, frame: jax.vmap(
+            lambda w: cut(frame, w, config.instance_size, state.fill, state.frame_size)
+        )(search_windows(config, state.centre, state.search_side))
+    )
+    run = jax.jit(lambda variables, crops: embed(config, variables, crops))
+    match = jax.jit(
+        lambda variables, template, features: (
+            choose(config, respond(config, variables, template, features))[0].peak
+        )
+    )
+    crops = cut_all(state, frame)
+    features = run(variables, crops)
+    return {
+        "crop": lambda: cut_all(state, frame),
+        "network": lambda: run(variables, crops),
+        "match": lambda: match(variables, state.template, features),
+    }
