@@ -9,6 +9,7 @@ convolution side by side. Timings are medians (and minima) over rounds; run them
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import platform
@@ -106,7 +107,7 @@ class Measured:
 
     def frame_times(self) -> list[float]:
         """Seconds of each frame, one call and one wait a frame, as in live use."""
-        return [clock(lambda frame=frame: self._track(frame), 1)[0] for frame in self.images[1:]]
+        return [clock(functools.partial(self._track, f), 1)[0] for f in self.images[1:]]
 
     def init_time(self) -> float:
         """Seconds of starting on a target, compiled."""
@@ -230,23 +231,20 @@ def measure_ops(rounds: int) -> dict[str, Any]:
         keys = jax.random.split(jax.random.key(0))
         x = jax.random.normal(keys[0], shape)
         kernel = jax.random.normal(keys[1], kernel_shape)
-        arguments = ((stride, stride), ((0, 0), (0, 0)), (dilation, dilation))
-        forms: dict[str, Callable[..., Any]] = {
-            "chosen": lambda x, k, a=arguments, g=groups: conv.conv2d(
-                x, k, strides=a[0], padding=a[1], dilation=a[2], groups=g
-            ),
-            "xla": lambda x, k, a=arguments, g=groups: conv.conv2d_xla(x, k, *a, g),
-        }
+        partial: Any = functools.partial
+        tapped = {"strides": (stride, stride), "dilation": (dilation, dilation)}
+        forms = {"chosen": partial(conv.conv2d, groups=groups, **tapped)}
+        forms["xla"] = partial(conv.conv2d_xla, groups=groups, **tapped)
         if groups == 1:
-            forms["patches"] = lambda x, k, a=arguments: conv.conv2d_patches(x, k, *a)
-            forms["rows"] = lambda x, k, a=arguments: conv.conv2d_rows(x, k, *a)
+            forms["patches"] = partial(conv.conv2d_patches, **tapped)
+            forms["rows"] = partial(conv.conv2d_rows, **tapped)
         compiled = {key: jax.jit(form) for key, form in forms.items()}
         for form in compiled.values():
             jax.block_until_ready(form(x, kernel))
         times: dict[str, list[float]] = {key: [] for key in compiled}
         for _ in range(rounds):
             for key, form in compiled.items():
-                times[key] += clock(lambda form=form: form(x, kernel), 1)
+                times[key] += clock(functools.partial(form, x, kernel), 1)
         figures[name] = {key: 1e3 * min(values) for key, values in times.items()}
     return figures
 
