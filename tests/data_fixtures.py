@@ -227,7 +227,7 @@ def write_custom(root: pathlib.Path, with_clip: bool = True) -> None:
     (root / "cat.2.txt").write_text(table(boxes + 1))
     if with_clip:
         writer = cv2.VideoWriter(
-            str(root / "dog.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (WIDTH, HEIGHT)
+            str(root / "dog.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (WIDTH, HEIGHT)
         )
         for frame in frames:
             writer.write(frame[..., ::-1])
