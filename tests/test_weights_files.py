@@ -183,18 +183,25 @@ def test_missing_and_unknown_files(tmp_path: pathlib.Path) -> None:
         read_published(tmp_path)
 
 
-def test_orbax_folders(tmp_path: pathlib.Path) -> None:
+def test_orbax_folders(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
     import orbax.checkpoint as ocp
 
     tree = variables()
     older = jax.tree.map(lambda x: x - 1, tree)
     with ocp.CheckpointManager(tmp_path / "run" / "checkpoints") as manager:
         for step, values in ((2, older), (10, tree)):
-            state = {**values, "step": jnp.asarray(step), "opt_state": [jnp.zeros(5)]}
-            manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)))
+            state = {**values, "step": jnp.asarray(step), "opt_state": ({"mu": jnp.zeros(5)}, ())}
+            manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.PyTreeSave(state), record=ocp.args.JsonSave({"epoch": 1})
+                ),
+            )
     form = abstract(tree)
+    caplog.clear()
     for folder in ("run", "run/checkpoints", "run/checkpoints/10", "run/checkpoints/10/state"):
         assert same(load_into(form, tmp_path / folder), tree), folder
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
     assert same(load_into(form, tmp_path / "run" / "checkpoints" / "2"), older)
     form["params"]["3"] = form["params"].pop("1")
     with pytest.raises(JaxtrackError, match="params/3/bias"):
@@ -202,6 +209,18 @@ def test_orbax_folders(tmp_path: pathlib.Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(JaxtrackError, match="with one array tree was looked for, none found"):
         load_into(form, tmp_path / "empty")
+
+
+def test_damaged_orbax_folder(tmp_path: pathlib.Path) -> None:
+    import orbax.checkpoint as ocp
+
+    with ocp.CheckpointManager(tmp_path) as manager:
+        manager.save(1, args=ocp.args.Composite(state=ocp.args.PyTreeSave(variables())))
+    metadata = tmp_path / "1" / "state" / "_METADATA"
+    metadata.write_text(metadata.read_text()[:50])
+    with pytest.raises(JaxtrackError, match="not a whole Orbax checkpoint") as caught:
+        load_into(abstract(variables()), tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def matconvnet(path: pathlib.Path) -> list[tuple[np.ndarray, np.ndarray]]:

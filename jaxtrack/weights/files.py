@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -188,6 +190,18 @@ def _orbax_item(path: pathlib.Path) -> pathlib.Path:
     )
 
 
+@contextlib.contextmanager
+def _absl_quiet() -> Iterator[None]:
+    """Keep off the screen that other items of a checkpoint (its data position) are left unread."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _read_orbax(path: pathlib.Path, template: Variables) -> dict[str, np.ndarray]:
     """Parameters and batch statistics of a training checkpoint, flat; the optimiser is left on disk."""
     import orbax.checkpoint as ocp
@@ -195,7 +209,7 @@ def _read_orbax(path: pathlib.Path, template: Variables) -> dict[str, np.ndarray
     item = _orbax_item(path.resolve())
     handler = ocp.CompositeCheckpointHandler(**{item.name: ocp.PyTreeCheckpointHandler()})
     try:
-        with ocp.Checkpointer(handler) as reader:
+        with _absl_quiet(), ocp.Checkpointer(handler) as reader:
             tree = reader.metadata(item.parent).item_metadata[item.name].tree
             want = {name: tree[name] for name in template if name in tree}
             if "params" not in want:
