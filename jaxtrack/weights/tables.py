@@ -10,7 +10,7 @@ refused.
 
 from __future__ import annotations
 
-from jaxtrack.weights import tables_siamrpn
+from jaxtrack.weights import tables_ostrack, tables_siamrpn, tables_tadt
 from jaxtrack.weights.names import NameTable
 
 # DataParallel and DistributedDataParallel put this in front of every name.
@@ -24,6 +24,8 @@ TABLES: dict[str, dict[str, NameTable]] = {
         "rafellerc/Pytorch-SiamFC": NameTable(rename=(PARALLEL,)),
     },
     "siamrpn": tables_siamrpn.TABLES,
+    "ostrack": {"botaoye/OSTrack": tables_ostrack.OSTRACK},
+    "tadt": tables_tadt.TABLES,
 }
 
 
