@@ -1,0 +1,51 @@
+"""The report in a real browser: sort a table, switch a curve, open a sequence."""
+
+import shutil
+
+import pytest
+
+from eval.report import write_report
+from tests.test_runner import SEQUENCES, outcomes
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: chromium)")
+def test_report_in_chromium(tmp_path):
+    from playwright.sync_api import sync_playwright
+
+    path = write_report(tmp_path / "report.html", outcomes(), SEQUENCES)
+    with sync_playwright() as play:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=flags)
+        page = browser.new_page()
+        errors: list[str] = []
+        requests: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(path.as_uri())
+        assert all(url.startswith(("file:", "data:")) for url in requests)
+
+        def first_rows():
+            return page.locator("#sequences tbody tr td:first-child").all_inner_texts()
+
+        before = first_rows()
+        page.locator("#sequences th").nth(1).click()
+        values = page.locator("#sequences tbody tr td:nth-child(2)").all_inner_texts()
+        assert values == sorted(values, reverse=True)
+        page.locator("#sequences th").nth(1).click()
+        assert first_rows() != before or values != sorted(values)
+
+        success = page.locator("#curves path").first.get_attribute("d")
+        page.locator("button[data-curve=precision]").click()
+        assert page.locator("#curves path").first.get_attribute("d") != success
+        page.locator("#legend input").first.uncheck()
+        assert page.locator("#curves path").count() == 1
+
+        page.locator("#sequences tbody tr[data-name=s4]").click()
+        assert page.locator("#chosen-name").inner_text() == "s4"
+        assert page.locator("#strip img").count() >= 2
+        assert page.locator("#strip img").first.evaluate("image => image.naturalWidth") > 0
+        assert not errors
+        browser.close()
