@@ -140,8 +140,8 @@ def test_samples_of_each_kind():
     assert found["patches"].shape == (5, 127, 127, 3)
     assert found["patch_boxes"].shape == (5, 4)
     assert "search" not in found
-    records = found["used"][1:, 1]
-    assert len(set(records.tolist())) == 5  # distinct frames where there are enough
+    rows = found["used"][1:, 1]
+    assert len(set(rows.tolist())) == 5  # distinct frames where there are enough
     still = sampler(config(patches=5)).sample(1, 0, rng)
     assert still["patches"].shape == (5, 127, 127, 3)
 
@@ -167,8 +167,7 @@ def test_negatives_show_another_target_at_their_rate():
     assert others > 25  # from any dataset of the mixture
 
 
-def _target_of(source, record):
-    row = int(np.flatnonzero(source.rows_record[:] == record)[0])
+def _target_of(source, row):
     return int(np.searchsorted(source.targets, row, side="right") - 1)
 
 
@@ -176,11 +175,11 @@ def test_absent_frames_are_never_used():
     draw = sampler(config(), ("got10k",))
     rng = np.random.default_rng(3)
     source = draw.sources[0]
-    absent = set(source.rows_record[source.rows_absent[:]].tolist())
+    absent = set(np.flatnonzero(source.rows_absent).tolist())
     used = [tuple(u) for i in range(150) for u in draw.sample(0, i % 7, rng)["used"]]
     assert absent
-    assert not absent & {record for _, record in used}
-    assert len({record for _, record in used}) == source.num_records - len(absent)
+    assert not absent & {row for _, row in used}
+    assert len({row for _, row in used}) == source.num_records - len(absent)
 
 
 def test_filters():

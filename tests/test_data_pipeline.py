@@ -124,12 +124,20 @@ def used_once(iterator):
 
 
 def test_the_mixture_keeps_its_ratios():
-    sources = [FrameSource(d.path) for d in mixture()]
-    drawn = pipeline._samples(sources, [2.0, 1.0, 1.0], seed=0)
-    numbers = np.array([drawn[i][0] for i in range(2048)])
+    order = pipeline.Order([7, 2, 3], [2.0, 1.0, 1.0], seed=0)
+    drawn = np.array([order[i] for i in range(2048)])
+    numbers = drawn[:, 0]
     np.testing.assert_array_equal(np.bincount(numbers) / 2048, [0.5, 0.25, 0.25])
     # No regular beat that shards could fall into.
     assert np.bincount(numbers[::2])[0] / 1024 == pytest.approx(0.5, abs=0.06)
+    # Across windows too, every epoch of a dataset is a permutation of its videos.
+    for dataset, size in enumerate((7, 2, 3)):
+        videos = drawn[numbers == dataset, 1]
+        counts = np.bincount(videos, minlength=size)
+        assert counts.max() - counts.min() <= 1
+    uneven = pipeline.Order([5, 5], [1.0, 1e-4], seed=0)
+    rare = sum(uneven[i][0] for i in range(0, 30 * 1024))
+    assert rare == 3
     # Without a weight, every video of a dataset comes equally often.
     by_size = [Dataset(fx.built() / "got10k", None), Dataset(fx.built() / "otb", None)]
     lines = used(make_iterator(CONFIG, by_size, 20, seed=0), 2)
@@ -181,7 +189,8 @@ def test_broken_records_are_replaced_counted_and_capped(broken):
         assert batch["search"].any(axis=(1, 2, 3)).all()
         lines += iterator.describe()
     assert iterator.skipped > 0
-    assert not any("0002.jpg" in line and "Boy" in line for line in lines)
+    assert "otb: video Boy, frame 0" in " ".join(lines)
+    assert "otb: video Boy, frame 1" not in " ".join(lines)
     assert iterator.get_state()["skipped"] == iterator.skipped
     iterator.close()
 

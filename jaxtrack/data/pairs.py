@@ -233,7 +233,8 @@ class PatchCutter:
         self._config = config
         self._images: dict[tuple[int, int, int], np.ndarray] = {}
         self._data: dict[tuple[int, int], tuple[bytes, str]] = {}
-        self.used: list[tuple[int, int]] = []
+        self.used: list[tuple[int, int]] = []  # (dataset, row)
+        self.record = (-1, -1)  # (dataset, record) of the patch at hand
 
     def cut(
         self,
@@ -259,6 +260,7 @@ class PatchCutter:
             FrameError: the record does not decode.
         """
         record = int(source.rows_record[row])
+        self.record = (number, record)
         box = np.asarray(source.rows_box[row], dtype=np.float64)
         height, width = (int(v) for v in source.sizes[record])
         for _ in range(10):
@@ -268,7 +270,7 @@ class PatchCutter:
                 break
         else:
             raise frame_io.FrameError(f"row {row}: no window overlaps the frame")
-        self.used.append((number, record))
+        self.used.append((number, row))
         reduce = 1
         while self._config.reduced_decode and reduce < 8 and side / patch.size >= 2 * reduce:
             reduce *= 2
@@ -324,9 +326,9 @@ class Sampler:
             rng: random numbers; they alone decide.
 
         Returns:
-            See `pipeline.make_iterator`, for one element, plus `used` and `broken`: `(k, 2)` int64
-            (dataset, record) of the patches, and of the last record that did not decode (or -1), with
-            `failures`, their number.
+            See `pipeline.make_iterator`, for one element, plus `used`: `(k, 2)` int64 (dataset, row)
+            of the patches, `broken`: (dataset, record) of the last record that did not decode, or -1,
+            and `failures`, the number of those.
 
         Raises:
             JaxtrackError: no usable video, or too many records in a row that do not decode.
@@ -337,7 +339,7 @@ class Sampler:
             try:
                 found = self._draw(cutter, number, video, rng)
             except frame_io.FrameError as error:
-                failures, broken = failures + 1, cutter.used[-1] if cutter.used else broken
+                failures, broken = failures + 1, cutter.record
                 last = error
                 video = int(rng.integers(self.sources[number].num_videos))
                 continue

@@ -200,6 +200,19 @@ class FrameSource:
                 f"record {number} of {self.path} cannot be read ({error}): run prepare with --check"
             ) from error
 
+    def describe_row(self, row: int) -> str:
+        """Names a row without reading its record: dataset, target, frame.
+
+        Args:
+            row: number of the row.
+
+        Returns:
+            One phrase.
+        """
+        target = int(np.searchsorted(self.targets, row, side="right")) - 1
+        frame = row - int(self.targets[target])
+        return f"{self.name}: video {self.names['targets'][target]}, frame {frame}"
+
     def describe(self, record: dict[str, Any]) -> str:
         """Names a frame: dataset, video, frame, file.
 
