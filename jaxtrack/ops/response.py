@@ -58,6 +58,7 @@ def resize_matrix(
         position = (index + 0.5) * size_in / size_out - 0.5
     base = np.floor(position).astype(int)
     t = position - base
+    taps: tuple[int, ...]
     if kind == "linear":
         taps, weights = (0, 1), np.stack([1 - t, t])
     else:

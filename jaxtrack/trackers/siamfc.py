@@ -179,7 +179,7 @@ def init_variables(config: Config, key: Array) -> dict[str, Any]:
     """Random variables, Xavier-uniform convolutions as published: ``{"params", "batch_stats"}``."""
     z = jnp.zeros((1, config.exemplar_size, config.exemplar_size, 3), jnp.float32)
     x = jnp.zeros((1, config.instance_size, config.instance_size, 3), jnp.float32)
-    return module(config).init(key, z, x)
+    return dict(module(config).init(key, z, x))
 
 
 def embed(
@@ -189,7 +189,8 @@ def embed(
     images = crops.astype(jnp.float32)
     if config.input_divisor != 1:
         images = images / config.input_divisor
-    return module(config).apply(variables, images, method="embed")[-1]
+    blocks: Any = module(config).apply(variables, images, method="embed")
+    return blocks[-1]
 
 
 def respond(
@@ -200,7 +201,8 @@ def respond(
 ) -> Float[Array, "s m m"]:
     """Responses (logits) of one template on the features of several search crops."""
     raw = cross_correlation(template, features)
-    return module(config).apply(variables, raw, method="match")
+    responses: Any = module(config).apply(variables, raw, method="match")
+    return responses
 
 
 def region_sides(
@@ -256,8 +258,8 @@ def choose(
     response = upsampled[scale] * jnp.asarray(penalty)[scale]
     response = response - jnp.min(response)
     response = response / (jnp.sum(response) + 1e-16)
-    window = hann_window(side)
-    window = jnp.asarray(window / window.sum())
+    hann = hann_window(side)
+    window = jnp.asarray(hann / hann.sum())
     weight = config.window_influence
     mixed = (1 - weight) * response.astype(window.dtype) + weight * window
     return Choice(scale, first_peak(mixed), response, mixed), upsampled

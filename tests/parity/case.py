@@ -142,7 +142,7 @@ def sequence_frames(name: str, folder: pathlib.Path) -> np.ndarray:
     for root in roots:
         paths = sorted((root / "sequences" / name / "img").glob("*.jpg"))
         if paths:
-            return np.stack([cv2.imread(str(path))[..., ::-1] for path in paths])
+            return np.stack([np.asarray(cv2.imread(str(path)))[..., ::-1] for path in paths])
     raise ParityError(f"no sequence {name!r} in a sequences folder beside {folder}")
 
 

@@ -158,7 +158,7 @@ def hl_forward(case: Case, report: Report) -> None:
     # Search image n goes with template n mod the number of templates.
     templates = z[np.arange(x.shape[0]) % z.shape[0]]
     raw = cross_correlation_pairs(templates, x)
-    report.check("response", net.apply(variables, raw, method="match")[:, None])
+    report.check("response", np.asarray(net.apply(variables, raw, method="match"))[:, None])
     if case.config.get("also_broadcast"):
         report.check("response_z0", siamfc.respond(config, variables, z[0], x)[:, None])
 
@@ -235,7 +235,8 @@ def hl_crop_interp(case: Case, report: Report) -> None:
         elif item["interp"] in codes:
             side = (int(size), int(size))
             patch = crop.resize_window(jnp.asarray(image), window, side, frame_size, fill)
-            ours = cv2.resize(np.asarray(patch), (out, out), interpolation=codes[item["interp"]])
+            resized = cv2.resize(np.asarray(patch), (out, out), interpolation=codes[item["interp"]])
+            ours = jnp.asarray(resized)
         else:
             raise ParityError(f"unknown interpolation {item['interp']!r}")
         report.check(item["name"], ours)
@@ -441,28 +442,28 @@ def hl_losses(case: Case, report: Report) -> None:
     given, label = inputs(case), case.config["label"]
     target = _hl_label(label["size"], label["r_pos"], label["r_neg"], label["total_stride"])
     report.check("target", target)
-    target = jnp.asarray(target)
+    labels = jnp.asarray(target)
 
     def ghm(momentum: float, warm: Any = None) -> Any:
         state = losses.ghm_c_init()
         if warm is not None:
-            state = losses.ghm_c(jnp.asarray(warm), target, state, momentum)[1]
-        return lambda x: losses.ghm_c(x, target, state, momentum)[0]
+            state = losses.ghm_c(jnp.asarray(warm), labels, state, momentum)[1]
+        return lambda x: losses.ghm_c(x, labels, state, momentum)[0]
 
     for name in case.config["responses"]:
         x, second = jnp.asarray(given[name]), given.get(f"{name}_second")
         functions = {
-            "balanced": (lambda v: losses.balanced_logistic(v, target), x),
-            "balanced_nw05": (lambda v: losses.balanced_logistic(v, target, 0.5), x),
-            "focal": (lambda v: losses.focal(v, target), x),
-            "ohnm": (lambda v: losses.hard_negative_mining(v, target), x),
+            "balanced": (lambda v: losses.balanced_logistic(v, labels), x),
+            "balanced_nw05": (lambda v: losses.balanced_logistic(v, labels, 0.5), x),
+            "focal": (lambda v: losses.focal(v, labels), x),
+            "ohnm": (lambda v: losses.hard_negative_mining(v, labels), x),
             "ghmc_m0": (ghm(0.0), x),
             "ghmc_call1": (ghm(0.5), x),
         }
         if second is not None:
             functions["ghmc_call2"] = (ghm(0.5, given[name]), jnp.asarray(second))
-            state = losses.ghm_c(x, target, losses.ghm_c_init(), 0.5)[1]
-            state = losses.ghm_c(jnp.asarray(second), target, state, 0.5)[1]
+            state = losses.ghm_c(x, labels, losses.ghm_c_init(), 0.5)[1]
+            state = losses.ghm_c(jnp.asarray(second), labels, state, 0.5)[1]
             report.check(f"{name}_ghmc_acc_sum", state.counts)
         for loss_name, (function, at) in functions.items():
             if loss_name in case.config.get("skip", []):
@@ -585,10 +586,10 @@ def ra_forward(case: Case, report: Report) -> None:
         last[branch] = blocks[-1]
     raw = cross_correlation_pairs(last["z"], last["x"])
     report.check("corr_raw", raw[:, None])
-    report.check("match", net.apply(variables, raw, method="match")[:, None])
+    report.check("match", np.asarray(net.apply(variables, raw, method="match"))[:, None])
     if case.config.get("upscale_too"):
         net = net.clone(upscale_size=up)
-        report.check("match_up", net.apply(variables, raw, method="match")[:, None])
+        report.check("match_up", np.asarray(net.apply(variables, raw, method="match"))[:, None])
 
 
 def ra_match(case: Case, report: Report) -> None:
@@ -674,7 +675,9 @@ def ra_loss(case: Case, report: Report) -> None:
         report.check(f"{name}_labels", labels[:, ::step, ::step])
 
         def loss(v: Any, labels: np.ndarray = labels) -> Any:
-            return losses.masked_logistic(v, labels[..., 0], labels[..., 1])
+            return losses.masked_logistic(
+                v, jnp.asarray(labels[..., 0]), jnp.asarray(labels[..., 1])
+            )
 
         value, gradient = jax.value_and_grad(loss)(scores)
         report.check(f"{name}_loss", value)
