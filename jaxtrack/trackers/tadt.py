@@ -18,7 +18,7 @@ Reference:
     ========== ============================================ ========================================
 
     The paper's pooled gradient of the ranking loss is zero for every channel, whatever the features (see
-    `tadt_importance.rank_feature_gradient`); ``tadt`` therefore pools it after multiplying by the features.
+    `tadt_ranking.rank_feature_gradient`); ``tadt`` therefore pools it after multiplying by the features.
 
 The score of a prediction is the largest correlation relative to the template's correlation with itself:
 about 1 on the first frame, lower when the target is hidden or lost; it is not bounded by 1.
@@ -26,109 +26,47 @@ about 1 on the first frame, lower when the target is hidden or lost; it is not b
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from jaxtrack.errors import JaxtrackError
-from jaxtrack.losses.tadt import ranking_derivative_published, ranking_pairs
 from jaxtrack.models.alexnet import AlexNetConfig
 from jaxtrack.ops.same_correlation import correlate_same
 from jaxtrack.tracker import Prediction, Variables
 from jaxtrack.trackers import tadt_features as features_of
 from jaxtrack.trackers import tadt_geometry as geometry
-from jaxtrack.trackers import tadt_importance as importance_of
+from jaxtrack.trackers import tadt_response as responses
+from jaxtrack.trackers.tadt_choice import Choice, choose_channels, initial_kernels
+from jaxtrack.trackers.tadt_config import Config, check
 from jaxtrack.trackers.tadt_features import Extractor
-from jaxtrack.trackers.tadt_importance import Descent
+from jaxtrack.trackers.tadt_ridge import centred_mask
 
-RidgeRule = Literal["gradient", "gradient-times-feature", "kernel-sum"]
-RankingRule = Literal["gradient-times-feature", "published", "none"]
-Selection = Literal["both", "ridge", "ranking", "all", "random"]
-
-_VGG = Extractor()
-_DESCENT = Descent()
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """Settings of TADT.
-
-    Attributes:
-        extractor: network, layers and preprocessing.
-        max_size: targets greater than this (root of the area, pixels) are scaled down to it.
-        min_size: smaller ones are scaled up to it.
-        search_factor: side of the search window in units of ``max_size``.
-        scales: size factors of the copies of the search features, rising.
-        scale_weights: factors on the copies' best scores.
-        feature_pad: cells by which neighbouring copies differ in size.
-        window_weight: factor on the Hann window, which is added to the responses.
-        ridge: training of the ridge branch.
-        ridge_rule: how the ridge branch's importance of a channel is taken.
-        ranking: training of the ranking branch (unused by the published rule).
-        ranking_rule: how the ranking branch's importance of a channel is taken.
-        label_alpha: factor of the label's exponent.
-        label_sigma: width of the label, in template sides.
-        caps: greatest number of channels of each layer.
-        minimum: least number of channels of all layers together; at most the last layer's channels.
-        balance_top: channels that measure a layer's strength (see `tadt_importance.balance_weights`).
-        selection: which branches decide; ``all`` and ``random`` are for comparison (random: as many
-            channels as ``both`` would keep).
-        seed: of the branches' initial kernels and of ``random``.
-        max_window: a search window never grows beyond this side (pixels of the scaled image).
-    """
-
-    extractor: Extractor = _VGG
-    max_size: float = 59
-    min_size: float = 44
-    search_factor: float = 3
-    scales: tuple[float, ...] = (45 / 47, 1.0, 45 / 43)
-    scale_weights: tuple[float, ...] = (0.99, 1.0, 1.0055)
-    feature_pad: int = 2
-    window_weight: float = 1.0
-    ridge: Descent = _DESCENT
-    ridge_rule: RidgeRule = "gradient"
-    ranking: Descent = _DESCENT
-    ranking_rule: RankingRule = "gradient-times-feature"
-    label_alpha: float = 0.2
-    label_sigma: float = 0.1
-    caps: tuple[int, ...] = (80, 300)
-    minimum: int = 250
-    balance_top: int = 49
-    selection: Selection = "both"
-    seed: int = 1234
-    max_window: int = 4096
-
-    @property
-    def input_canvas(self) -> int:
-        """Largest side of the network's input (without margin), static."""
-        return int(geometry.grown_side(int(self.search_factor * self.max_size), self.stride))
-
-    @property
-    def map_canvas(self) -> int:
-        """Largest side of the feature map, odd."""
-        return self.input_canvas // self.stride
-
-    @property
-    def stride(self) -> int:
-        """Input pixels per feature cell."""
-        return self.extractor.stride
-
-    @property
-    def slots(self) -> tuple[int, ...]:
-        """Places for kept channels of each layer; those that stay empty hold zeros."""
-        if self.selection == "all":
-            return self.extractor.channels
-        return (*self.caps[:-1], max(self.caps[-1], self.minimum))
-
-
+_TINY_NETWORK = AlexNetConfig(
+    channels=(24, 64, 96, 96, 64),
+    groups=(1, 1, 1, 1, 1),
+    kernels=(7, 5, 3, 3, 3),
+    norm_epsilon=1e-5,
+    norm_momentum=0.1,
+)
 PRESETS: dict[str, Config] = {
     # The paper's method: true gradients of the true losses.
     "tadt": Config(),
     # ZikunZhou/TADT-python as it is.
     "tadt-code": Config(ridge_rule="kernel-sum", ranking_rule="published"),
+    # The network of `siamfc-tiny` with its shipped weights: nothing to download.
+    "tadt-tiny": Config(
+        extractor=Extractor(
+            network=_TINY_NETWORK,
+            layers=("block4", "block5"),
+            scope="backbone",
+            pixel_offset=(0.0, 0.0, 0.0),
+            pixel_scale=(1 / 255, 1 / 255, 1 / 255),
+        ),
+        caps=(24, 40),
+        minimum=40,
+        balance_top=16,
+    ),
 }
 
 
@@ -162,195 +100,10 @@ class State(NamedTuple):
     frame_size: Int[Array, "2"]
 
 
-class Choice(NamedTuple):
-    """The channels chosen in the first frame, and why.
-
-    Attributes:
-        masks: per layer ``(c,)``, True for a kept channel.
-        ridge: per layer ``(c,)``, importance by the ridge branch.
-        ranking: ``(c,)`` importance by the ranking branch, first layer.
-        balance: ``(layers,)`` factor of each layer.
-    """
-
-    masks: tuple[Bool[Array, "c"], ...]
-    ridge: tuple[Float[Array, "c"], ...]
-    ranking: Float[Array, "c"]
-    balance: Float[Array, "layers"]
-
-
-def check(config: Config) -> None:
-    """Refuse settings that ask for what the network does not have.
-
-    Raises:
-        JaxtrackError: says which field, where, and what would do.
-    """
-    channels, layers = config.extractor.channels, config.extractor.layers
-    if len(config.caps) != len(layers):
-        raise JaxtrackError(
-            f"TADT: caps has {len(config.caps)} numbers for {len(layers)} layers; give one per layer"
-        )
-    for layer, cap, have in zip(layers, config.caps, channels):
-        if not 1 <= cap <= have:
-            raise JaxtrackError(
-                f"TADT: caps asks for {cap} channels of layer {layer}, which has {have}; "
-                f"give 1 to {have}"
-            )
-    if not 0 <= config.minimum <= channels[-1]:
-        raise JaxtrackError(
-            f"TADT: minimum asks for {config.minimum} channels, but layer {layers[-1]} has "
-            f"{channels[-1]}; give 0 to {channels[-1]}"
-        )
-    if len(config.scales) != len(config.scale_weights) or len(config.scales) % 2 == 0:
-        raise JaxtrackError(
-            f"TADT: {len(config.scales)} scales and {len(config.scale_weights)} scale_weights; give an "
-            "odd number of each"
-        )
-
-
 def init_variables(config: Config, key: Array) -> Variables:
     """Random variables; TADT itself learns nothing off line, so they are the extractor's."""
     check(config)
     return features_of.init_network(config.extractor, key)
-
-
-class Kernels(NamedTuple):
-    """Initial kernels of both branches, per layer, each centred in a canvas."""
-
-    ridge: tuple[Float[Array, "f f c"], ...]
-    ranking: tuple[Float[Array, "f f c"], ...]
-
-
-def initial_kernels(config: Config, kernel_size: Int[Array, "2"]) -> Kernels:
-    """Random starts: normal, of deviation ``1e-8 / sqrt(c * (kh - 1) / 2 * (kw - 1) / 2)``.
-
-    Reference:
-        ZikunZhou/TADT-python (whose values come from another generator).
-    """
-    side = config.map_canvas
-    halves = (kernel_size // 2).astype(jnp.float32)
-    mask = importance_of.centred_mask((side, side), kernel_size, jnp.float32)
-
-    def draw(layer: int, branch: int) -> Array:
-        count = config.extractor.channels[layer]
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), layer), branch)
-        values = jax.random.normal(key, (side, side, count), jnp.float32)
-        deviation = 1e-8 / jnp.sqrt(count * jnp.maximum(halves[0] * halves[1], 1))
-        return values * (deviation * mask)[:, :, None]
-
-    layers = range(len(config.extractor.layers))
-    return Kernels(tuple(draw(i, 0) for i in layers), tuple(draw(i, 1) for i in layers))
-
-
-def ridge_importance(
-    config: Config,
-    features: Float[Array, "f f c"],
-    kernel: Float[Array, "f f c"],
-    kernel_size: Int[Array, "2"],
-    map_size: Int[Array, ""],
-    sigma: Float[Array, "2"],
-) -> Float[Array, "c"]:
-    """Train the ridge branch and take each channel's importance: positive = it helps to find the target.
-
-    Reference:
-        TADT, equations 2 to 4; `kernel-sum`: ZikunZhou/TADT-python.
-    """
-    side = features.shape[0]
-    label = importance_of.gaussian_label(side, map_size, sigma, config.label_alpha)
-    trained = importance_of.train_ridge(
-        features, label, kernel, kernel_size, map_size, config.ridge
-    )
-    if config.ridge_rule == "kernel-sum":
-        return jnp.sum(trained.kernel, axis=(0, 1))
-    gradient = importance_of.ridge_feature_gradient(
-        features, trained.kernel, trained.bias, label, kernel_size, map_size
-    )
-    return _pooled(gradient, features, map_size, config.ridge_rule == "gradient-times-feature")
-
-
-def _pooled(
-    gradient: Float[Array, "f f c"],
-    features: Float[Array, "f f c"],
-    map_size: Int[Array, ""],
-    times_feature: bool,
-) -> Float[Array, "c"]:
-    """Global average pool of the descent direction: positive where more of the channel lowers the loss."""
-    values = gradient * features if times_feature else gradient
-    return -jnp.sum(values, axis=(0, 1)) / jnp.square(map_size.astype(values.dtype))
-
-
-def ranking_importance(
-    config: Config,
-    features: Float[Array, "f f c"],
-    kernel: Float[Array, "f f c"],
-    kernel_size: Int[Array, "2"],
-    map_size: Int[Array, ""],
-) -> tuple[Float[Array, "c"], Bool[Array, ""]]:
-    """Importance by the ranking branch: positive = the channel feels the target's size.
-
-    Returns:
-        The importance, and whether there are pairs to be ranked at all (not for targets that fill the
-        search window; the published code fails there).
-
-    Reference:
-        TADT, equations 5 and 6; `published`: ZikunZhou/TADT-python.
-    """
-    side = features.shape[0]
-    samples = importance_of.scaled_samples(side, side, map_size, kernel_size, features.dtype)
-    possible = samples.number >= 5
-    if config.ranking_rule == "published":
-        scores = importance_of.rank_scores(features, kernel, samples)
-        pairs = ranking_pairs(samples.number, scores.shape[0])
-        _, total = ranking_derivative_published(scores, pairs)
-        # Resizing weights sum to one, so the pooled gradient is this product exactly.
-        return total * jnp.sum(kernel, axis=(0, 1)), possible
-    trained, _ = importance_of.train_ranking(features, kernel, kernel_size, samples, config.ranking)
-    gradient = importance_of.rank_feature_gradient(features, trained, samples)
-    return _pooled(gradient, features, map_size, True), possible
-
-
-def choose_channels(
-    config: Config,
-    maps: tuple[Float[Array, "f f c"], ...],
-    map_size: Int[Array, ""],
-    template_size: Int[Array, "2"],
-    kernels: Kernels,
-) -> Choice:
-    """Both branches and the selection, from the first frame's features.
-
-    Args:
-        config: settings.
-        maps: features of each layer on canvases, zero beyond ``map_size``.
-        map_size: true side of the maps.
-        template_size: ``(2,)`` rows and columns of the target on the map.
-        kernels: where both branches start from.
-    """
-    kernel_size = geometry.kernel_cells(template_size)
-    sigma = config.label_sigma * template_size.astype(jnp.float32)
-    ridge = tuple(
-        ridge_importance(config, m, kernel, kernel_size, map_size, sigma)
-        for m, kernel in zip(maps, kernels.ridge)
-    )
-    ranking = []
-    for i, m in enumerate(maps if config.selection == "ranking" else maps[:1]):
-        if config.ranking_rule == "none" or config.selection == "ridge":
-            ranking.append(jnp.ones_like(ridge[i]))
-            continue
-        values, possible = ranking_importance(config, m, kernels.ranking[i], kernel_size, map_size)
-        ranking.append(jnp.where(possible, values, 1))
-    used = tuple(ranking) if config.selection == "ranking" else ridge
-    masks = importance_of.select_channels(used, ranking[0] > 0, config.caps, config.minimum)
-    if config.selection == "all":
-        masks = tuple(jnp.ones_like(mask) for mask in masks)
-    elif config.selection == "random":
-        masks = tuple(_random_of_size(config, i, mask) for i, mask in enumerate(masks))
-    return Choice(
-        masks, ridge, ranking[0], importance_of.balance_weights(maps, ridge, config.balance_top)
-    )
-
-
-def _random_of_size(config: Config, layer: int, mask: Bool[Array, "c"]) -> Bool[Array, "c"]:
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), layer), 2)
-    return importance_of.top_channels(jax.random.uniform(key, mask.shape), jnp.sum(mask))
 
 
 def kept_indices(mask: Bool[Array, "c"], slots: int) -> tuple[Int[Array, "k"], Bool[Array, "k"]]:
@@ -368,7 +121,7 @@ def cut_template(
     side = features.shape[0]
     shift = side // 2 - (map_size - 1) // 2
     centred = jnp.roll(jnp.roll(features, shift, axis=0), shift, axis=1)
-    mask = importance_of.centred_mask((side, side), template_size, features.dtype)
+    mask = centred_mask((side, side), template_size, features.dtype)
     return centred * mask[:, :, None]
 
 
@@ -511,7 +264,7 @@ def match(
         Responses over all scales divided by their common maximum, zero where the template would leave
         the map; and that maximum.
     """
-    copies = geometry.scaled_maps(features, map_size, len(config.scales), config.feature_pad)
+    copies = responses.scaled_maps(features, map_size, len(config.scales), config.feature_pad)
     raw = correlate_same(copies, template, template_size[0] // 2)
     cells = jnp.arange(features.shape[0])
     half = template_size // 2
@@ -521,7 +274,7 @@ def match(
     return raw / jnp.where(top > 0, top, 1), top
 
 
-def choose_scale(config: Config, peaks: geometry.Peaks) -> Int[Array, ""]:
+def choose_scale(config: Config, peaks: responses.Peaks) -> Int[Array, ""]:
     """Index of the scale whose best score, times the scale's weight, is greatest."""
     weights = jnp.asarray(config.scale_weights, peaks.value.dtype)
     return jnp.argmax(peaks.value * weights).astype(jnp.int32)
@@ -581,31 +334,10 @@ def track_frame(
     map_size = state.input_side // config.stride
     response, top = match(config, state.template, state.template_size, features, map_size)
     side = state.window[2].astype(jnp.int32)
-    peaks = geometry.score_peaks(response, map_size, side, config.window_weight)
+    peaks = responses.score_peaks(response, map_size, side, config.window_weight)
     best = choose_scale(config, peaks)
     peak_xy = jnp.stack([peaks.column[best], peaks.row[best]])
     target, window = move(config, state.target, state.window, best, peak_xy)
     score = top / jnp.where(state.energy > 0, state.energy, 1)
     box = report_box(target, state.rescale)
     return state._replace(target=target, window=window), Prediction(box, score)
-
-
-_TINY_NETWORK = AlexNetConfig(
-    channels=(32, 64, 96, 96, 64),
-    groups=(1, 1, 1, 1, 1),
-    norm_epsilon=1e-5,
-    norm_momentum=0.1,
-)
-# The network of `siamfc-tiny` with its shipped weights: nothing to download.
-PRESETS["tadt-tiny"] = Config(
-    extractor=Extractor(
-        network=_TINY_NETWORK,
-        layers=("block4", "block5"),
-        scope="backbone",
-        pixel_offset=(0.0, 0.0, 0.0),
-        pixel_scale=(1 / 255, 1 / 255, 1 / 255),
-    ),
-    caps=(24, 40),
-    minimum=40,
-    balance_top=16,
-)

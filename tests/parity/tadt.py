@@ -13,7 +13,8 @@ from jaxtrack.losses.tadt import ranking_pairs
 from jaxtrack.models.vgg import VGG16, VGGConfig
 from jaxtrack.trackers import tadt
 from jaxtrack.trackers import tadt_geometry as geometry
-from jaxtrack.trackers import tadt_importance as importance_of
+from jaxtrack.trackers import tadt_ranking as ranking_branch
+from jaxtrack.trackers import tadt_response as responses
 from jaxtrack.weights.mat import matconvnet_state_dict, read_matconvnet
 from jaxtrack.weights.names import from_published
 from jaxtrack.weights.tables_tadt import MATCONVNET_VGG16
@@ -31,6 +32,7 @@ from tests.parity.tadt_track import init, scaled_image, trace
 
 # Our stages make everything that is recorded.
 NOT_APPLICABLE: dict[str, dict[str, str]] = {}
+crop_window = jax.jit(geometry.crop_window, static_argnums=5)
 
 
 def vgg(case: Case, report: Report) -> None:
@@ -92,7 +94,7 @@ def geometry_rows(case: Case, report: Report) -> None:
         for axis in (0, 1):
             pixels = geometry.window_pixels(window[axis], side, ends)
             edges.append(jnp.clip(pixels, 0, scaled[1 - axis] - 1))
-    count = jax.vmap(importance_of.sample_count)(first.map_size, kernels)
+    count = jax.vmap(ranking_branch.sample_count)(first.map_size, kernels)
     largest = int(jnp.max(first.map_size))
     pairs = jax.vmap(lambda n: jnp.sum(ranking_pairs(n, largest)))(count)
     longest = jnp.max(kernels, axis=1)
@@ -132,9 +134,7 @@ def crops(case: Case, report: Report) -> None:
         report.check(f"c{i}_scaled_sub", scaled[::h, ::w])
         window = jnp.asarray(one["window_xywh"], jnp.float64)
         canvas = (one["input_wh"][1], one["input_wh"][0])
-        found = geometry.crop_window(
-            frame, size, rescale, window, jnp.asarray(canvas, jnp.int32), canvas
-        )
+        found = crop_window(frame, size, rescale, window, jnp.asarray(canvas, jnp.int32), canvas)
         report.check(f"c{i}_crop", found)
         shifted = np.asarray(found, np.float64) + np.asarray(config.extractor.pixel_offset)
         report.check(f"c{i}_crop_sum", shifted.sum((0, 1)))
@@ -179,7 +179,7 @@ def rank_small(case: Case, report: Report) -> None:
         report.check(name, found[name])
     rows = [
         off_canvas_rows(
-            importance_of.sample_rows(jnp.asarray(features), found["samples"], jnp.int32(i)), size
+            ranking_branch.sample_rows(jnp.asarray(features), found["samples"], jnp.int32(i)), size
         )
         for i in kernel_rows(found["samples"], size)
     ]
@@ -296,7 +296,7 @@ def _match_variant(
     side = int(map_size)
     features = selected(f"{prefix}search")
     report.check(f"{prefix}selected", chw(features, side)[None])
-    copies = geometry.scaled_maps(features, map_size, len(config.scales), config.feature_pad)
+    copies = responses.scaled_maps(features, map_size, len(config.scales), config.feature_pad)
     report.check(f"{prefix}scaled_features", np.stack([chw(copy, side) for copy in copies]))
     response, top = jax.jit(tadt.match, static_argnums=0)(
         config, template, size, features, map_size
@@ -312,11 +312,11 @@ def _match_variant(
     points = window[2].astype(jnp.int32)
     index = jnp.arange(int(points))
     block = (response, map_size, points, index, index)
-    report.check(f"{prefix}resized", geometry.score_block(*block, window_weight=0.0))
-    hann = geometry.hann_line(index, points)
+    report.check(f"{prefix}resized", responses.score_block(*block, window_weight=0.0))
+    hann = responses.hann_line(index, points)
     report.check(f"{prefix}hann", hann[:, None] * hann[None, :])
-    report.check(f"{prefix}scores", geometry.score_block(*block, config.window_weight))
-    peaks = geometry.score_peaks(response, map_size, points, config.window_weight)
+    report.check(f"{prefix}scores", responses.score_block(*block, config.window_weight))
+    peaks = responses.score_peaks(response, map_size, points, config.window_weight)
     weighted = peaks.value * jnp.asarray(config.scale_weights, jnp.float32)
     report.check(f"{prefix}scale_max", peaks.value)
     report.check(f"{prefix}scale_max_weighted", weighted)

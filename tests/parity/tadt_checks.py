@@ -10,15 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtrack.losses.tadt import ranking_derivative_published, ranking_loss, ranking_pairs
-from jaxtrack.trackers import tadt
+from jaxtrack.trackers import tadt, tadt_choice
 from jaxtrack.trackers import tadt_geometry as geometry
-from jaxtrack.trackers import tadt_importance as importance_of
+from jaxtrack.trackers import tadt_ranking as ranking_branch
+from jaxtrack.trackers import tadt_ridge as ridge_branch
 from tests.parity.case import Case, ParityError, Report
 from tests.parity.tadt_recipe import chw, kernels_of, off_canvas, on_canvas, steps
 
-train = jax.jit(importance_of.train_ridge, static_argnums=5)
-choose = jax.jit(tadt.choose_channels, static_argnums=0)
-feature_gradient = jax.jit(importance_of.ridge_feature_gradient)
+train = jax.jit(ridge_branch.train_ridge, static_argnums=5)
+choose = jax.jit(tadt_choice.choose_channels, static_argnums=0)
+feature_gradient = jax.jit(ridge_branch.ridge_feature_gradient)
 
 
 def ridge(
@@ -35,7 +36,7 @@ def ridge(
         raise ParityError(f"kernel {kernel.shape[:2]}, the patch asks for {np.asarray(size)}")
     dtype = features.dtype
     sigma = config.label_sigma * jnp.asarray(patch_hw, dtype)
-    label = importance_of.gaussian_label(features.shape[0], map_size, sigma, config.label_alpha)
+    label = ridge_branch.gaussian_label(features.shape[0], map_size, sigma, config.label_alpha)
     start = on_canvas(kernel.astype(dtype), features.shape[0])
     descent = config.ridge._replace(steps=config.ridge.steps if count is None else count)
     maps, scalar = jnp.asarray(features), jnp.int32(map_size)
@@ -101,15 +102,15 @@ def ranking_arrays(features: np.ndarray, kernel: np.ndarray, map_size: int) -> d
     size = jnp.asarray(kernel.shape[:2], jnp.int32)
     weights = on_canvas(kernel, canvas)
     maps = jnp.asarray(features)
-    samples = importance_of.scaled_samples(side, canvas, jnp.int32(map_size), size, maps.dtype)
-    scores, pull = jax.vjp(lambda x: importance_of.rank_scores(x, weights, samples), maps)
+    samples = ranking_branch.scaled_samples(side, canvas, jnp.int32(map_size), size, maps.dtype)
+    scores, pull = jax.vjp(lambda x: ranking_branch.rank_scores(x, weights, samples), maps)
     mask = ranking_pairs(samples.number, scores.shape[0])
     derivative, total = ranking_derivative_published(scores, mask)
     count = int(samples.number)
     pairs = sorted(np.argwhere(mask).tolist(), key=lambda p: (abs(p[0] - p[1]), p[1] > p[0], p[0]))
     sizes = np.asarray(samples.sizes)[:count]
     corner = (sizes[:, None] - np.asarray(size)[None, :]) // 2
-    inner = importance_of.centred_mask((canvas, canvas), size, maps.dtype)
+    inner = ridge_branch.centred_mask((canvas, canvas), size, maps.dtype)
     rows = jnp.einsum("niy,i->ny", samples.weights, jnp.max(inner, axis=1))
     columns = jnp.einsum("njx,j->nx", samples.weights, jnp.max(inner, axis=0))
     return {
@@ -194,11 +195,11 @@ def check_kept(
 
 
 def check_selection(
-    report: Report, config: tadt.Config, choice: tadt.Choice, admitted: np.ndarray
+    report: Report, config: tadt.Config, choice: tadt_choice.Choice, admitted: np.ndarray
 ) -> np.ndarray:
     """Chosen channels and balance, with the recorded ranking mask where its sign is not certain."""
     layers = config.extractor.layers
-    masks = importance_of.select_channels(
+    masks = tadt_choice.select_channels(
         choice.ridge, jnp.asarray(admitted), config.caps, config.minimum
     )
     recorded = report.case.arrays["feature_mask"].astype(bool)

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtrack.trackers import tadt
+from jaxtrack.trackers import tadt, tadt_choice
 from jaxtrack.trackers.tadt_features import Extractor
-from jaxtrack.trackers.tadt_importance import Descent
+from jaxtrack.trackers.tadt_ridge import Descent
 from jaxtrack.weights.names import from_published
 from jaxtrack.weights.tables_tadt import TORCHVISION_VGG16
 from tests.parity import standin
@@ -141,12 +141,14 @@ def off_canvas(kernel: Any, size: Any) -> np.ndarray:
     return values[top : top + int(size[0]), left : left + int(size[1])]
 
 
-def kernels_of(heads: dict[str, np.ndarray], layers: tuple[str, ...], side: int) -> tadt.Kernels:
+def kernels_of(
+    heads: dict[str, np.ndarray], layers: tuple[str, ...], side: int
+) -> tadt_choice.Kernels:
     """Both branches' initial kernels on canvases; the ranking branch has the first layer's only."""
     wanted = {f"reg_{layer}.conv.weight" for layer in layers} | {f"rank_{layers[0]}.conv.weight"}
     if set(heads) != wanted:
         raise ParityError(f"heads {sorted(heads)}, wanted {sorted(wanted)}")
-    return tadt.Kernels(
+    return tadt_choice.Kernels(
         tuple(on_canvas(heads[f"reg_{layer}.conv.weight"], side) for layer in layers),
         (on_canvas(heads[f"rank_{layers[0]}.conv.weight"], side),),
     )

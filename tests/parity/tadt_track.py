@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtrack.ops import crop as crop_ops
-from jaxtrack.trackers import tadt
+from jaxtrack.trackers import tadt, tadt_choice
 from jaxtrack.trackers import tadt_features as features_of
 from jaxtrack.trackers import tadt_geometry as geometry
+from jaxtrack.trackers import tadt_response as responses
 from tests.parity import tadt_recipe as recipe_of
 from tests.parity.case import Case, ParityError, Report
 from tests.parity.tadt_checks import (
@@ -27,6 +28,7 @@ crop_search = jax.jit(tadt.crop_search, static_argnums=0)
 extract = jax.jit(features_of.extract, static_argnums=0)
 search_features = jax.jit(tadt.search_features, static_argnums=0)
 match = jax.jit(tadt.match, static_argnums=0)
+resize = jax.jit(crop_ops.resize_window, static_argnums=2)
 track_frame = jax.jit(tadt.track_frame, static_argnums=0)
 
 
@@ -35,7 +37,7 @@ def scaled_image(frame: Any, rescale: Any) -> np.ndarray:
     size = jnp.asarray(frame.shape[:2], jnp.int32)
     height, width = (int(n) for n in geometry.scaled_image_size(size, jnp.asarray(rescale)))
     whole = crop_ops.Window(jnp.int32(0), jnp.int32(0), size[0], size[1])
-    return np.asarray(crop_ops.resize_window(frame, whole, (height, width), size, None))
+    return np.asarray(resize(frame, whole, (height, width), size, None))
 
 
 def scaled_image_sum(frame: Any, rescale: Any) -> np.ndarray:
@@ -77,7 +79,7 @@ class Start:
             for row, count in zip(recorded, config.extractor.channels)
         )
         ranking = jnp.zeros(config.extractor.channels[0])
-        choice = tadt.Choice(masks, (), ranking, jnp.asarray(balance, jnp.float32))
+        choice = tadt_choice.Choice(masks, (), ranking, jnp.asarray(balance, jnp.float32))
         return tadt.start_state(
             config, self.variables, self.first, self.template_size, self.maps, choice, self.size
         )
@@ -253,9 +255,9 @@ def _tracked(
     found["response"] = np.asarray(response)[:, :map_size, :map_size]
     points = state.window[2].astype(jnp.int32)
     index = jnp.arange(int(points))
-    smooth = geometry.score_block(response, cells, points, index, index, 0.0)
-    hann = geometry.hann_line(index, points)
-    scores = geometry.score_block(response, cells, points, index, index, config.window_weight)
+    smooth = responses.score_block(response, cells, points, index, index, 0.0)
+    hann = responses.hann_line(index, points)
+    scores = responses.score_block(response, cells, points, index, index, config.window_weight)
     name = f"f{frame_index:02d}_scores_sub"
     h, w = steps(case, name)
     report.check(name, scores[:, ::h, ::w])
@@ -282,7 +284,7 @@ def _decision(
     computed from the recorded peak, as the pack's README allows.
     """
     cells, points = state.input_side // config.stride, state.window[2].astype(jnp.int32)
-    peaks = geometry.score_peaks(response, cells, points, config.window_weight)
+    peaks = responses.score_peaks(response, cells, points, config.window_weight)
     best = tadt.choose_scale(config, peaks)
     peak_xy = jnp.stack([peaks.column[best], peaks.row[best]])
     moved, prediction = track_frame(config, variables, state, frame)

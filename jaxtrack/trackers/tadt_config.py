@@ -1,0 +1,119 @@
+"""TADT's settings."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from jaxtrack.errors import JaxtrackError
+from jaxtrack.trackers import tadt_geometry as geometry
+from jaxtrack.trackers.tadt_features import Extractor
+from jaxtrack.trackers.tadt_ridge import Descent
+
+RidgeRule = Literal["gradient", "gradient-times-feature", "kernel-sum"]
+RankingRule = Literal["gradient-times-feature", "published", "none"]
+Selection = Literal["both", "ridge", "ranking", "all", "random"]
+
+_VGG = Extractor()
+_DESCENT = Descent()
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of TADT.
+
+    Attributes:
+        extractor: network, layers and preprocessing.
+        max_size: targets greater than this (root of the area, pixels) are scaled down to it.
+        min_size: smaller ones are scaled up to it.
+        search_factor: side of the search window in units of ``max_size``.
+        scales: size factors of the copies of the search features, rising.
+        scale_weights: factors on the copies' best scores.
+        feature_pad: cells by which neighbouring copies differ in size.
+        window_weight: factor on the Hann window, which is added to the responses.
+        ridge: training of the ridge branch.
+        ridge_rule: how the ridge branch's importance of a channel is taken.
+        ranking: training of the ranking branch (unused by the published rule).
+        ranking_rule: how the ranking branch's importance of a channel is taken.
+        label_alpha: factor of the label's exponent.
+        label_sigma: width of the label, in template sides.
+        caps: greatest number of channels of each layer.
+        minimum: least number of channels of all layers together; at most the last layer's channels.
+        balance_top: channels that measure a layer's strength (see `tadt_choice.balance_weights`).
+        selection: which branches decide; ``all`` and ``random`` are for comparison (random: as many
+            channels as ``both`` would keep).
+        seed: of the branches' initial kernels and of ``random``.
+        max_window: a search window never grows beyond this side (pixels of the scaled image).
+    """
+
+    extractor: Extractor = _VGG
+    max_size: float = 59
+    min_size: float = 44
+    search_factor: float = 3
+    scales: tuple[float, ...] = (45 / 47, 1.0, 45 / 43)
+    scale_weights: tuple[float, ...] = (0.99, 1.0, 1.0055)
+    feature_pad: int = 2
+    window_weight: float = 1.0
+    ridge: Descent = _DESCENT
+    ridge_rule: RidgeRule = "gradient"
+    ranking: Descent = _DESCENT
+    ranking_rule: RankingRule = "gradient-times-feature"
+    label_alpha: float = 0.2
+    label_sigma: float = 0.1
+    caps: tuple[int, ...] = (80, 300)
+    minimum: int = 250
+    balance_top: int = 49
+    selection: Selection = "both"
+    seed: int = 1234
+    max_window: int = 4096
+
+    @property
+    def input_canvas(self) -> int:
+        """Largest side of the network's input (without margin), static."""
+        return int(geometry.grown_side(int(self.search_factor * self.max_size), self.stride))
+
+    @property
+    def map_canvas(self) -> int:
+        """Largest side of the feature map, odd."""
+        return self.input_canvas // self.stride
+
+    @property
+    def stride(self) -> int:
+        """Input pixels per feature cell."""
+        return self.extractor.stride
+
+    @property
+    def slots(self) -> tuple[int, ...]:
+        """Places for kept channels of each layer; those that stay empty hold zeros."""
+        if self.selection == "all":
+            return self.extractor.channels
+        return (*self.caps[:-1], max(self.caps[-1], self.minimum))
+
+
+def check(config: Config) -> None:
+    """Refuse settings that ask for what the network does not have.
+
+    Raises:
+        JaxtrackError: says which field, where, and what would do.
+    """
+    channels, layers = config.extractor.channels, config.extractor.layers
+    if len(config.caps) != len(layers):
+        raise JaxtrackError(
+            f"TADT: caps has {len(config.caps)} numbers for {len(layers)} layers; give one per layer"
+        )
+    for layer, cap, have in zip(layers, config.caps, channels):
+        if not 1 <= cap <= have:
+            raise JaxtrackError(
+                f"TADT: caps asks for {cap} channels of layer {layer}, which has {have}; "
+                f"give 1 to {have}"
+            )
+    if not 0 <= config.minimum <= channels[-1]:
+        raise JaxtrackError(
+            f"TADT: minimum asks for {config.minimum} channels, but layer {layers[-1]} has "
+            f"{channels[-1]}; give 0 to {channels[-1]}"
+        )
+    if len(config.scales) != len(config.scale_weights) or len(config.scales) % 2 == 0:
+        raise JaxtrackError(
+            f"TADT: {len(config.scales)} scales and {len(config.scale_weights)} scale_weights; give an "
+            "odd number of each"
+        )

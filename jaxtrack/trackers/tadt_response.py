@@ -1,0 +1,171 @@
+"""TADT's response maps: scaled copies of features, upsampling to the window, the Hann window, the peak.
+
+Maps lie in the top-left corner of a canvas; their true side and the window's side are run-time values.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+
+def linear_matrix(
+    side: int, size_in: Int[Array, ""], size_out: Int[Array, ""], shift: int
+) -> Float[Array, "side side"]:
+    """Bilinear resampling of a map inside its canvas (half-pixel centres), cut or padded about the middle.
+
+    Args:
+        side: of the canvas.
+        size_in: true side of the map.
+        size_out: side after resampling.
+        shift: row i of the result is row ``i + shift`` of the resampled map, zero where there is none.
+
+    Returns:
+        Matrix to be multiplied from the left; rows beyond ``size_in`` are zero.
+    """
+    index = jnp.arange(side)
+    row = index + shift
+    ratio = size_in.astype(jnp.float32) / size_out.astype(jnp.float32)
+    position = jnp.maximum((row.astype(jnp.float32) + 0.5) * ratio - 0.5, 0)
+    lower = jnp.floor(position)
+    part = (position - lower)[:, None]
+    first = lower.astype(jnp.int32)[:, None]
+    cells = index[None, :]
+    last = size_in - 1
+    matrix = jnp.where(cells == jnp.minimum(first, last), 1 - part, 0)
+    matrix = matrix + jnp.where(cells == jnp.minimum(first + 1, last), part, 0)
+    there = (row >= 0) & (row < size_out) & (index < size_in)
+    return matrix * there[:, None].astype(jnp.float32)
+
+
+def scaled_maps(
+    features: Float[Array, "s s c"], map_size: Int[Array, ""], count: int, pad: int
+) -> Float[Array, "n s s c"]:
+    """Copies of a feature map that stand for other scales of the target.
+
+    Copy k is resized to ``map_size + pad * (count // 2 - k)`` and cut, or padded with zeros, back to the
+    map's size: the first shows the target largest.
+
+    Reference:
+        ZikunZhou/TADT-python (three copies, pad 2).
+    """
+    side = features.shape[0]
+    copies = []
+    for k in range(count):
+        border = pad * (count // 2 - k)
+        if border == 0:
+            copies.append(features)
+            continue
+        matrix = linear_matrix(side, map_size, map_size + border, border // 2)
+        rows = jnp.einsum("iy,yxc->ixc", matrix, features, precision="highest")
+        copies.append(jnp.einsum("jx,ixc->ijc", matrix, rows, precision="highest"))
+    return jnp.stack(copies)
+
+
+def cubic_weights(
+    index: Int[Array, "n"], size_in: Int[Array, ""], size_out: Int[Array, ""], side: int
+) -> Float[Array, "n side"]:
+    """Rows of the bicubic upsampling matrix (corners aligned, a = -0.75, borders repeated); float32."""
+    a = -0.75
+    gaps = jnp.maximum(size_out - 1, 1).astype(jnp.float32)
+    position = index.astype(jnp.float32) * ((size_in - 1).astype(jnp.float32) / gaps)
+    lower = jnp.floor(position)
+    t = position - lower
+
+    def near(d: Array) -> Array:
+        return ((a + 2) * d - (a + 3)) * d * d + 1
+
+    def far(d: Array) -> Array:
+        return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+
+    weights = (far(1 + t), near(t), near(1 - t), far(2 - t))
+    cells = jnp.arange(side)[None, :]
+    matrix = jnp.zeros((index.shape[0], side), jnp.float32)
+    for offset, weight in zip((-1, 0, 1, 2), weights):
+        at = jnp.clip(lower.astype(jnp.int32) + offset, 0, size_in - 1)
+        matrix = matrix + jnp.where(cells == at[:, None], weight[:, None], 0)
+    return matrix
+
+
+def hann_line(index: Int[Array, "n"], size: Int[Array, ""]) -> Float[Array, "n"]:
+    """Values of a symmetric Hann window of ``size`` points; float32."""
+    gaps = jnp.maximum(size - 1, 1).astype(jnp.float32)
+    return 0.5 - 0.5 * jnp.cos(2 * jnp.float32(jnp.pi) * (index.astype(jnp.float32) / gaps))
+
+
+def score_block(
+    response: Float[Array, "n s s"],
+    map_size: Int[Array, ""],
+    side: Int[Array, ""],
+    rows: Int[Array, "r"],
+    columns: Int[Array, "c"],
+    window_weight: float = 1.0,
+) -> Float[Array, "n r c"]:
+    """Rows and columns of the score maps: responses upsampled to ``side`` cells, plus the Hann window."""
+    canvas = response.shape[-1]
+    by_rows = cubic_weights(rows, map_size, side, canvas)
+    by_columns = cubic_weights(columns, map_size, side, canvas)
+    maps = jnp.einsum("ry,nyx,cx->nrc", by_rows, response, by_columns, precision="highest")
+    hann = hann_line(rows, side)[:, None] * hann_line(columns, side)[None, :]
+    return maps + window_weight * hann[None]
+
+
+class Peaks(NamedTuple):
+    """The maximum of each score map.
+
+    Attributes:
+        value: ``(n,)``.
+        row, column: ``(n,)`` int32; the first maximum in row-major order.
+    """
+
+    value: Float[Array, "n"]
+    row: Int[Array, "n"]
+    column: Int[Array, "n"]
+
+
+def score_peaks(
+    response: Float[Array, "n s s"],
+    map_size: Int[Array, ""],
+    side: Int[Array, ""],
+    window_weight: float = 1.0,
+    tile: int = 96,
+) -> Peaks:
+    """Where the upsampled responses plus window are greatest.
+
+    The window's side changes while tracking and has no bound, so the score maps are made and searched
+    tile by tile: the number of tiles is a run-time value, the memory constant.
+
+    Args:
+        response: normalised responses of the scales, on a canvas.
+        map_size: true side of the responses.
+        side: pixels of the search window.
+        window_weight: factor on the Hann window.
+        tile: side of a tile.
+    """
+    n = response.shape[0]
+    tiles = (side + tile - 1) // tile
+
+    def visit(t: Array, best: Peaks) -> Peaks:
+        top, left = (t // tiles) * tile, (t % tiles) * tile
+        rows, columns = top + jnp.arange(tile), left + jnp.arange(tile)
+        scores = score_block(response, map_size, side, rows, columns, window_weight)
+        outside = (rows >= side)[:, None] | (columns >= side)[None, :]
+        flat = jnp.where(outside[None], -jnp.inf, scores).reshape(n, -1)
+        place = jnp.argmax(flat, axis=1)
+        value = jnp.take_along_axis(flat, place[:, None], axis=1)[:, 0]
+        row = (top + place // tile).astype(jnp.int32)
+        column = (left + place % tile).astype(jnp.int32)
+        earlier = (row < best.row) | ((row == best.row) & (column < best.column))
+        better = (value > best.value) | ((value == best.value) & earlier)
+        return Peaks(
+            jnp.where(better, value, best.value),
+            jnp.where(better, row, best.row),
+            jnp.where(better, column, best.column),
+        )
+
+    nowhere = jnp.full((n,), -1, jnp.int32)
+    start = Peaks(jnp.full((n,), -jnp.inf, response.dtype), nowhere, nowhere)
+    return lax.fori_loop(0, tiles * tiles, visit, start)
