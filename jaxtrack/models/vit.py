@@ -12,53 +12,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxtrack.models.vit_embed import (
+    EMBEDDING,
+    ConvStem,
+    PatchEmbed,
+    highest,
+    similarity_qkv,
+    wave_positions,
+)
 from jaxtrack.ops import elimination
-
-_EMBEDDING = nn.initializers.normal(0.02)  # timm cuts at +-2, a hundred deviations: a plain normal
-
-
-def highest(dtype: Any) -> jax.lax.Precision | None:
-    """Real float32 products where float32 is asked for (accelerators round them by default)."""
-    return jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
-
-
-def uniform_fan_in(fan_in: int) -> nn.initializers.Initializer:
-    """PyTorch's default of convolutions and their biases: ``U(-1/sqrt(fan_in), 1/sqrt(fan_in))``."""
-    bound = fan_in**-0.5
-
-    def draw(key: Array, shape: Any, dtype: Any = jnp.float32, **_: Any) -> Array:
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return draw
-
-
-class PatchEmbed(nn.Module):
-    """Tokens of an image: a convolution whose stride is its kernel, as one matrix product.
-
-    Attributes:
-        features: channels of a token.
-        patch: side of a patch in pixels.
-        dtype: of the computation.
-    """
-
-    features: int
-    patch: int
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, image: Float[Array, "b h w k"]) -> Float[Array, "b n c"]:
-        """``(b, h, w, k)`` to ``(b, (h / patch) * (w / patch), c)``, row-major."""
-        batch, height, width, channels = image.shape
-        p = self.patch
-        fan_in = p * p * channels
-        shape = (p, p, channels, self.features)
-        kernel = self.param("kernel", uniform_fan_in(fan_in), shape, jnp.float32)
-        bias = self.param("bias", uniform_fan_in(fan_in), (self.features,), jnp.float32)
-        patches = image.reshape(batch, height // p, p, width // p, p, channels)
-        patches = patches.transpose(0, 1, 3, 2, 4, 5).reshape(batch, -1, fan_in)
-        flat = kernel.reshape(fan_in, self.features).astype(self.dtype)
-        tokens = jnp.dot(patches.astype(self.dtype), flat, precision=highest(self.dtype))
-        return tokens.astype(jnp.float32) + bias[None, None, :]
 
 
 def attention_logits(
@@ -124,6 +86,7 @@ class Block(nn.Module):
         epsilon: of the layer norms.
         drop_rate: stochastic depth.
         dtype: of the computation; the residual stream is float32.
+        similarity: start attention as likeness of content (`similarity_qkv`).
     """
 
     heads: int
@@ -133,6 +96,7 @@ class Block(nn.Module):
     epsilon: float = 1e-6
     drop_rate: float = 0.0
     dtype: Any = jnp.float32
+    similarity: bool = False
 
     @nn.compact
     def __call__(
@@ -159,17 +123,16 @@ class Block(nn.Module):
         """
         batch, length, width = x.shape
         first = self.template_length
-        dense = {
-            "dtype": self.dtype,
-            "precision": highest(self.dtype),
-            "kernel_init": _EMBEDDING,
-        }
+        dense: dict[str, Any] = {"dtype": self.dtype, "precision": highest(self.dtype)}
+        fresh = nn.initializers.xavier_uniform() if self.similarity else EMBEDDING
+        dense_init = {**dense, "kernel_init": fresh}
+        qkv_init = similarity_qkv if self.similarity else EMBEDDING
         present = None
         if kept is not None:
             present = jnp.concatenate([jnp.ones((batch, first), bool), kept], axis=1)
 
         h = self._norm("norm1")(x)
-        qkv = nn.Dense(3 * width, name="attn.qkv", **dense)(h)
+        qkv = nn.Dense(3 * width, name="attn.qkv", kernel_init=qkv_init, **dense)(h)
         qkv = qkv.reshape(batch, length, 3, self.heads, width // self.heads)
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
 
@@ -186,10 +149,12 @@ class Block(nn.Module):
         if search_only:
             x, q = x[:, first:], q[:, first:]
 
-        branch = nn.Dense(width, name="attn.proj", **dense)(attend(q, k, v, present))
+        branch = nn.Dense(width, name="attn.proj", **dense_init)(attend(q, k, v, present))
         x = x + self._drop(branch, train)
-        h = nn.Dense(int(self.mlp_ratio * width), name="mlp.fc1", **dense)(self._norm("norm2")(x))
-        branch = nn.Dense(width, name="mlp.fc2", **dense)(nn.gelu(h, approximate=False))
+        h = nn.Dense(int(self.mlp_ratio * width), name="mlp.fc1", **dense_init)(
+            self._norm("norm2")(x)
+        )
+        branch = nn.Dense(width, name="mlp.fc2", **dense_init)(nn.gelu(h, approximate=False))
         x = x + self._drop(branch, train)
         if keep_count is not None:
             assert score is not None
@@ -260,6 +225,10 @@ class VisionTransformer(nn.Module):
         drop_path_rate: stochastic depth of the last block; it rises linearly from 0.
         dtype: of the computation.
         remat: recompute each block in the backward pass instead of storing it.
+        stem: channels of a convolutional stem, as many as there are factors of two in the patch; empty:
+            the patch product.
+        similarity: an initialisation for training without pre-training: `similarity_qkv`,
+            `wave_positions`.
 
     Reference:
         OSTrack, sections 3.1 to 3.3; botaoye/OSTrack ``vit_ce.py`` (facts only).
@@ -280,17 +249,31 @@ class VisionTransformer(nn.Module):
     drop_path_rate: float = 0.0
     dtype: Any = jnp.float32
     remat: bool = False
+    stem: tuple[int, ...] = ()
+    similarity: bool = False
 
     def setup(self) -> None:
         """Declare the parameters under their published names."""
         z, n = self.template_grid**2, self.search_grid**2
         if self.pretraining_grid:
             grid = 1 + self.pretraining_grid**2
-            self.cls_token = self.param("cls_token", _EMBEDDING, (1, 1, self.width), jnp.float32)
-            self.pos_embed = self.param("pos_embed", _EMBEDDING, (1, grid, self.width), jnp.float32)
-        self.pos_embed_z = self.param("pos_embed_z", _EMBEDDING, (1, z, self.width), jnp.float32)
-        self.pos_embed_x = self.param("pos_embed_x", _EMBEDDING, (1, n, self.width), jnp.float32)
-        self.patch_embed = PatchEmbed(self.width, self.patch, self.dtype, name="patch_embed.proj")
+            self.cls_token = self.param("cls_token", EMBEDDING, (1, 1, self.width), jnp.float32)
+            self.pos_embed = self.param("pos_embed", EMBEDDING, (1, grid, self.width), jnp.float32)
+        init_z = init_x = EMBEDDING
+        if self.similarity:
+            init_z = wave_positions(self.template_grid, self.width, 1.0)
+            init_x = wave_positions(self.search_grid, self.width, -1.0)
+        self.pos_embed_z = self.param("pos_embed_z", init_z, (1, z, self.width), jnp.float32)
+        self.pos_embed_x = self.param("pos_embed_x", init_x, (1, n, self.width), jnp.float32)
+        if self.stem and 2 ** len(self.stem) != self.patch:
+            raise ValueError(
+                f"{len(self.stem)} convolutions of stride 2 for patches of {self.patch}"
+            )
+        self.patch_embed = (
+            ConvStem(self.stem, self.width, self.epsilon, self.dtype, name="patch_embed")
+            if self.stem
+            else PatchEmbed(self.width, self.patch, self.dtype, name="patch_embed.proj")
+        )
         # keep, search_only, train are static: arguments 2, 3, 4 counting self as 0.
         block = nn.remat(Block, static_argnums=(2, 3, 4)) if self.remat else Block
         self.blocks = [
@@ -302,6 +285,7 @@ class VisionTransformer(nn.Module):
                 self.epsilon,
                 self.drop_path_rate * i / max(self.depth - 1, 1),
                 self.dtype,
+                self.similarity,
                 name=f"blocks.{i}",
             )
             for i in range(self.depth)

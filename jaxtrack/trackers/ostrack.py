@@ -61,6 +61,8 @@ class Config:
         compute_dtype: ``float32`` or ``bfloat16``, of products; parameters, norms, softmax and the
             residual stream are float32.
         remat: recompute blocks in the backward pass (training needs less memory and more time).
+        stem: channels of a convolutional stem in the place of the patch product; empty: none.
+        similarity: start from attention as likeness of content, for training without pre-training.
     """
 
     template_size: int = 128
@@ -83,6 +85,8 @@ class Config:
     clip_margin: float = 10.0
     compute_dtype: str = "float32"
     remat: bool = False
+    stem: tuple[int, ...] = ()
+    similarity: bool = False
 
     @property
     def template_grid(self) -> int:
@@ -125,6 +129,8 @@ PRESETS: dict[str, Config] = {
         head_channels=64,
         pretraining_grid=0,
         drop_path_rate=0.0,
+        stem=(32, 64, 96),
+        similarity=True,
     ),
 }
 
@@ -178,6 +184,8 @@ def network(config: Config) -> OneStream:
         drop_path_rate=config.drop_path_rate,
         dtype=dtype,
         remat=config.remat,
+        stem=config.stem,
+        similarity=config.similarity,
     )
     return OneStream(backbone, CentreHead(config.head_channels, config.batch_norm_epsilon, dtype))
 

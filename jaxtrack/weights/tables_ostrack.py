@@ -1,25 +1,45 @@
-"""Name tables of OSTrack: its own checkpoints, and ViT-B pre-training files of MAE and timm."""
+"""Name tables of OSTrack: its own checkpoints, and ViT pre-training files of MAE and timm."""
 
 from __future__ import annotations
 
 import math
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.ops.response import resize_matrix
-from jaxtrack.weights.names import NameTable
+from jaxtrack.weights.names import NameTable, fit, merge, published_targets
 
 # botaoye/OSTrack ``.pth.tar``, entry "net": our modules carry these very names. Files saved from several
 # GPUs may have "module." in front.
 OSTRACK = NameTable(rename=((r"^module\.", ""),))
 
+# A backbone alone, names without prefix. MAE's file of the whole autoencoder has a decoder, timm's a
+# classifier: neither has a place here.
+PRETRAINING: dict[str, NameTable] = {
+    "facebookresearch/mae": NameTable(
+        rename=((r"^module\.", ""),), ignore=(r"^(module\.)?(mask_token$|decoder_)",)
+    ),
+    "huggingface/pytorch-image-models": NameTable(
+        rename=((r"^module\.", ""),),
+        ignore=(r"^(module\.)?(head|head_dist|fc_norm|pre_logits)\.", r"^(module\.)?dist_token$"),
+    ),
+}
+
+TABLES: dict[str, NameTable] = {"botaoye/OSTrack": OSTRACK}
+
+_POSITIONS = re.compile(r"(^|\.)pos_embed_[zx]$")
+
 
 def resize_pos_embed(
     pos_embed: Float[np.ndarray, "1 n c"], grid: int, skip: int = 1
 ) -> Float[np.ndarray, "1 m c"]:
-    """A pre-trained position embedding on another grid.
+    """A position embedding on another grid.
 
     Args:
         pos_embed: ``(1, skip + g * g, c)``, a square grid in row-major order.
@@ -43,3 +63,78 @@ def resize_pos_embed(
     square = table.reshape(1, side, side, -1).astype(np.float64)
     resized = np.einsum("yv,xu,bvuc->byxc", matrix, matrix, square, optimize=True)
     return resized.reshape(1, grid * grid, -1).astype(np.float32)
+
+
+def fit_positions(
+    state_dict: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, np.ndarray]:
+    """Bring a tracker checkpoint's position embeddings to the grids of this network.
+
+    Args:
+        state_dict: ``{name: array}`` of a checkpoint trained at another crop size.
+        shapes: ``{name: shape}`` wanted.
+
+    Returns:
+        The state dict with ``pos_embed_z`` and ``pos_embed_x`` interpolated where their grid differs
+        (a line on stderr says so); an embedding of another width is left as it is, and will be refused.
+    """
+    state = dict(state_dict)
+    for name, value in state_dict.items():
+        target = name.removeprefix("module.")
+        if not _POSITIONS.search(target) or target not in shapes:
+            continue
+        have, want = np.shape(value), shapes[target]
+        if len(have) == 3 and have[1] != want[1] and have[2] == want[2]:
+            grid = math.isqrt(want[1])
+            _say(name, math.isqrt(have[1]), grid)
+            state[name] = resize_pos_embed(value, grid, skip=0)
+    return state
+
+
+def load_pretraining(backbone: Mapping[str, Any], state_dict: Mapping[str, np.ndarray]) -> Any:
+    """Fill the transformer from a pre-training file of MAE or timm, strictly.
+
+    Entries without a place (decoder, classifier) are listed on stderr; the template's and the search
+    region's position embeddings are interpolated from the file's one.
+
+    Args:
+        backbone: ``variables["params"]["backbone"]``, arrays or shapes; says names, shapes and types.
+        state_dict: ``{name: array}`` of the file, without prefix.
+
+    Returns:
+        The backbone's parameters.
+
+    Raises:
+        JaxtrackError: another network (another width, say); both lists of names are in the message.
+    """
+    variables = {"params": dict(backbone)}
+    targets = published_targets(variables)
+    state = {name.removeprefix("module."): value for name, value in state_dict.items()}
+    if "pos_embed" in state:
+        skip = 1 + ("dist_token" in state)
+        places = math.isqrt(max(np.shape(state["pos_embed"])[1] - skip, 0))
+        for name in ("pos_embed_z", "pos_embed_x"):
+            grid = math.isqrt(targets[name].shape[1])
+            _say(f"pos_embed to {name}", places, grid)
+            state[name] = resize_pos_embed(state["pos_embed"], grid, skip)
+        # What the published state dict keeps beside them, without use.
+        for name in ("cls_token", "pos_embed"):
+            if name not in targets:
+                del state[name]
+            elif name == "pos_embed" and state[name].shape != targets[name].shape:
+                side = math.isqrt(targets[name].shape[1] - 1)
+                grid_part = resize_pos_embed(state[name], side, skip)
+                state[name] = np.concatenate([state[name][:, :1], grid_part], axis=1)
+    shapes = {name: np.shape(value) for name, value in state.items()}
+    fits = {label: fit(table, shapes, targets) for label, table in PRETRAINING.items()}
+    best = min(fits, key=lambda label: fits[label].faults)
+    unused = [n for n in state if any(re.search(p, n) for p in PRETRAINING[best].ignore)]
+    if unused and not fits[best].faults:
+        print(f"note: not used of the file: {', '.join(unused)}", file=sys.stderr)
+    return merge(fits[best], state, targets, variables)["params"]
+
+
+def _say(what: str, have: int, want: int) -> None:
+    if have != want:
+        line = f"note: position embedding {what}: {have}x{have} grid interpolated to {want}x{want}"
+        print(line, file=sys.stderr)

@@ -20,8 +20,9 @@ from tests.parity.case import Case, ParityError, Report
 from tests.parity.ostrack_model import COMMON, expect, forward, known, known_model, nchw
 from tests.parity.ostrack_trace import clip_images, trace
 from tests.parity.ostrack_train import optimise, train
-from train import optim
+from train import augment_ostrack, optim
 from train.tasks import ostrack as task
+from train.tasks import ostrack_recipe as recipe
 
 NOT_APPLICABLE = {
     "train": {
@@ -31,12 +32,12 @@ NOT_APPLICABLE = {
 _GREY_LEVEL = {"rtol": 0, "atol": 1}
 
 
-def draws(recipe: dict[str, Any]) -> dict[str, np.ndarray]:
+def draws(source: dict[str, Any]) -> dict[str, np.ndarray]:
     """Arrays drawn one after the other from one RandomState, float32."""
-    known("inputs.random", recipe, {"seed", "draws"})
-    rng = np.random.RandomState(recipe["seed"])
+    known("inputs.random", source, {"seed", "draws"})
+    rng = np.random.RandomState(source["seed"])
     values = {}
-    for name, method, shape in recipe["draws"]:
+    for name, method, shape in source["draws"]:
         if method not in ("rand", "randn"):
             raise ParityError(f"unknown draw {method!r}")
         values[name] = getattr(rng, method)(*shape).astype(np.float32)
@@ -149,13 +150,13 @@ def check_schedule(case: Case, report: Report) -> None:
     known("inputs", case.meta["inputs"], set())
     epochs = np.arange(1, cfg["epochs"] + 1)
     report.check("epochs", epochs)
-    annealing = task.Annealing(cfg["ce_start_epoch"], cfg["ce_warm_epoch"], cfg["epochs"])
+    annealing = recipe.Annealing(cfg["ce_start_epoch"], cfg["ce_warm_epoch"], cfg["epochs"])
     ratios = tuple(cfg["keep_ratio"])
-    rates = [task.keep_rate(annealing, ratios[0], int(epoch)) for epoch in epochs]
+    rates = [recipe.keep_rate(annealing, ratios[0], int(epoch)) for epoch in epochs]
     report.check("keep_rate_f64", np.asarray(rates))
     tokens = (cfg["search_size"] // cfg.get("stride", 16)) ** 2
-    report.check("tokens_left", task.keep_table(annealing, ratios, tokens))
-    settings = task.optimiser(
+    report.check("tokens_left", recipe.keep_table(annealing, ratios, tokens))
+    settings = recipe.optimiser(
         cfg["lr"], cfg["backbone_multiplier"], drop_epoch=cfg["lr_drop_epoch"]
     )
     rate = jax.vmap(lambda epoch: optim.learning_rate(settings, epoch, cfg["epochs"]))
@@ -236,9 +237,9 @@ def check_processing(case: Case, report: Report) -> None:
     inputs = case.meta["inputs"]
     fields = {"frames", "crops", "to_crop", "map_back", "clip", "jitter", "train_crops", "augment"}
     known("inputs", inputs, fields)
-    recipe = dict(inputs["frames"])
-    use = recipe.pop("use")
-    image = clip_images(case, recipe)[0][use]
+    clip = dict(inputs["frames"])
+    use = clip.pop("use")
+    image = clip_images(case, clip)[0][use]
     frame_size = jnp.asarray(image.shape[:2], jnp.int32)
     for number, entry in enumerate(inputs["crops"]):
         known("inputs.crops", entry, {"box", "factor", "size", "full"})
@@ -263,7 +264,9 @@ def check_processing(case: Case, report: Report) -> None:
     for entry in inputs["jitter"]:
         known("inputs.jitter", entry, {"box", "center", "scale", "normal", "uniform"})
         box, normal, uniform = (jnp.asarray(entry[k]) for k in ("box", "normal", "uniform"))
-        jittered.append(task.jitter_box(box, entry["center"], entry["scale"], normal, uniform))
+        jittered.append(
+            augment_ostrack.jitter_box(box, entry["center"], entry["scale"], normal, uniform)
+        )
     report.check("jittered", np.stack(jittered))
     for number, entry in enumerate(inputs["train_crops"]):
         known("inputs.train_crops", entry, {"extract", "gt", "factor", "size"})
@@ -317,14 +320,14 @@ def unresized(image: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray
 def _check_augment(report: Report, image: np.ndarray, entry: dict[str, Any]) -> None:
     known("inputs.augment", entry, {"box", "norm_box", "brightness"})
     box, inner = jnp.asarray(entry["box"]), jnp.asarray(entry["norm_box"])
-    report.check("flip_image_box", task.flip_box(box, image.shape[1] - 1))
+    report.check("flip_image_box", augment_ostrack.flip_box(box, image.shape[1] - 1))
     flipped = image[:, ::-1]
     report.check("flip_image_sum_first_col", flipped[:, 0].sum(axis=0, dtype=np.int64))
-    report.check("flip_norm_box", task.flip_box(inner, 1.0))
+    report.check("flip_norm_box", augment_ostrack.flip_box(inner, 1.0))
     corner = jnp.asarray(image[:16, :16])
-    bright = task.brighten(corner.astype(jnp.float32), jnp.float32(entry["brightness"]))
+    bright = augment_ostrack.brighten(corner.astype(jnp.float32), jnp.float32(entry["brightness"]))
     report.check("jitter_bright", nchw(ostrack.normalise(bright)[None])[0])
-    report.check("gray", task.to_grey(corner), tolerance=_GREY_LEVEL)
+    report.check("gray", augment_ostrack.to_grey(corner), tolerance=_GREY_LEVEL)
 
 
 KINDS = {

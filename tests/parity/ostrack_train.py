@@ -32,6 +32,7 @@ from tests.parity.ostrack_model import (
 from train import optim
 from train.step import init_state
 from train.tasks import ostrack as task
+from train.tasks import ostrack_recipe as recipe
 
 
 def _training_step(case: Case, config: ostrack.Config) -> tuple[Any, Any]:
@@ -52,8 +53,8 @@ def _training_step(case: Case, config: ostrack.Config) -> tuple[Any, Any]:
     rate, counts = 1.0, None
     if config.ce_blocks:
         annealing = annealing_of(case)
-        rate = task.keep_rate(annealing, case.config["ce_keep_ratio"][0], inputs["epoch"])
-        table = task.keep_table(
+        rate = recipe.keep_rate(annealing, case.config["ce_keep_ratio"][0], inputs["epoch"])
+        table = recipe.keep_table(
             annealing,
             (case.config["ce_keep_ratio"][0],) * len(config.ce_blocks),
             config.search_grid**2,
@@ -84,7 +85,7 @@ def _training_step(case: Case, config: ostrack.Config) -> tuple[Any, Any]:
     return step, rate
 
 
-def annealing_of(case: Case) -> task.Annealing:
+def annealing_of(case: Case) -> recipe.Annealing:
     """The keep ratio's schedule: from the json, or the published one of the case's yaml."""
     overrides = case.meta["model"].get("overrides", {})
     got10k = "got10k" in case.meta["model"]["yaml"]
@@ -93,7 +94,7 @@ def annealing_of(case: Case) -> task.Annealing:
         "TRAIN.CE_WARM_EPOCH", case.config.get("ce_warm_epoch", 50 if got10k else 80)
     )
     epochs = max(100 if got10k else 300, case.meta["inputs"].get("epoch", 1))
-    return task.Annealing(start, warm, epochs)
+    return recipe.Annealing(start, warm, epochs)
 
 
 def _probes(case: Case, config: ostrack.Config) -> Any:
@@ -165,7 +166,7 @@ def optimiser(case: Case) -> optim.OptimConfig:
         {"type", "lr", "backbone_multiplier", "weight_decay", "betas", "eps", "grad_clip_norm"},
     )
     expect("optimiser.type", settings["type"], "AdamW")
-    return task.optimiser(
+    return recipe.optimiser(
         learning_rate=settings["lr"],
         backbone_rate=settings["backbone_multiplier"],
         weight_decay=settings["weight_decay"],

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import pathlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxtrack.data.synthetic import PatchConfig, WorldConfig, make_pair
 from jaxtrack.losses import ostrack as losses
 from jaxtrack.models.centre_head import CentreMaps
-from jaxtrack.ops import crop_ostrack, elimination
 from jaxtrack.ops.boxes import cxcywh_to_xyxy, iou_xyxy, xywh_to_xyxy
 from jaxtrack.trackers import ostrack
-from train.augment import AugmentConfig, change_colours, change_detail, sample_window
-from train.optim import Group, OptimConfig, Schedule
+from jaxtrack.weights import load_into, read_published, tables_ostrack
+from jaxtrack.weights.files import TORCH_SUFFIXES
+from train.augment import AugmentConfig
+from train.augment_ostrack import CropConfig, cut
+from train.optim import OptimConfig, Schedule
+from train.presets import Preset, same_patches
 from train.step import Aux, Batch, Task
+from train.tasks.ostrack_recipe import Annealing, keep_table, optimiser
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,21 +41,6 @@ class LossWeights:
 
 
 @dataclasses.dataclass(frozen=True)
-class Annealing:
-    """How the keep ratio falls from 1 to the configured one. Epochs count from 1.
-
-    Attributes:
-        start_epoch: last epoch that keeps all tokens.
-        warm_epochs: length of the cosine between.
-        epochs: length of the run.
-    """
-
-    start_epoch: int = 20
-    warm_epochs: int = 80
-    epochs: int = 300
-
-
-@dataclasses.dataclass(frozen=True)
 class Config:
     """Settings of the task; the defaults are ``vitb_256_mae_*_ep300`` of botaoye/OSTrack.
 
@@ -60,167 +48,20 @@ class Config:
         tracker: the tracker that is trained.
         patch: how the synthetic world cuts its patches.
         world: the synthetic world.
-        centre_jitter: the search window's centre moves by up to half of this times the square root of
-            the jittered box's area, along each axis.
-        scale_jitter: width and height of the box that the window is made around are multiplied by
-            ``exp(N(0, 1) scale_jitter)``, each by its own draw.
-        pair_flip: probability of mirroring both crops.
-        flip: probability of mirroring one crop, drawn for each.
-        grey: probability of grey, one draw for both crops.
-        brightness: amount of the factor ``U(1 - b, 1 + b)``, drawn for each crop.
-        colours: further changes of colour and detail of each crop; None: none, as published.
+        crop: augmentation of the crops.
         weights: of the losses.
+        box_at_target: read the predicted box at the target's cell; False: at the maximum of the
+            predicted score map, as published, which teaches size and offset little at first.
         annealing: of the keep ratio.
     """
 
     tracker: ostrack.Config
     patch: PatchConfig
-    world: WorldConfig = WorldConfig()  # noqa: RUF009 (frozen)
-    centre_jitter: float = 3.0
-    scale_jitter: float = 0.25
-    pair_flip: float = 0.5
-    flip: float = 0.5
-    grey: float = 0.05
-    brightness: float = 0.2
-    colours: AugmentConfig | None = None
-    weights: LossWeights = LossWeights()
-    annealing: Annealing = Annealing()
-
-
-def keep_rate(annealing: Annealing, ratio: float, epoch: int) -> float:
-    """The keep ratio of one epoch, the same for every stage.
-
-    Args:
-        annealing: the schedule.
-        ratio: what it falls to.
-        epoch: counted from 1.
-
-    Reference:
-        botaoye/OSTrack, ``adjust_keep_rate``; OSTrack, section 4.1.
-    """
-    done = epoch - annealing.start_epoch
-    if done < 0:
-        return 1.0
-    if done >= annealing.warm_epochs:
-        return ratio
-    return ratio + (1 - ratio) * (1 + math.cos(math.pi * done / annealing.warm_epochs)) / 2
-
-
-def keep_table(annealing: Annealing, ratios: tuple[float, ...], tokens: int) -> np.ndarray:
-    """Search tokens kept by each stage in each epoch, counted in double precision.
-
-    Args:
-        annealing: the schedule.
-        ratios: configured keep ratios; training uses the first for all stages, as published.
-        tokens: search tokens.
-
-    Returns:
-        ``(epochs, stages)`` int32; row 0 is epoch 1.
-    """
-    table = np.zeros((annealing.epochs, len(ratios)), np.int32)
-    for row in range(annealing.epochs if ratios else 0):
-        rate = keep_rate(annealing, ratios[0], row + 1)
-        table[row] = elimination.keep_counts((rate,) * len(ratios), tokens)
-    return table
-
-
-def jitter_box(
-    box: Float[Array, "4"],
-    centre_factor: float,
-    scale_factor: float,
-    normal: Float[Array, "2"],
-    uniform: Float[Array, "2"],
-) -> Float[Array, "4"]:
-    """The box that a training crop is made around.
-
-    Args:
-        box: ``x, y, w, h`` of the target.
-        centre_factor: see `Config.centre_jitter`.
-        scale_factor: see `Config.scale_jitter`.
-        normal: draws for width and height.
-        uniform: draws in [0, 1) for x and y.
-
-    Returns:
-        ``x, y, w, h``.
-
-    Reference:
-        botaoye/OSTrack, ``_get_jittered_box``.
-    """
-    size = box[2:] * jnp.exp(normal * scale_factor)
-    reach = jnp.sqrt(jnp.prod(size)) * centre_factor
-    centre = box[:2] + 0.5 * box[2:] + reach * (uniform - 0.5)
-    return jnp.concatenate([centre - 0.5 * size, size])
-
-
-def flip_box(box: Float[Array, "4"], width: float) -> Float[Array, "4"]:
-    """A box ``x, y, w, h`` after mirroring left and right: ``x -> width - x - w``."""
-    return jnp.stack([width - box[0] - box[2], box[1], box[2], box[3]])
-
-
-def to_grey(image: Array) -> Float[Array, "h w 3"]:
-    """RGB as grey in three equal channels, by the luma of ITU-R BT.601, rounded to whole levels."""
-    luma = image.astype(jnp.float32) @ jnp.asarray([0.299, 0.587, 0.114], jnp.float32)
-    return jnp.broadcast_to(jnp.rint(luma)[..., None], image.shape)
-
-
-def brighten(image: Float[Array, "h w 3"], factor: Float[Array, ""]) -> Float[Array, "h w 3"]:
-    """Multiply levels 0..255 by a factor and clamp."""
-    return jnp.clip(image * factor, 0, 255)
-
-
-def cut(
-    config: Config,
-    key: Array,
-    pair_key: Array,
-    patch: Array,
-    box: Float[Array, "4"],
-    search: bool,
-) -> tuple[Float[Array, "s s 3"], Float[Array, "4"]]:
-    """One training crop from a context patch.
-
-    Args:
-        config: settings.
-        key: for what differs between the crops of a pair.
-        pair_key: for what they share.
-        patch: uint8 RGB, the target near its middle.
-        box: ``x, y, w, h`` in it.
-        search: the search crop (jittered) or the template (not).
-
-    Returns:
-        Levels 0..255, float32, and the target's box as fractions of the crop.
-    """
-    tracker = config.tracker
-    size = tracker.search_size if search else tracker.template_size
-    factor = tracker.search_factor if search else tracker.template_factor
-    keys = jax.random.split(key, 5)
-    both = jax.random.uniform(jax.random.fold_in(pair_key, 0)) < config.pair_flip
-    width = patch.shape[1]
-    patch = jnp.where(both, patch[:, ::-1], patch)
-    # A mirrored box lies one pixel off, as published (x -> W - 1 - x - w).
-    box = jnp.where(both, flip_box(box, width - 1), box)
-    around = box
-    if search:
-        normal = jax.random.normal(keys[0], (2,))
-        uniform = jax.random.uniform(keys[1], (2,))
-        around = jitter_box(box, config.centre_jitter, config.scale_jitter, normal, uniform)
-    side = jnp.maximum(jnp.ceil(jnp.sqrt(around[2] * around[3]) * factor), 1.0)
-    start = jnp.rint(around[:2] + 0.5 * around[2:] - 0.5 * side)
-    step = jnp.broadcast_to(side / size, (2,))
-    own = jax.random.uniform(keys[2]) < config.flip
-    crop, _ = sample_window(patch, box, start, step, size, own)
-    inside = crop_ostrack.box_to_crop(box, around, size / side, size) / size
-    inside = jnp.where(own, flip_box(inside, 1.0), inside)
-    if config.grey:
-        grey = jax.random.uniform(jax.random.fold_in(pair_key, 1)) < config.grey
-        crop = jnp.where(grey, to_grey(crop), crop)
-    if config.brightness:
-        amount = config.brightness * jax.random.uniform(keys[3], (), minval=-1, maxval=1)
-        crop = brighten(crop, 1 + amount)
-    if config.colours is not None:
-        key_colour, key_detail = jax.random.split(keys[4])
-        crop = change_colours(config.colours, key_colour, crop)
-        crop = jnp.clip(change_detail(config.colours, key_detail, crop), 0, 255)
-    return crop, inside
+    world: WorldConfig = dataclasses.field(default_factory=WorldConfig)
+    crop: CropConfig = dataclasses.field(default_factory=CropConfig)
+    weights: LossWeights = dataclasses.field(default_factory=LossWeights)
+    box_at_target: bool = False
+    annealing: Annealing = dataclasses.field(default_factory=Annealing)
 
 
 def box_losses(
@@ -228,6 +69,7 @@ def box_losses(
     maps: CentreMaps,
     boxes: Float[Array, "n 4"],
     negative: Bool[Array, "n"] | None = None,
+    at_target: bool = False,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """The total loss of a batch, and its parts.
 
@@ -236,6 +78,7 @@ def box_losses(
         maps: the head's output.
         boxes: targets, ``x, y, w, h`` as fractions of the search crop.
         negative: pairs without the target: an empty score map is wanted, and no box.
+        at_target: see `Config.box_at_target`.
 
     Returns:
         The total, and ``giou``, ``l1``, ``focal``, ``iou`` (mean over the pairs).
@@ -245,7 +88,8 @@ def box_losses(
         that size and offset learn from that one cell only.
     """
     heatmap = losses.gaussian_heatmap(boxes, maps.score.shape[-1])
-    predicted = cxcywh_to_xyxy(ostrack.decode_boxes(maps.score, maps.size, maps.offset))
+    where = heatmap if at_target else maps.score
+    predicted = cxcywh_to_xyxy(ostrack.decode_boxes(where, maps.size, maps.offset))
     target = jnp.clip(xywh_to_xyxy(boxes), 0, 1)
     if negative is not None:
         heatmap = jnp.where(negative[:, None, None], 0, heatmap)
@@ -285,13 +129,26 @@ def loss(
     count = batch["template"].shape[0]
     key_z, key_x, key_pair, key_drop = jax.random.split(key, 4)
     pair_keys = jax.random.split(key_pair, count)
-    cut_all = jax.vmap(cut, in_axes=(None, 0, 0, 0, 0, None))
-    z, z_box = cut_all(
-        config, jax.random.split(key_z, count), pair_keys, batch["template"], batch["template_box"], False
-    )  # fmt: skip
-    x, x_box = cut_all(
-        config, jax.random.split(key_x, count), pair_keys, batch["search"], batch["search_box"], True
-    )  # fmt: skip
+    z, z_box = jax.vmap(cut, in_axes=(None, None, None, 0, 0, 0, 0, None))(
+        config.crop,
+        tracker.template_size,
+        tracker.template_factor,
+        jax.random.split(key_z, count),
+        pair_keys,
+        batch["template"],
+        batch["template_box"],
+        False,
+    )
+    x, x_box = jax.vmap(cut, in_axes=(None, None, None, 0, 0, 0, 0, None))(
+        config.crop,
+        tracker.search_size,
+        tracker.search_factor,
+        jax.random.split(key_x, count),
+        pair_keys,
+        batch["search"],
+        batch["search_box"],
+        True,
+    )
     keep_counts = None
     if tracker.ce_blocks:
         tokens = tracker.search_grid**2
@@ -311,7 +168,7 @@ def loss(
         mutable=["batch_stats"],
         rngs={"drop_path": key_drop},
     )
-    value, parts = box_losses(config.weights, maps, x_box, batch["negative"])
+    value, parts = box_losses(config.weights, maps, x_box, batch["negative"], config.box_at_target)
     if keep_counts is not None:
         parts["kept"] = keep_counts[-1].astype(jnp.float32)
     return value, Aux(moved["batch_stats"], parts)
@@ -322,37 +179,119 @@ def task(config: Config) -> Task:
     return Task(config, init_variables, sample, loss)
 
 
-def optimiser(
-    learning_rate: float = 4e-4,
-    backbone_rate: float = 0.1,
-    weight_decay: float = 1e-4,
-    clip_norm: float = 0.1,
-    betas: tuple[float, float] = (0.9, 0.999),
-    epsilon: float = 1e-8,
-    drop_epoch: int = 240,
-) -> OptimConfig:
-    """AdamW of the published recipe.
+def load(config: Config, path: pathlib.Path, key: Array) -> dict[str, Any]:
+    """Variables at the start from ``--init-from``: a pre-trained ViT, or weights of the whole tracker.
 
     Args:
-        learning_rate: of the head.
-        backbone_rate: factor on it for everything whose name contains "backbone".
-        weight_decay: on all parameters, biases and norms included.
-        clip_norm: largest global gradient norm.
-        betas: of Adam.
-        epsilon: likewise.
-        drop_epoch: the last epoch at the full rate; then a tenth.
+        config: the task.
+        path: MAE's or timm's file (the head stays random), or OSTrack's, or ours.
+        key: for the head.
     """
-    return OptimConfig(
-        "adamw",
-        learning_rate,
-        Schedule("step", milestones=(drop_epoch,), factor=0.1, per_epoch=True),
-        betas=betas,
-        epsilon=epsilon,
-        weight_decay=weight_decay,
-        clip_norm=clip_norm,
-        # Left from pre-training, without gradient: neither moved nor decayed.
-        groups=(
-            Group(r"^backbone\.(cls_token|pos_embed)$", rate=0.0),
-            Group("backbone", rate=backbone_rate),
-        ),
+    variables = jax.jit(lambda k: init_variables(config, k))(key)
+    if path.is_file() and path.suffix.lower() in TORCH_SUFFIXES:
+        state = read_published(path)
+        if not any("box_head." in name for name in state):
+            params = variables["params"]
+            backbone = tables_ostrack.load_pretraining(params["backbone"], state)
+            return {**variables, "params": {**params, "backbone": backbone}}
+    return load_into(variables, path, tables_ostrack.TABLES)
+
+
+_PAIRS_PER_EPOCH = 60_000
+
+
+def _published(
+    name: str, data: str, size: str, annealing: Annealing, drop: int, yaml: str
+) -> Preset:
+    """A published recipe: 60,000 pairs per epoch in batches of 4 x 32."""
+    tracker = ostrack.PRESETS[name]
+    jitter = {"256": (3.0, 0.25), "384": (4.5, 0.5)}[size]
+    # Room for the jitter: half of centre_jitter / search_factor of a window to every side, and more.
+    patch = PatchConfig(
+        template_size=tracker.template_size,
+        template_margin=16,
+        search_size=tracker.search_size,
+        search_margin=tracker.search_size,
+        context=0.0,
+        template_factor=tracker.template_factor,
+        search_factor=tracker.search_factor,
     )
+    crop = CropConfig(centre_jitter=jitter[0], scale_jitter=jitter[1])
+    config = Config(tracker=tracker, patch=patch, crop=crop, annealing=annealing)
+    per_epoch = _PAIRS_PER_EPOCH // 128
+    return Preset(
+        task=task(config),
+        tracker=name,
+        optim=optimiser(drop_epoch=drop),
+        batch_size=128,
+        steps=per_epoch * annealing.epochs,
+        epochs=annealing.epochs,
+        data=same_patches(data, patch),
+        source=f"botaoye/OSTrack, experiments/ostrack/{yaml}.yaml",
+        save_every=per_epoch,
+        init_from="MAE's ViT-B (mae_pretrain_vit_base.pth)",
+        load=load,
+    )
+
+
+_FULL, _GOT10K = Annealing(20, 80, 300), Annealing(20, 50, 100)
+
+_TINY = Config(
+    tracker=ostrack.PRESETS["ostrack-tiny"],
+    patch=PatchConfig(
+        template_size=64,
+        template_margin=8,
+        search_size=128,
+        search_margin=0,
+        context=0.0,
+        template_factor=2.0,
+        search_factor=4.0,
+        max_shift=40.0,
+        max_scale=0.3,
+    ),
+    crop=CropConfig(recentre=False, colours=AugmentConfig(size=128, contrast=0.2, offset=8.0)),
+    box_at_target=True,
+    annealing=Annealing(40, 40, 100),
+)
+
+PRESETS: dict[str, Preset] = {
+    "ostrack-256": _published(
+        "ostrack-256", "ostrack", "256", _FULL, 240, "vitb_256_mae_32x4_ep300"
+    ),
+    "ostrack-256-ce": _published(
+        "ostrack-256-ce", "ostrack", "256", _FULL, 240, "vitb_256_mae_ce_32x4_ep300"
+    ),
+    "ostrack-384": _published(
+        "ostrack-384", "ostrack", "384", _FULL, 240, "vitb_384_mae_32x4_ep300"
+    ),
+    "ostrack-384-ce": _published(
+        "ostrack-384-ce", "ostrack", "384", _FULL, 240, "vitb_384_mae_ce_32x4_ep300"
+    ),
+    "ostrack-256-got10k": _published(
+        "ostrack-256-got10k",
+        "ostrack_got10k",
+        "256",
+        _GOT10K,
+        80,
+        "vitb_256_mae_ce_32x4_got10k_ep100",
+    ),
+    "ostrack-tiny": Preset(
+        task=task(_TINY),
+        tracker="ostrack-tiny",
+        optim=OptimConfig(
+            "adamw",
+            1.5e-3,
+            Schedule("onecycle", rise=0.15),
+            betas=(0.9, 0.98),
+            weight_decay=0.02,
+            no_decay=r"(bias|scale|pos_embed_.)$",
+            clip_norm=1.0,
+        ),
+        batch_size=8,
+        steps=5000,
+        epochs=100,
+        log_every=20,
+        save_every=500,
+        source="jaxtrack: the synthetic world",
+    ),
+}
