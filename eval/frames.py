@@ -9,8 +9,6 @@ import numpy as np
 
 from eval.annotations import Annotation
 from eval.protocols import (
-    NORM_PRECISION_THRESHOLDS,
-    PRECISION_THRESHOLDS,
     Benchmark,
     Protocol,
 )
@@ -64,6 +62,9 @@ def _distances(
     mine = pred[:2] + (pred[2:] - 1.0) / 2
     difference = centre - mine
     distance = np.sqrt(difference[0] ** 2 + difference[1] ** 2)
+    if protocol.normalise == "squares":
+        squares = difference / truth[2:] * difference / truth[2:]
+        return distance, np.sqrt(squares[0] + squares[1]), centre, centre
     if protocol.normalise == "divide_first":
         size = truth[2:] + protocol.size_epsilon if protocol.size_epsilon else truth[2:]
         scaled = centre / size
@@ -74,15 +75,23 @@ def _distances(
     return distance, np.sqrt(difference[0] ** 2 + difference[1] ** 2), centre, scaled
 
 
-def passed(values: np.ndarray, thresholds: np.ndarray, scale: float) -> np.ndarray:
-    """How many thresholds (an even grid, `scale` of them per unit) lie strictly below each value.
+def passed(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """Count the thresholds that lie strictly below each value.
 
-    The grid gives a guess, the thresholds themselves decide, so that ties fall as in a comparison
-    with each threshold. NaN gives 0 for success; callers turn NaN distances into infinity.
+    The even grid gives a guess, the thresholds themselves decide, so that ties fall as in a
+    comparison with each threshold.
+
+    Args:
+        values: (n,); NaN counts none.
+        thresholds: (K,), evenly spaced from 0.
+
+    Returns:
+        int (n,), 0 to K.
     """
     last = len(thresholds)
+    scale = (last - 1) / thresholds[-1]
     guess = np.fmin(np.fmax(np.ceil(values * scale), 0.0), float(last)).astype(np.intp)
-    padded = np.concatenate([[-np.inf], thresholds, [np.inf]])
+    padded = np.concatenate([[np.nan], thresholds, [np.inf]])
     guess += padded[guess + 1] < values  # the next threshold is below as well
     guess -= padded[guess] >= values  # the last one counted is not below
     return guess
@@ -173,6 +182,9 @@ class Frames:
                     self.absent = np.zeros(total, bool)
                 self.absent[inside] = notation.absent[rows]
         self.repaired = self._repair(protocol, given_rows)
+        if protocol.rounded:
+            np.round(self.pred, out=self.pred)
+            np.round(self.truth, out=self.truth)
         if protocol.first_frame == "ground_truth":
             first = self.starts[:-1][self.lengths > 0]
             self.pred[:, first] = self.truth[:, first]
@@ -229,7 +241,11 @@ def count(frames: Frames, protocol: Protocol, benchmark: Benchmark) -> Counts:
         The counts.
     """
     total, sequences = frames.pred.shape[1], len(frames.lengths)
-    thresholds = (protocol.success_thresholds, PRECISION_THRESHOLDS, NORM_PRECISION_THRESHOLDS)
+    thresholds = (
+        protocol.success_thresholds,
+        protocol.precision_thresholds,
+        protocol.norm_precision_thresholds,
+    )
     wants_norm = not protocol.norm_precision_on or benchmark.name in protocol.norm_precision_on
     tables = [np.zeros(sequences * (len(t) + 1), np.int64) for t in thresholds]
     overlap, distance = np.empty(total), np.empty(total)
@@ -238,9 +254,9 @@ def count(frames: Frames, protocol: Protocol, benchmark: Benchmark) -> Counts:
         for a in range(0, total, _BLOCK):
             block = slice(a, min(a + _BLOCK, total))
             measured = _measure(frames, block, protocol, benchmark, wants_norm, overlap, distance)
-            for table, values, grid, scale in zip(tables, measured, thresholds, (20, 1, 100)):
+            for table, values, grid in zip(tables, measured, thresholds):
                 if values is not None:
-                    index = owner[block] * (len(grid) + 1) + passed(values, grid, scale)
+                    index = owner[block] * (len(grid) + 1) + passed(values, grid)
                     table += np.bincount(index, minlength=len(table))
     shaped = [t.reshape(sequences, -1) for t in tables]
     valid = ~np.isnan(overlap)

@@ -90,32 +90,55 @@ class OPEReport:
         """
         curves = self.curves(which)
         overlap = self.average_overlap if which is None else self.average_overlap[which]
-        numbers = {
-            "auc": curves["success"].mean(),
-            "success_rate_0_50": curves["success"][10],
-            "success_rate_0_75": curves["success"][15],
-            "precision_20px": curves["precision"][20],
-            "average_overlap": np.nanmean(overlap) if np.isfinite(overlap).any() else np.nan,
-        }
-        if "norm_precision" in curves:
-            numbers["norm_precision_0_20"] = curves["norm_precision"][20]
-            numbers["norm_precision_auc_0_to_0_50"] = curves["norm_precision"].mean()
+        known = overlap[~np.isnan(overlap)]
+        numbers = self._headline(
+            curves["success"], curves["precision"], curves.get("norm_precision")
+        )
+        numbers["average_overlap"] = np.asarray(known.mean() if len(known) else np.nan)
         return {k: float(v) for k, v in numbers.items()}
+
+    def headline(self) -> dict[str, float]:
+        """Return the three numbers that the toolkit itself prints.
+
+        Returns:
+            "success", "precision" and, where the toolkit has it, "norm_precision", as fractions.
+        """
+        numbers = self.overall()
+        pixels = "precision_auc_0_to_50px" if self.protocol.coarse_grid else "precision_20px"
+        found = {"success": numbers["auc"], "precision": numbers[pixels]}
+        if self.norm_precision is not None:
+            mean = self.protocol.norm_headline == "mean"
+            name = "norm_precision_auc_0_to_0_50" if mean else "norm_precision_0_20"
+            found["norm_precision"] = numbers[name]
+        return found
+
+    def _headline(
+        self, success: np.ndarray, precision: np.ndarray, norm: np.ndarray | None
+    ) -> dict[str, np.ndarray]:
+        """Headline numbers of curves (..., K)."""
+        rules = self.protocol
+        numbers = {
+            "auc": rules.area(success),
+            "success_rate_0_50": success[..., 10],
+            "success_rate_0_75": success[..., 15],
+            "precision_20px": precision[..., _nearest(rules.precision_thresholds, 20)],
+        }
+        if rules.coarse_grid:
+            numbers["precision_auc_0_to_50px"] = rules.area(precision)
+        if norm is not None:
+            at = _nearest(rules.norm_precision_thresholds, 0.2)
+            numbers["norm_precision_0_20"] = norm[..., at]
+            numbers["norm_precision_auc_0_to_0_50"] = rules.area(norm)
+        return numbers
 
     def sequence_scores(self) -> dict[str, np.ndarray]:
         """Return the headline numbers per sequence, metric -> float64 (S,)."""
-        success = self.success.astype(np.float64, copy=False)
-        scores = {
-            "auc": success.mean(axis=1),
-            "success_rate_0_50": success[:, 10],
-            "success_rate_0_75": success[:, 15],
-            "precision_20px": self.precision[:, 20].astype(np.float64),
-            "average_overlap": self.average_overlap,
-        }
-        if self.norm_precision is not None:
-            norm = self.norm_precision.astype(np.float64, copy=False)
-            scores["norm_precision_0_20"] = norm[:, 20]
-            scores["norm_precision_auc_0_to_0_50"] = norm.mean(axis=1)
+        tables = [
+            None if t is None else t.astype(np.float64, copy=False)
+            for t in (self.success, self.precision, self.norm_precision)
+        ]
+        scores = self._headline(*tables)  # type: ignore[arg-type]
+        scores["average_overlap"] = self.average_overlap
         return scores
 
     def per_sequence(self) -> dict[str, dict[str, float]]:
@@ -139,6 +162,10 @@ class OPEReport:
                 if table is not None and key != "average_overlap":
                     scores[key] = scores[key][table.sum(axis=1) > FLOAT64_EPSILON]
         return {k: bootstrap(v, level, resamples, seed) for k, v in scores.items()}
+
+
+def _nearest(thresholds: np.ndarray, value: float) -> int:
+    return int(np.argmin(np.abs(thresholds - value)))
 
 
 def bootstrap(

@@ -7,9 +7,10 @@ understood fails by name.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from eval.arrays import load_json, load_npz
 from jaxtrack.errors import JaxtrackError
 
 TOLERANCE = 1e-6  # one frame more or less moves a rate by 1 / length, a hundred times more
+_MALFORMED = (KeyError, TypeError, AttributeError, ValueError, IndexError)
 _NAME = re.compile(
     r"^(?P<key>.+?)(?:_(?:test|val|train))?_(?P<role>expected|gt|curves|frames|results|result_.+)$"
 )
@@ -96,6 +98,23 @@ class Checker:
         """Add a remark about something that is no value to compare."""
         self.notes.append(text)
 
+    @contextlib.contextmanager
+    def guard(self, where: str) -> Iterator[None]:
+        """Turn what a malformed entry raises into a group that fails, and go on with the next.
+
+        Args:
+            where: name of the group.
+
+        Yields:
+            Nothing.
+        """
+        try:
+            yield
+        except JaxtrackError as error:
+            self.fail(where, str(error))
+        except _MALFORMED as error:
+            self.fail(where, f"unknown structure: {type(error).__name__}: {error}")
+
     def table(self, where: str, ours: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
         """Compare named numbers as one group; names that we do not have fail.
 
@@ -150,7 +169,7 @@ def check_pack(folder: str | Path) -> Checker:
         if path.suffix not in (".npz", ".json"):
             checker.note(f"{path.name}: no data file, not read")
             continue
-        try:
+        with checker.guard(path.name):
             content = load_npz(path) if path.suffix == ".npz" else load_json(path)
             if pack_examples.check(path.stem, content, checker):
                 continue
@@ -160,16 +179,14 @@ def check_pack(folder: str | Path) -> Checker:
                 continue
             group = groups.setdefault(parts["key"], Group(parts["key"], {}))
             group.files[parts["role"]] = content
-        except JaxtrackError as error:
-            checker.fail(path.name, str(error))
     for group in groups.values():
-        try:
+        before = len(checker.lines)
+        with checker.guard(group.key):
             if not (pack_vot.check(group, checker) or pack_ope.check(group, checker)):
                 checker.fail(group.key, f"unknown structure of {', '.join(sorted(group.files))}")
-        except JaxtrackError as error:
-            checker.fail(group.key, str(error))
-        except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
-            checker.fail(group.key, f"unknown structure: {type(error).__name__}: {error}")
+        if len(checker.lines) == before:
+            files = ", ".join(f"{group.key}_{role}" for role in sorted(group.files))
+            checker.note(f"{files}: no expected values beside it, nothing compared")
     if not checker.lines:
         raise JaxtrackError(f"nothing to check in {folder}: no *_expected.json and no data file")
     return checker

@@ -96,9 +96,12 @@ def check(group: Group, checker: Checker) -> bool:
                     f"{where} {toolkit}", f"unknown toolkit; known: {', '.join(PROTOCOLS)}"
                 )
             else:
-                for note in scorer.report(tracker, toolkit).notes:
-                    checker.note(f"{where} {toolkit}: {note}")
-                _toolkit(f"{where} {toolkit}", scorer, tracker, toolkit, values, columns, checker)
+                with checker.guard(f"{where} {toolkit}"):
+                    for note in scorer.report(tracker, toolkit).notes:
+                        checker.note(f"{where} {toolkit}: {note}")
+                    _toolkit(
+                        f"{where} {toolkit}", scorer, tracker, toolkit, values, columns, checker
+                    )
     if curves is not None:
         _curves(group.key, curves, scorer, checker)
     for role in group.files:
@@ -265,13 +268,15 @@ def _curves(
         group = f"{where} {tracker} {toolkit} curves per sequence, {kind}"
         if toolkit not in PROTOCOLS or kind not in _CURVES:
             checker.fail(f"{where} curves {key}", "unknown toolkit or curve")
-        elif tracker not in scorer.results:
+            continue
+        if tracker not in scorer.results:
             checker.fail(group, "no result of this tracker")
-        else:
+            continue
+        with checker.guard(group):
             report = scorer.report(tracker, toolkit)
             rows = {n: i for i, n in enumerate(report.names)}
             strangers = [n for n in names if n not in rows]
             if strangers:
                 checker.fail(group, f"no result for {', '.join(strangers[:5])}")
-                continue
-            checker.check(group, getattr(report, kind)[[rows[n] for n in names]], curves[key])
+            else:
+                checker.check(group, getattr(report, kind)[[rows[n] for n in names]], curves[key])

@@ -55,7 +55,8 @@ def check(group: Group, checker: Checker) -> bool:
     for tracker, wanted in expected.get("trackers", {}).items():
         if tracker in runs:
             benchmark = _benchmark(str(expected.get("dataset", group.key)), wanted)
-            _tracker(f"{where} {tracker}", runs[tracker], truth, benchmark, wanted, checker)
+            with checker.guard(f"{where} {tracker}"):
+                _tracker(f"{where} {tracker}", runs[tracker], truth, benchmark, wanted, checker)
         else:
             checker.fail(f"{where} {tracker}", "no result of this tracker")
     frames = group.get("frames")
@@ -153,17 +154,15 @@ def _values(where: str, report: VOTReport, wanted: Mapping[str, Any], checker: C
             else:
                 checker.check(f"{where} interval", known, values)
         elif name == "eao_by_tag":
-            checker.table(f"{where} eao_by_tag", _tags(report), values)
+            # Tags that the annotation does not have are NaN, in the toolkit as well.
+            ours = {"all": report.eao, **report.eao_by_tag}
+            checker.table(f"{where} eao_by_tag", {t: ours.get(t, np.nan) for t in values}, values)
         elif name == "per_sequence":
             rows = {f"{n} {k}": v for n, r in report.per_sequence().items() for k, v in r.items()}
             flat = {f"{n} {k}": v for n, r in values.items() for k, v in r.items()}
             checker.table(f"{where} per_sequence", rows, flat)
         else:
             checker.fail(f"{where} {name}", "unknown entry")
-
-
-def _tags(report: VOTReport) -> dict[str, float]:
-    return dict(report.eao_by_tag) or {"all": report.eao}
 
 
 def _frames(

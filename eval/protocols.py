@@ -61,12 +61,14 @@ class Protocol:
         overlap_clipped: rounding never lifts an overlap above 1.
         normalise: "divide_first" divides both centres by the ground truth's size
             (+ `size_epsilon`) and subtracts, "subtract_first" divides the difference by the size,
-            at least 1 px.
+            at least 1 px, "squares" divides its square twice by the size.
         size_epsilon: see `normalise`.
         length_epsilon: added to the denominator.
         colon_thresholds: success thresholds as Matlab's colon operator builds them.
         float32_curves: per-sequence curves are stored in float32.
         drop_zero_curves: sequences whose whole curve is 0 are left out of the means.
+        rounded: both boxes are rounded to whole pixels first.
+        coarse_grid: 21 thresholds for the distances as well, and areas by the trapezoid rule.
         norm_headline: headline normalised precision: "at_0.20" or the "mean" of the curve.
         norm_precision_on: benchmarks for which the toolkit has normalised precision; empty = all.
     """
@@ -85,12 +87,14 @@ class Protocol:
     corners: Literal["continuous", "pixel"] = "continuous"
     union_epsilon: float = 0.0
     overlap_clipped: bool = False
-    normalise: Literal["divide_first", "subtract_first"] = "divide_first"
+    normalise: Literal["divide_first", "subtract_first", "squares"] = "divide_first"
     size_epsilon: float = 0.0
     length_epsilon: float = 0.0
     colon_thresholds: bool = False
     float32_curves: bool = False
     drop_zero_curves: bool = False
+    rounded: bool = False
+    coarse_grid: bool = False
     norm_headline: Literal["at_0.20", "mean"] = "at_0.20"
     norm_precision_on: tuple[str, ...] = ()
 
@@ -98,6 +102,29 @@ class Protocol:
     def success_thresholds(self) -> np.ndarray:
         """Success thresholds, float64 (21,)."""
         return colon_success_thresholds() if self.colon_thresholds else SUCCESS_THRESHOLDS
+
+    @property
+    def precision_thresholds(self) -> np.ndarray:
+        """Distance thresholds in pixels, float64 (51,), or (21,) on the coarse grid."""
+        return np.linspace(0, 50, 21) if self.coarse_grid else PRECISION_THRESHOLDS
+
+    @property
+    def norm_precision_thresholds(self) -> np.ndarray:
+        """Thresholds of the normalised distance, float64 (51,), or (21,) on the coarse grid."""
+        return np.linspace(0, 0.5, 21) if self.coarse_grid else NORM_PRECISION_THRESHOLDS
+
+    def area(self, curves: np.ndarray) -> np.ndarray:
+        """Area under curves, over thresholds scaled to [0, 1].
+
+        Args:
+            curves: (..., K).
+
+        Returns:
+            (...), the mean of the points, or the trapezoid rule on the coarse grid.
+        """
+        if self.coarse_grid:
+            return (curves[..., 1:] + curves[..., :-1]).sum(axis=-1) / (2 * (curves.shape[-1] - 1))
+        return curves.mean(axis=-1)
 
 
 _PYSOT = Protocol(
@@ -159,10 +186,16 @@ PROTOCOLS: dict[str, Protocol] = {
             name="otb_matlab",
             source="the OTB benchmark's toolbox, whose rules the LaSOT toolkit kept",
         ),
-        dataclasses.replace(
-            _LASOT,
+        Protocol(
             name="trackingnet",
-            source="TrackingNet paper, section 4; the server's code is not public",
+            source="SilvioGiancola/TrackingNet-devkit 6337d03 metrics.py, as on the server",
+            invalid_ground_truth="none",
+            invalid_distance="distance",
+            absent="ignore",
+            corners="pixel",
+            normalise="squares",
+            rounded=True,
+            coarse_grid=True,
             norm_headline="mean",
         ),
     )

@@ -21,6 +21,7 @@ from jaxtrack.errors import JaxtrackError
 TITLES: dict[str, str | None] = {
     "auc": "AUC",
     "precision_20px": "P@20",
+    "precision_auc_0_to_50px": "P auc",
     "norm_precision_0_20": "NP@.20",
     "norm_precision_auc_0_to_0_50": "NP auc",
     "success_rate_0_50": "OP50",

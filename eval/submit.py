@@ -1,0 +1,323 @@
+"""Write and check the zip files that evaluation servers take (GOT-10k, TrackingNet).
+
+python -m eval.submit RESULTS --benchmark got10k --output got10k.zip
+python -m eval.submit --check got10k.zip --benchmark got10k
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import sys
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+from eval.checks import listing
+from eval.ground_truth import read_ground_truth
+from eval.protocols import get_benchmark
+from eval.results import TrackerResults, read_results
+from eval.textio import parse_numbers
+from jaxtrack import command
+from jaxtrack.errors import JaxtrackError
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """What a server expects in its zip file.
+
+    Attributes:
+        benchmark: the benchmark.
+        sequences: number of sequences of the test set.
+        name: pattern of a sequence's name.
+        example: a name, for messages.
+        times: whether every sequence has a file of seconds per frame.
+    """
+
+    benchmark: str
+    sequences: int
+    name: str
+    example: str
+    times: bool
+
+
+LAYOUTS = {
+    "got10k": Layout("got10k", 180, r"GOT-10k_Test_\d{6}", "GOT-10k_Test_000001", True),
+    "trackingnet": Layout("trackingnet", 511, r"[\w-]{11}_\d+", "0-6LB4FqxoE_0", False),
+}
+
+
+def _layout(benchmark: str) -> Layout:
+    if benchmark not in LAYOUTS:
+        raise JaxtrackError(
+            f"no server takes results of {benchmark!r} as a zip file; known: {', '.join(LAYOUTS)}"
+        )
+    return LAYOUTS[benchmark]
+
+
+def write_zip(
+    path: str | Path,
+    results: TrackerResults,
+    benchmark: str,
+    lengths: Mapping[str, int] | None = None,
+    first_boxes: Mapping[str, np.ndarray] | None = None,
+    partial: bool = False,
+) -> list[str]:
+    """Write a submission and check it; the file appears only when it is right.
+
+    Args:
+        path: the zip file.
+        results: boxes (or repetitions) and times of one tracker.
+        benchmark: "got10k" or "trackingnet".
+        lengths: frames per sequence, to check the rows against.
+        first_boxes: sequence -> (4,) given box, to check the first rows against.
+        partial: allow fewer sequences than the test set has (to try things out).
+
+    Returns:
+        Remarks, one line each.
+
+    Raises:
+        JaxtrackError: what is wrong with the results, before anything is uploaded.
+    """
+    layout, path = _layout(benchmark), Path(path)
+    runs = results.repetitions or {n: [b] for n, b in results.boxes.items()}
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name in sorted(runs):
+                for member, text in _members(layout, name, runs[name], results.times.get(name)):
+                    archive.writestr(zipfile.ZipInfo(member), text, zipfile.ZIP_DEFLATED)
+        remarks = check_zip(part, benchmark, lengths, first_boxes, partial)
+        os.replace(part, path)
+    except OSError as error:
+        raise JaxtrackError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return remarks
+
+
+def _members(
+    layout: Layout, name: str, runs: list[np.ndarray], times: list[np.ndarray] | None
+) -> list[tuple[str, str]]:
+    """Names and texts of one sequence's files."""
+    if not layout.times:
+        return [(f"{name}.txt", _text(runs[0], "%.4f"))]
+    if times is None:
+        raise JaxtrackError(
+            f"{name}: no seconds per frame; {layout.benchmark}'s server wants {name}_time.txt"
+        )
+    table = np.stack([np.ravel(t) for t in times], axis=1)
+    numbered = [(f"{name}/{name}_{i:03d}.txt", _text(b, "%.4f")) for i, b in enumerate(runs, 1)]
+    return [*numbered, (f"{name}/{name}_time.txt", _text(table, "%.8f"))]
+
+
+def _text(table: np.ndarray, form: str) -> str:
+    row = ",".join([form] * table.shape[1])
+    return "\n".join(row % tuple(r) for r in np.asarray(table, np.float64).tolist()) + "\n"
+
+
+def check_zip(
+    path: str | Path,
+    benchmark: str,
+    lengths: Mapping[str, int] | None = None,
+    first_boxes: Mapping[str, np.ndarray] | None = None,
+    partial: bool = False,
+) -> list[str]:
+    """Check a submission, whoever wrote it.
+
+    Args:
+        path: the zip file.
+        benchmark: "got10k" or "trackingnet".
+        lengths: frames per sequence, to check the rows against.
+        first_boxes: sequence -> (4,) given box, to check the first rows against.
+        partial: allow fewer sequences than the test set has.
+
+    Returns:
+        Remarks, one line each.
+
+    Raises:
+        JaxtrackError: the first thing that the server would stumble over.
+    """
+    layout = _layout(benchmark)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+            if broken is not None:
+                raise JaxtrackError(f"{path}: {broken} is damaged: write the file again")
+            members = {n: archive.read(n) for n in archive.namelist() if not n.endswith("/")}
+    except (OSError, zipfile.BadZipFile) as error:
+        raise JaxtrackError(f"{path} is not a readable zip file ({error})") from error
+    boxes, times = _sort_members(path, layout, members)
+    _check_names(path, layout, set(boxes), lengths, partial)
+    for name, files in boxes.items():
+        frames = lengths.get(name) if lengths else None
+        for member, table in files.items():
+            _check_boxes(f"{path} {member}", table, frames, (first_boxes or {}).get(name))
+        if layout.times:
+            rows = len(next(iter(files.values())))
+            _check_times(f"{path} {name}_time.txt", times.get(name), rows, len(files))
+    remarks = [f"{len(boxes)} sequences, {sum(len(f) for f in boxes.values())} result files"]
+    if lengths is None:
+        remarks.append("the numbers of frames were not checked: --ground-truth gives them")
+    return remarks
+
+
+def _sort_members(
+    path: str | Path, layout: Layout, members: Mapping[str, bytes]
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, np.ndarray]]:
+    """Sequence -> tables of its files, and sequence -> times; anything else is an error."""
+    name = layout.name
+    if layout.times:
+        pattern = re.compile(rf"^(?P<folder>{name})/(?P<stem>{name})_(?P<kind>\d{{3}}|time)\.txt$")
+        wanted = f"{layout.example}/{layout.example}_001.txt"
+    else:
+        pattern = re.compile(rf"^(?P<stem>{name})(?P<kind>)\.txt$")
+        wanted = f"{layout.example}.txt"
+    boxes: dict[str, dict[str, np.ndarray]] = {}
+    times: dict[str, np.ndarray] = {}
+    for member in sorted(members):
+        parts = pattern.match(member)
+        if parts is None or (layout.times and parts["folder"] != parts["stem"]):
+            raise JaxtrackError(
+                f"{path}: {member!r} is not named as the server expects, e.g. {wanted!r}, without "
+                "a folder above"
+            )
+        data = members[member]
+        if b"," not in data and (parts["kind"] != "time" or b" " in data.strip()):
+            raise JaxtrackError(
+                f"{path} {member}: values are not separated by commas, which the server wants"
+            )
+        table = parse_numbers(data, f"{path} {member}")
+        if parts["kind"] == "time":
+            times[parts["stem"]] = table
+        else:
+            boxes.setdefault(parts["stem"], {})[member] = table
+    return boxes, times
+
+
+def _check_names(
+    path: str | Path,
+    layout: Layout,
+    names: set[str],
+    lengths: Mapping[str, int] | None,
+    partial: bool,
+) -> None:
+    if not names:
+        raise JaxtrackError(f"{path}: no result files")
+    if lengths is not None:
+        strangers = sorted(names - set(lengths))
+        missing = sorted(set(lengths) - names)
+        if strangers:
+            raise JaxtrackError(
+                f"{path}: sequences that are not in the test set: {listing(strangers)}"
+            )
+        if missing and not partial:
+            raise JaxtrackError(f"{path}: no result for {listing(missing)}")
+    if len(names) != layout.sequences and not partial:
+        raise JaxtrackError(
+            f"{path}: {len(names)} sequences where the test set has {layout.sequences}; --partial "
+            "writes it all the same, but no server takes it"
+        )
+
+
+def _check_boxes(
+    where: str, table: np.ndarray, frames: int | None, first: np.ndarray | None
+) -> None:
+    if table.shape[1] != 4:
+        raise JaxtrackError(f"{where}: {table.shape[1]} columns where x, y, w, h are expected")
+    if frames is not None and len(table) != frames:
+        raise JaxtrackError(f"{where}: {len(table)} rows for {frames} frames")
+    bad = np.flatnonzero(~np.isfinite(table).all(axis=1))
+    if len(bad):
+        raise JaxtrackError(f"{where} line {bad[0] + 1}: not a finite box")
+    bad = np.flatnonzero((table[:, 2:] < 0).any(axis=1))
+    if len(bad):
+        raise JaxtrackError(
+            f"{where} line {bad[0] + 1}: negative width or height (corners instead of sizes?)"
+        )
+    if first is not None and np.abs(table[0] - first).max() > 2:
+        raise JaxtrackError(
+            f"{where} line 1: {table[0].tolist()} is not the given box {np.asarray(first).tolist()}"
+        )
+
+
+def _check_times(where: str, table: np.ndarray | None, rows: int, runs: int) -> None:
+    if table is None:
+        raise JaxtrackError(f"{where} is missing: seconds per frame, one row per frame")
+    if table.shape != (rows, runs):
+        raise JaxtrackError(f"{where}: shape {table.shape} where {(rows, runs)} is expected")
+    if not np.isfinite(table).all() or (table < 0).any():
+        raise JaxtrackError(f"{where}: a time is negative or not finite")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Write a submission for an evaluation server, or check one.
+
+    Attributes:
+        results: the tracker's folder of raw results, or an npz file.
+        benchmark: got10k or trackingnet.
+        output: the zip file to write.
+        check: a zip file to check instead.
+        ground_truth: folder with the test set's first boxes, to check names and first rows.
+        partial: allow fewer sequences than the test set has.
+        debug: show the traceback of errors.
+    """
+
+    results: Annotated[Path | None, tyro.conf.Positional] = None
+    benchmark: str = "got10k"
+    output: Path | None = None
+    check: Path | None = None
+    ground_truth: Path | None = None
+    partial: bool = False
+    debug: bool = False
+
+
+def _run(options: Options) -> None:
+    lengths, first = None, None
+    if options.ground_truth is not None:
+        truth = read_ground_truth(options.ground_truth, get_benchmark(options.benchmark))
+        first = {n: a.boxes[0] for n, a in truth.items()}
+        if all(len(a) > 1 for a in truth.values()):
+            lengths = {n: len(a) for n, a in truth.items()}
+    if options.check is not None:
+        remarks = check_zip(options.check, options.benchmark, lengths, first, options.partial)
+        target = options.check
+    elif options.results is None or options.output is None:
+        raise command.UsageError("give RESULTS and --output FILE.zip, or --check FILE.zip")
+    else:
+        trackers = read_results(options.results)
+        if len(trackers) != 1:
+            found = listing(t.name for t in trackers)
+            raise JaxtrackError(
+                f"{options.results} holds {len(trackers)} trackers, give one: {found}"
+            )
+        target = options.output
+        remarks = write_zip(target, trackers[0], options.benchmark, lengths, first, options.partial)
+    for remark in remarks:
+        print(f"note: {remark}")
+    state = "not complete, for trying out only" if options.partial else "ready for the server"
+    print(f"{target}: {state}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: without the program's name; None takes the process's own.
+
+    Returns:
+        Exit status: 0, 1 for a failure, 2 for a mistake in the call.
+    """
+    options = tyro.cli(Options, args=arguments, prog="python -m eval.submit", description=__doc__)
+    return command.run(lambda: _run(options), options.debug)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
