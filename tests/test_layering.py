@@ -13,7 +13,7 @@ GROUND = {"errors", "tracker"}
 # Rooms beside the row: what each may import of ours.
 BESIDE = {
     "io": {"errors", "io"},
-    "weights": {"errors", "io", "weights"},
+    "weights": {"errors", "ops", "io", "weights"},
     "data": {"errors", "ops", "io", "data", "command"},
 }
 # Functions that read a flag, a variable, a clock or a device when called.
