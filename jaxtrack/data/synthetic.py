@@ -1,23 +1,24 @@
 """The synthetic world: video clips and training patches drawn by pure functions of a key.
 
-Textured objects of random shape move before textured backgrounds; the camera moves too, light changes, others occlude
-the target or look like it. Nothing is read from a disk: every function here can be jitted and mapped with
-`jax.vmap` and gives the same picture for the same key on one platform.
+Textured objects of random shape move before textured backgrounds; the camera moves too, light
+changes, others occlude the target or look like it. Nothing is read from a disk: every function here
+can be jitted and mapped with `jax.vmap` and gives the same picture for the same key on one
+platform.
 
-Boxes are those of the object's whole outline, hidden parts included. In clips they are cut at the frame's
-border, as annotators do; in patches they are not.
+Boxes are those of the object's whole outline, hidden parts included. In clips they are cut at the
+frame's border, as annotators do; in patches they are not.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, UInt8
+from jaxtyping import Array, Bool, Float, UInt8, UInt32
 
 from jaxtrack.data.synthetic_motion import ATTRIBUTES, Script, draw_script
 from jaxtrack.data.synthetic_objects import Pose, Sprite
@@ -37,6 +38,7 @@ from jaxtrack.data.synthetic_render import (
     draw_scene,
     render,
 )
+from jaxtrack.data.synthetic_textures import Draws, child, seed_of
 
 __all__ = [
     "ATTRIBUTES",
@@ -77,11 +79,10 @@ def _cut(box: Float[Array, " 4"], height: int, width: int) -> Float[Array, " 4"]
 
 
 def _clip_parts(
-    config: WorldConfig, key: Array, attributes: Bool[Array, " a"]
+    config: WorldConfig, seed: UInt32[Array, " 2"], attributes: Bool[Array, " a"]
 ) -> tuple[Scene, Script]:
-    key_scene, key_script = jax.random.split(key)
     script = draw_script(
-        key_script,
+        child(seed, 1),
         attributes,
         (config.height, config.width),
         config.length,
@@ -94,7 +95,7 @@ def _clip_parts(
     scale = jnp.maximum(scale, 0.12 * min(config.height, config.width))
     clutter = attributes[ATTRIBUTES.index("background_clutter")]
     alike = jnp.where(clutter, 0.85, config.lookalike_rate)
-    return draw_scene(config, key_scene, scale, alike), script
+    return draw_scene(config, child(seed, 0), scale, alike), script
 
 
 def _frame_view(script: Script, index: Array) -> View:
@@ -120,24 +121,30 @@ def _draw_frame(
     return frame, _cut(box, *size), seen / whole, cover, box
 
 
-def draw_clip(config: WorldConfig, key: Array, attributes: Bool[Array, " a"]) -> Clip:
-    """Draws a clip with chosen attributes.
+def draw_clip(
+    config: WorldConfig, key: Array, attributes: Bool[Array, " a"], indices: Array | None = None
+) -> Clip:
+    """Draws a clip, or some of its frames, with chosen attributes.
 
     Args:
       config: the world.
       key: a JAX random key.
       attributes: (len(ATTRIBUTES),) which effects the clip shall have.
+      indices: which frames, in order, the first among them; all without it.
 
     Returns:
-      The clip. Attributes that boxes decide (scale, aspect, speed, resolution, view) are measured on them.
+      The clip. Attributes that boxes decide (scale, aspect, speed, resolution, view) are measured
+      on them.
     """
-    scene, script = _clip_parts(config, key, attributes)
+    scene, script = _clip_parts(config, seed_of(key), attributes)
 
     def at(index: Array) -> tuple[Array, Array, Array]:
         frame, box, visible, _, _ = _draw_frame(config, scene, script, index)
         return frame, box, visible
 
-    frames, boxes, visible = jax.lax.map(at, jnp.arange(config.length))
+    frames, boxes, visible = jax.lax.map(
+        at, jnp.arange(config.length) if indices is None else indices
+    )
     absent = visible < ABSENT_BELOW
     return Clip(frames, boxes, absent, _measure(boxes, absent, visible, attributes))
 
@@ -172,21 +179,28 @@ def _measure(
     return jnp.stack([flags[name] for name in ATTRIBUTES])
 
 
-def make_clip(config: WorldConfig, key: Array) -> Clip:
+def _draw_attributes(config: WorldConfig, key: Array) -> Bool[Array, " a"]:
+    """The attributes of the clip of a key."""
+    return Draws(child(seed_of(key), 2), len(ATTRIBUTES)).flag(
+        config.attribute_rate, len(ATTRIBUTES)
+    )
+
+
+def make_clip(config: WorldConfig, key: Array, indices: Array | None = None) -> Clip:
     """Draws a clip, a pure function of the key.
 
     Args:
       config: the world; static under `jax.jit`.
       key: a JAX random key.
+      indices: which frames, in order, the first among them; all without it.
 
     Returns:
-      Frames (t, h, w, 3) uint8 RGB; boxes (t, 4) x, y, w, h in pixels, 0-based, of the whole outline (parts hidden
-      by others included) cut at the frame's border; absent (t,), true where the target is out of view or
-      hidden; attributes (len(ATTRIBUTES),). The target is in full view in the first frame.
+      Frames (t, h, w, 3) uint8 RGB; boxes (t, 4) x, y, w, h in pixels, 0-based, of the whole
+      outline (parts hidden by others included) cut at the frame's border; absent (t,), true where
+      the target is out of view or hidden; attributes (len(ATTRIBUTES),). The target is in full view
+      in the first frame.
     """
-    key_attributes, key_clip = jax.random.split(key)
-    attributes = jax.random.uniform(key_attributes, (len(ATTRIBUTES),)) < config.attribute_rate
-    return draw_clip(config, key_clip, attributes)
+    return draw_clip(config, key, _draw_attributes(config, key), indices)
 
 
 def target_mask(config: WorldConfig, key: Array, index: int) -> tuple[Array, Array]:
@@ -200,9 +214,7 @@ def target_mask(config: WorldConfig, key: Array, index: int) -> tuple[Array, Arr
     Returns:
       Coverage (h, w) between 0 and 1, as if nothing were before the target, and the uncut box (4,).
     """
-    key_attributes, key_clip = jax.random.split(key)
-    attributes = jax.random.uniform(key_attributes, (len(ATTRIBUTES),)) < config.attribute_rate
-    scene, script = _clip_parts(config, key_clip, attributes)
+    scene, script = _clip_parts(config, seed_of(key), _draw_attributes(config, key))
     _, _, _, cover, box = _draw_frame(config, scene, script, jnp.asarray(index))
     return cover, box
 
@@ -215,11 +227,11 @@ class BenchmarkClip(NamedTuple):
     effects: tuple[str, ...]
 
 
-BENCHMARK_WORLD = WorldConfig(height=200, width=280, length=80, target_size=(24.0, 60.0))
+BENCHMARK_WORLD = WorldConfig(height=200, width=280, length=80, target_size=(26.0, 64.0))
 
 
 def _benchmark() -> tuple[BenchmarkClip, ...]:
-    """Forty clips: every attribute leads three or four, half have a second, a third change aspect."""
+    """Forty clips: each attribute leads three or four, half have a second, a third change aspect."""
     entries = []
     for index in range(40):
         effects = {ATTRIBUTES[index % len(ATTRIBUTES)]}
@@ -251,6 +263,42 @@ def benchmark_clips() -> Iterator[tuple[str, Clip, tuple[str, ...]]]:
         wanted = np.asarray([name in entry.effects for name in ATTRIBUTES])
         seed = np.uint32(entry.seed)
         clip = _draw_benchmark_clip(BENCHMARK_WORLD, seed, wanted)
-        clip = Clip(*(np.asarray(leaf) for leaf in clip))
+        clip = jax.tree.map(np.asarray, clip)
         names = tuple(name for name, has in zip(ATTRIBUTES, clip.attributes) if has)
         yield entry.name, clip, names
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes a contact sheet: `python -m jaxtrack.data.synthetic --output sheet.png --seed 0`."""
+    import argparse
+
+    from jaxtrack import command
+    from jaxtrack.data.synthetic_sheet import sheet
+    from jaxtrack.io.images import write_image
+
+    parser = argparse.ArgumentParser(
+        prog="python -m jaxtrack.data.synthetic",
+        description="Draw clips and training pairs of the synthetic world on one sheet.",
+    )
+    parser.add_argument("--output", default="sheet.png", help="the picture to write")
+    parser.add_argument("--seed", type=int, default=0, help="which clips and pairs")
+    parser.add_argument("--clips", type=int, default=5, help="rows of frames")
+    parser.add_argument("--frames", type=int, default=7, help="frames in a row")
+    parser.add_argument("--pairs", type=int, default=10, help="training pairs below")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    options = parser.parse_args(arguments)
+    for name in ("clips", "frames", "pairs"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name} {getattr(options, name)}: give 1 or more")
+
+    def draw() -> None:
+        command.use_compilation_cache()
+        picture = sheet(WorldConfig(), options.seed, options.clips, options.frames, options.pairs)
+        write_image(options.output, picture)
+        print(f"wrote {options.output} ({picture.shape[1]} x {picture.shape[0]})")
+
+    return command.run(draw, options.debug)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,20 +1,19 @@
 """Motion of the synthetic world: where everything is at each frame of a clip.
 
-All paths are functions of the key alone. Attributes are switches of the amplitudes, so that one compiled program draws
-every kind of clip.
+All paths are functions of a seed alone. Attributes are switches of the amplitudes, so that one
+compiled program draws every kind of clip.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, UInt32
 
 from jaxtrack.data.synthetic_objects import Pose
-from jaxtrack.data.synthetic_textures import Draws
+from jaxtrack.data.synthetic_textures import Draws, child
 
 ATTRIBUTES = (
     "scale_variation",
@@ -103,7 +102,7 @@ def event(time: Float[Array, " t"], middle: Array, duration: Array) -> Float[Arr
 
 
 def draw_script(
-    key: Array,
+    seed: UInt32[Array, " 2"],
     attributes: Bool[Array, " a"],
     size: tuple[int, int],
     length: int,
@@ -115,7 +114,7 @@ def draw_script(
     """Draws the motion of a whole clip.
 
     Args:
-      key: a JAX random key.
+      seed: of all paths.
       attributes: which attributes the clip shall have, in the order of `ATTRIBUTES`.
       size: frame height and width in pixels.
       length: frames.
@@ -129,9 +128,8 @@ def draw_script(
     """
     on = switches(attributes)
     count = behind + 1 + front
-    key_numbers, key_paths = jax.random.split(key)
-    d = Draws(key_numbers, 64 + 64 * count)
-    paths = Draws(key_paths, 64 + 96 * count)
+    d = Draws(child(seed, 0), 64 + 64 * count)
+    paths = Draws(child(seed, 1), 64 + 96 * count)
     time = jnp.arange(length, dtype=jnp.float32) / max(length - 1, 1)
     height, width = size
     frame = jnp.asarray([width, height], jnp.float32)
@@ -159,14 +157,14 @@ def draw_script(
     # places in the frame: everything moves, reflected at margins
     margin = jnp.minimum(jnp.max(half[0, behind]) * 1.2, 0.35 * jnp.min(frame))
     start = margin + d.uniform(0.0, 1.0, 2) * (frame - 2.0 * margin)
-    reach = 0.2 * frame * (1.0 + 0.6 * on.fast)
+    reach = 0.13 * frame * (1.0 + 0.6 * on.fast)
     path = start[None] + smooth_path(paths, time, (2,)) * reach[None]
     path = path + on.fast * jumps(d, time, 5) * (0.4 * frame)[None]
     tremble = d.uniform(-1.0, 1.0, 2)[None] * jnp.sin(40.0 * time)[:, None]
     walls = jnp.broadcast_to(margin, (1, 2))
     path = fold(path + tremble, walls, frame[None] - walls)
     leave_at, leave_for = d.uniform(0.4, 0.7), d.uniform(0.25, 0.45)
-    gone = event(time, leave_at, leave_for) * on.out_of_view
+    gone = event(time, leave_at, leave_for) * on.out_of_view  # and back again
     exit_side = d.sign()
     exit_x = jnp.where(exit_side > 0, frame[0] + 1.5 * margin, -1.5 * margin)
     target = jnp.stack([path[:, 0] + gone * (exit_x - path[:, 0]), path[:, 1]], 1)
@@ -182,7 +180,7 @@ def draw_script(
     center = jnp.concatenate([others[:, :behind], target[:, None], crossing], 1)
 
     # the camera
-    pan = smooth_path(paths, time, (2,)) * (0.02 + 0.6 * on.camera) * frame[None]
+    pan = smooth_path(paths, time, (2,)) * (0.02 + 0.4 * on.camera) * frame[None]
     shake = jnp.stack([jnp.sin(97.0 * time), jnp.cos(83.0 * time)], 1) * on.camera * 2.0
     zoom = jnp.exp(smooth_path(paths, time, ()) * 0.15 * on.camera)
     step = 1.0 / zoom

@@ -1,8 +1,10 @@
-"""Objects of the synthetic world: outlines made of parts, textured, deformed, baked into small sprites.
+"""Objects of the synthetic world: outlines made of parts, textured, deformed, baked into sprites.
 
-An object is a body, a few parts that swing about joints on it, and marks painted on its surface. Each outline is the
-level set `d = 1` of a gauge function that is homogeneous of degree one, so that the outline itself is known in closed
-form: boxes come from the outline, not from pixels. Deformations are shears by waves, which have exact inverses.
+An object is a body, a few parts that swing about joints on it, and marks painted on its surface.
+Each outline is the level set `d = 1` of a gauge function that is homogeneous of degree one, so that
+the outline itself is known in closed
+form: boxes come from the outline, not from pixels. Deformations are shears by waves, which have
+  exact inverses.
 """
 
 from __future__ import annotations
@@ -13,10 +15,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, UInt32
 
 from jaxtrack.data.synthetic_textures import (
     Draws,
+    child,
     object_texture,
     random_color,
     triangle_weights,
@@ -138,18 +141,17 @@ def _extent(points: Float[Array, "p m 2"], enabled: Bool[Array, " p"]) -> tuple[
     return low, high
 
 
-def draw_object(key: Array, texture_size: int) -> Object:
+def draw_object(seed: UInt32[Array, " 2"], texture_size: int) -> Object:
     """Draws an object: body, limbs, marks, colours and texture.
 
     Args:
-      key: a JAX random key.
+      seed: of everything about it.
       texture_size: texels along a side of its texture.
 
     Returns:
       The object. Its outline at rest fills the square from -1 to 1.
     """
-    key_small, key_texture = jax.random.split(key)
-    d = Draws(key_small, 192)
+    d = Draws(child(seed, 0), 192)
     direction = d.uniform(0.0, 2.0 * np.pi, PARTS)
     around = d.uniform(0.3, 0.85, PARTS)
     joint = around[:, None] * jnp.stack([jnp.cos(direction), jnp.sin(direction)], 1)
@@ -188,7 +190,7 @@ def draw_object(key: Array, texture_size: int) -> Object:
         contrast=d.log_uniform(0.03, 0.5) * d.uniform(0.5, 1.5, PARTS),
         texture_scale=d.log_uniform(0.25, 1.0) * d.uniform(0.8, 1.25, PARTS),
         texture_offset=d.uniform(0.0, 1.0, PARTS, 2),
-        texture=object_texture(key_texture, texture_size),
+        texture=object_texture(child(seed, 1), texture_size),
         light=d.uniform(-0.15, 0.15, 2),
         roundness=d.flag(0.5) * d.uniform(0.0, 0.3),
         middle=jnp.zeros((2,), jnp.float32),
@@ -223,7 +225,7 @@ def outline(thing: Object, pose: Pose) -> tuple[Float[Array, "p m 2"], Float[Arr
 
 
 def _rest_coordinates(thing: Object, pose: Pose, x: Array, y: Array) -> tuple[Array, Array]:
-    """World coordinates to the coordinates that the parts are given in: the inverse of `outline`."""
+    """World coordinates to those that the parts are given in: the inverse of `outline`."""
     x, y = x - pose.center[0], y - pose.center[1]
     cos, sin = jnp.cos(pose.angle), jnp.sin(pose.angle)
     x, y = (cos * x + sin * y) / pose.half[0], (cos * y - sin * x) / pose.half[1]
@@ -233,7 +235,7 @@ def _rest_coordinates(thing: Object, pose: Pose, x: Array, y: Array) -> tuple[Ar
 
 
 def _lookup(table: Float[Array, "t2 4"], u: Array, v: Array) -> Float[Array, "n 4 n"]:
-    """Bilinear lookup in a periodic square texture, row by row in a table; u and v count periods."""
+    """Bilinear lookup in a periodic square texture, a table of texels; u and v count periods."""
     size = math.isqrt(table.shape[0])
     x, y = (u - jnp.floor(u)) * size, (v - jnp.floor(v)) * size
     x0, y0 = jnp.floor(x), jnp.floor(y)
@@ -252,7 +254,8 @@ def bake(thing: Object, pose: Pose, size: int, mix: Float[Array, "3 3"]) -> Spri
       thing: the object.
       pose: what it does.
       size: cells along a side of the grid.
-      mix: the camera's colour matrix; applied here because compositing is linear and sprites are small.
+      mix: the camera's colour matrix; applied here because compositing is linear and sprites are
+        small.
 
     Returns:
       The sprite.
@@ -266,8 +269,8 @@ def bake(thing: Object, pose: Pose, size: int, mix: Float[Array, "3 3"]) -> Spri
     x, y = _rest_coordinates(thing, pose, x, y)
     center, cos, sin = _part_frames(thing, pose.swing, pose.phase)
     radii = thing.radii
-    # Rest coordinates to those of each part, in radii. One matrix product, because the compiler keeps its operands
-    # and results, where it would compute element-wise chains anew for each use.
+    # Rest coordinates to those of each part, in radii. One matrix product, because the compiler
+    # keeps its operands and results, where it would compute element-wise chains anew for each use.
     shift = cos * center[:, 0] + sin * center[:, 1], cos * center[:, 1] - sin * center[:, 0]
     rows = jnp.stack(
         [

@@ -1,4 +1,8 @@
-"""Training patches of the synthetic world, rendered at their own resolution: no clip is drawn for them."""
+"""Training patches of the synthetic world, rendered at their own resolution, without a clip.
+
+On a CPU draw a batch by `jax.lax.map` over its keys (several pictures at once do not fit the
+caches), on a GPU by `jax.vmap`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, UInt8
+from jaxtyping import Array, Bool, Float, UInt8, UInt32
 
 from jaxtrack.data.synthetic_objects import Object, Pose, Sprite
 from jaxtrack.data.synthetic_render import (
@@ -20,16 +24,17 @@ from jaxtrack.data.synthetic_render import (
     draw_scene,
     render,
 )
-from jaxtrack.data.synthetic_textures import Draws
+from jaxtrack.data.synthetic_textures import Draws, child, seed_of
 
 
 @dataclasses.dataclass(frozen=True)
 class PatchConfig:
     """How training patches are cut.
 
-    A window has the side `factor * sqrt((w + c) (h + c))`, `c = context * (w + h)`, and becomes a patch of `size`
-    pixels; `margin` pixels more, at the same scale, leave room for augmentation. `context=0.5` and the factors 1 and
-    255 / 127 are the fully convolutional trackers' crop; `context=0` and the factors 2 and 4 cut by area.
+    A window has the side `factor * sqrt((w + c) (h + c))`, `c = context * (w + h)`, and becomes a
+    patch of `size` pixels; `margin` pixels more, at the same scale, leave room for augmentation.
+    `context=0.5` and the factors 1 and 255 / 127 are the fully convolutional trackers' crop;
+    `context=0` and the factors 2 and 4 cut by area.
 
     Attributes:
       template_size: pixels of the template without margin.
@@ -39,14 +44,17 @@ class PatchConfig:
       context: share of (w + h) around the box.
       template_factor: side of the template's window in exemplar sides.
       search_factor: side of the search window in exemplar sides.
-      max_shift: largest offset of the target from the search patch's centre, in pixels of the search patch.
-      max_scale: largest logarithm of the window's deviation from its nominal side, search patches only.
+      max_shift: largest offset of the target from the search patch's centre, in pixels of the
+        search patch.
+      max_scale: largest logarithm of the window's deviation from its nominal side, search patches
+        only.
       negative_rate: share of pairs whose search patch shows another object in the target's place.
       aspect_change: largest logarithm of the change of width / height between views.
       rotation: largest turn between views, radians.
       deformation: largest amplitude of the deforming wave, in half sizes.
       occlusion_rate: share of search views with an object before the target.
-      border_rate: share of views in which the patch reaches beyond the frame (filled with the mean colour).
+      border_rate: share of views in which the patch reaches beyond the frame (filled with the
+        mean colour).
     """
 
     template_size: int = 127
@@ -77,7 +85,7 @@ class Pair(NamedTuple):
 
 
 class Patches(NamedTuple):
-    """A template and several search patches of one target over time; boxes in pixels of their own patch."""
+    """A template and search patches of one target over time; boxes in pixels of their own patch."""
 
     template: UInt8[Array, "s s 3"]
     template_box: Float[Array, " 4"]
@@ -97,14 +105,16 @@ class _Windows(NamedTuple):
     border: Float[Array, "n 4"]
 
 
-def _draw_windows(world: WorldConfig, patch: PatchConfig, key: Array, views: int) -> _Windows:
+def _draw_windows(
+    world: WorldConfig, patch: PatchConfig, seed: UInt32[Array, " 2"], views: int
+) -> _Windows:
     """Draws poses and windows of several views of one scene. The target's size is the world's unit.
 
     The first view is the template's: nothing before the target, no shift, little blur.
     """
     count = world.behind + 1 + world.front
     target = world.behind
-    d = Draws(key, 64 + 16 * count + views * (32 + 16 * count))
+    d = Draws(seed, 64 + 16 * count + views * (32 + 16 * count))
     later = (jnp.arange(views) > 0).astype(jnp.float32)
     severity = d.uniform(0.1, 1.0)
     aspect = jnp.log(d.log_uniform(*world.aspect, count))
@@ -211,16 +221,17 @@ def make_pair(world: WorldConfig, patch: PatchConfig, key: Array) -> Pair:
       key: a JAX random key.
 
     Returns:
-      The pair. Boxes are x, y, w, h of the whole outline in pixels of their patch, margins included, 0-based; where
-      `negative` is true the search box is that of another object, which stands in the target's place.
+      The pair. Boxes are x, y, w, h of the whole outline in pixels of their patch, margins
+      included, 0-based; where `negative` is true the search box is that of another object, which
+      stands in the target's place.
     """
-    key_scene, key_windows, key_negative = jax.random.split(key, 3)
-    windows = _draw_windows(world, patch, key_windows, 2)
+    seed = seed_of(key)
+    windows = _draw_windows(world, patch, child(seed, 1), 2)
     extra = 1 if patch.negative_rate > 0 else 0
     unit = jnp.ones((), jnp.float32)
     alike = jnp.asarray(world.lookalike_rate, jnp.float32)
-    scene = draw_scene(world, key_scene, unit, alike, extra)
-    negative = jax.random.uniform(key_negative, ()) < patch.negative_rate
+    scene = draw_scene(world, child(seed, 0), unit, alike, extra)
+    negative = Draws(child(seed, 2), 1).flag(patch.negative_rate)
     target, count = world.behind, world.behind + 1 + world.front
     own: Object = jax.tree.map(lambda leaf: leaf[:count], scene.objects)
     first, second = _pick(windows, 0), _pick(windows, 1)
@@ -242,7 +253,7 @@ def make_pair(world: WorldConfig, patch: PatchConfig, key: Array) -> Pair:
 
 
 def make_patches(world: WorldConfig, patch: PatchConfig, key: Array, count: int) -> Patches:
-    """Draws a template and search patches of one target at several times, a pure function of the key.
+    """Draws a template and search patches of one target over time, a pure function of the key.
 
     Args:
       world: the world; static under `jax.jit`, like `patch` and `count`.
@@ -251,12 +262,13 @@ def make_patches(world: WorldConfig, patch: PatchConfig, key: Array, count: int)
       count: search patches; the first shows the moment of the template.
 
     Returns:
-      The patches; boxes are x, y, w, h of the whole outline in pixels of their patch, margins included, 0-based.
+      The patches; boxes are x, y, w, h of the whole outline in pixels of their patch, margins
+      included, 0-based.
     """
-    key_scene, key_windows = jax.random.split(key)
-    windows = _draw_windows(world, patch, key_windows, count)
+    seed = seed_of(key)
+    windows = _draw_windows(world, patch, child(seed, 1), count)
     alike = jnp.asarray(world.lookalike_rate, jnp.float32)
-    scene = draw_scene(world, key_scene, jnp.ones((), jnp.float32), alike)
+    scene = draw_scene(world, child(seed, 0), jnp.ones((), jnp.float32), alike)
 
     def cut(search: bool, index: Array) -> tuple[Array, Array]:
         window = _pick(windows, index)

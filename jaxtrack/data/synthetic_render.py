@@ -7,13 +7,15 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, UInt8
+from jaxtyping import Array, Bool, Float, UInt8, UInt32
 
 from jaxtrack.data.synthetic_objects import Object, Pose, Sprite, bake, draw_object, place
 from jaxtrack.data.synthetic_textures import (
     Background,
     Draws,
+    child,
     draw_background,
+    mix_bits,
     render_background,
 )
 
@@ -80,13 +82,13 @@ class View(NamedTuple):
 
 
 def draw_scene(
-    config: WorldConfig, key: Array, scale: Array, alike: Array, extra: int = 0
+    config: WorldConfig, seed: UInt32[Array, " 2"], scale: Array, alike: Array, extra: int = 0
 ) -> Scene:
     """Draws objects, background and camera.
 
     Args:
       config: the world.
-      key: a JAX random key.
+      seed: of everything in it.
       scale: typical object size in world units.
       alike: probability that an object behind looks like the target.
       extra: objects beyond those of the configuration, at the end.
@@ -94,11 +96,12 @@ def draw_scene(
     Returns:
       The scene; the target has index `config.behind`.
     """
-    key_objects, key_background, key_small = jax.random.split(key, 3)
     count = config.behind + 1 + config.front + extra
-    d = Draws(key_small, 32 + 8 * count)
-    keys = jax.random.split(key_objects, count)
-    objects = jax.vmap(lambda k: draw_object(k, config.texture_size))(keys)
+    d = Draws(child(seed, 0), 32 + 8 * count)
+    own = child(seed, 1)
+    objects = jax.vmap(lambda index: draw_object(child(own, index), config.texture_size))(
+        jnp.arange(count)
+    )
     copy = (jnp.arange(count) < config.behind) & (d.uniform(0.0, 1.0, count) < alike)
 
     def imitate(leaf: Array) -> Array:
@@ -111,7 +114,7 @@ def draw_scene(
     mixed = mixed._replace(color=jnp.clip(mixed.color + nuance[:, None], 0.0, 1.0))
     return Scene(
         objects=mixed,
-        background=draw_background(key_background, config.background_grid, scale),
+        background=draw_background(child(seed, 2), config.background_grid, scale),
         grey=d.flag(config.grey_rate),
         saturation=d.uniform(0.6, 1.3),
         contrast=d.uniform(0.65, 1.15),
@@ -153,15 +156,9 @@ def _grade(background: Background, mix: Float[Array, "3 3"]) -> Background:
 def hash_noise(counter: Array) -> Array:
     """White noise of zero mean and unit deviation, a function of whole numbers (uint32).
 
-    Integers mixed by two rounds of multiplication cost a small part of what a random generator does for every pixel;
-    the sum of two uniform halves is bell-shaped enough.
-
-    Reference: the finaliser of MurmurHash3 (Appleby), public domain.
+    The sum of two uniform halves is bell-shaped enough.
     """
-    bits = counter
-    bits = (bits ^ (bits >> 16)) * jnp.uint32(0x85EBCA6B)
-    bits = (bits ^ (bits >> 13)) * jnp.uint32(0xC2B2AE35)
-    bits = bits ^ (bits >> 16)
+    bits = mix_bits(counter)
     halves = (bits & jnp.uint32(0xFFFF)).astype(jnp.float32) + (bits >> 16).astype(jnp.float32)
     return halves * (2.4494897 / 65535.0) - 2.4494897
 

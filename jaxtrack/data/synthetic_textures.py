@@ -1,8 +1,8 @@
-"""Textures of the synthetic world: functions of continuous coordinates, evaluated on axis-aligned grids.
+"""Textures of the synthetic world: functions of continuous coordinates on axis-aligned grids.
 
-Every random field is a small periodic grid of numbers read through cubic B-splines. On an axis-aligned sampling grid
-that is two small matrix products, at any resolution and place, so that a patch costs what its own pixels cost and no
-picture of the whole world is ever stored.
+Every random field is a small periodic grid of numbers read through cubic B-splines. On an axis-
+aligned sampling grid that is two small matrix products, at any resolution and place, so that a
+patch costs what its own pixels cost and no picture of the whole world is ever stored.
 """
 
 from __future__ import annotations
@@ -12,22 +12,49 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt32
 
 EDGE_SOFTNESS = (0.8, 4.0)  # width of the edges between background regions, in pixels
 REGIONS = 4  # background regions: one ground and three layers over it
 
 
+def mix_bits(counter: Array) -> Array:
+    """Mixes whole numbers (uint32) so that neighbours have nothing in common.
+
+    Two rounds of multiplication cost a small part, in time and in compiled code, of what a random
+    generator for general use does; pictures ask for no more.
+
+    Reference: the finaliser of MurmurHash3 (Appleby), public domain.
+    """
+    bits = (counter ^ (counter >> 16)) * jnp.uint32(0x85EBCA6B)
+    bits = (bits ^ (bits >> 13)) * jnp.uint32(0xC2B2AE35)
+    return bits ^ (bits >> 16)
+
+
+def seed_of(key: Array) -> UInt32[Array, " 2"]:
+    """The seed that a JAX random key stands for."""
+    words = jax.random.key_data(key).reshape(-1)
+    return jnp.stack([words[0], words[-1]]).astype(jnp.uint32)
+
+
+def child(seed: UInt32[Array, " 2"], tag: int | Array) -> UInt32[Array, " 2"]:
+    """A seed that depends on another and a number, for a part of what the other draws."""
+    tag = mix_bits(jnp.asarray(tag).astype(jnp.uint32) * jnp.uint32(0x9E3779B9) + jnp.uint32(1))
+    return jnp.stack([mix_bits(seed[0] + tag), mix_bits(seed[1] ^ tag) + seed[0]])
+
+
 class Draws:
-    """Hands out uniform numbers of one key in order: one call of the generator instead of hundreds.
+    """Hands out uniform numbers of one seed in order.
 
     Args:
-      key: a JAX random key.
+      seed: from `seed_of` or `child`.
       count: how many numbers to hold ready; asking for more raises.
     """
 
-    def __init__(self, key: Array, count: int) -> None:
-        self._numbers = jax.random.uniform(key, (count,), jnp.float32)
+    def __init__(self, seed: UInt32[Array, " 2"], count: int) -> None:
+        counter = jnp.arange(count, dtype=jnp.uint32) * jnp.uint32(0x9E3779B9)
+        bits = mix_bits(mix_bits(counter + seed[1]) ^ seed[0])
+        self._numbers = (bits >> 8).astype(jnp.float32) * 2.0**-24
         self._taken = 0
 
     def uniform(self, low: float, high: float, *shape: int) -> Array:
@@ -100,16 +127,15 @@ def random_color(draws: Draws, *shape: int) -> Array:
     return jnp.clip(grey + saturation * draws.uniform(-0.6, 0.6, *shape, 3), 0.0, 1.0)
 
 
-def object_texture(key: Array, size: int) -> Float[Array, "3 size size"]:
+def object_texture(seed: UInt32[Array, " 2"], size: int) -> Float[Array, "3 size size"]:
     """Draws a periodic RGB texture of four octaves, smooth or hard-edged, -1 to 1."""
     grids = (3, 6, 12, size // 2)
-    key_small, key_grid = jax.random.split(key)
-    draws = Draws(key_small, 32)
+    draws = Draws(child(seed, 0), 32)
     strength = draws.log_uniform(0.15, 1.0, len(grids))
     strength = strength / jnp.sqrt(jnp.sum(strength**2))
     chroma = draws.uniform(0.0, 1.0) ** 2
     gain = draws.log_uniform(1.0, 12.0)
-    numbers = Draws(key_grid, 3 * sum(g * g for g in grids))
+    numbers = Draws(child(seed, 1), 3 * sum(g * g for g in grids))
     total = jnp.zeros((3, size, size), jnp.float32)
     for index, grid in enumerate(grids):
         values = numbers.uniform(-3.0, 3.0, 3, grid, grid)
@@ -119,19 +145,18 @@ def object_texture(key: Array, size: int) -> Float[Array, "3 size size"]:
     return gain * total / (1.0 + jnp.abs(gain * total))
 
 
-def draw_background(key: Array, grid: int, scale: Float[Array, ""]) -> Background:
+def draw_background(seed: UInt32[Array, " 2"], grid: int, scale: Float[Array, ""]) -> Background:
     """Draws a background.
 
     Args:
-      key: a JAX random key.
+      seed: of everything in it.
       grid: knots of each random grid along an axis.
       scale: a typical object's size in world units; regions and grain follow it.
 
     Returns:
       The background's parameters.
     """
-    key_small, key_octaves, key_fields = jax.random.split(key, 3)
-    draws = Draws(key_small, 256)
+    draws = Draws(child(seed, 0), 256)
     r = REGIONS
     coarse = scale * draws.log_uniform(0.35, 1.5)
     octave_cell = coarse / jnp.asarray([1.0, 2.3, 5.1, 11.0], jnp.float32)
@@ -146,8 +171,9 @@ def draw_background(key: Array, grid: int, scale: Float[Array, ""]) -> Backgroun
     first = jnp.stack([cos, sin], 1) * frequency[:, :1]
     second = jnp.stack([-sin, cos], 1) * jnp.where(single, 0.0, frequency[:, 1])[:, None]
     phase = draws.uniform(0.0, 1.0, r, 2).at[:, 1].set(jnp.where(single, 0.5, 0.0))
-    octaves = jax.random.uniform(key_octaves, (4, 2, grid, grid), jnp.float32, -1.5, 1.5)
-    fields = jax.random.uniform(key_fields, (r, grid, grid), jnp.float32, -1.0, 1.0)
+    numbers = Draws(child(seed, 1), (8 + r) * grid * grid)
+    octaves = numbers.uniform(-1.5, 1.5, 4, 2, grid, grid)
+    fields = numbers.uniform(-1.0, 1.0, r, grid, grid)
     return Background(
         octaves=octaves * draws.log_uniform(0.25, 1.0, 4)[:, None, None, None],
         octave_cell=octave_cell,
@@ -184,7 +210,8 @@ def render_background(
       blur: half width of the blur, world units: edges widen and grain finer than it fades.
 
     Returns:
-      The colours (about 0 to 1; rows, channels, columns) and the light (1, less in shadow) of every pixel.
+      The colours (about 0 to 1; rows, channels, columns) and the light (1, less in shadow) of every
+      pixel.
     """
     grid = background.octaves.shape[-1]
 

@@ -1,0 +1,86 @@
+"""Contact sheets of the synthetic world: what trackers are trained on, to look at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, UInt8
+
+if TYPE_CHECKING:
+    from jaxtrack.data.synthetic import Clip, Pair, WorldConfig
+
+GAP = 4  # pixels between pictures
+
+
+def _boxed(
+    image: UInt8[np.ndarray, "h w 3"], box: Float[np.ndarray, "4"], dim: bool = False
+) -> UInt8[np.ndarray, "h w 3"]:
+    """A copy of an image with a box; grey where the target is absent."""
+    from jaxtrack.io.writer import draw_boxes
+
+    return draw_boxes(image, box[None], colours=((128, 128, 128) if dim else (255, 208, 48),))
+
+
+def _beside(images: list[np.ndarray], axis: int) -> UInt8[np.ndarray, "h w 3"]:
+    """Pictures in a row (axis 1) or a column (axis 0), padded with black."""
+    other = 1 - axis
+    extent = max(image.shape[other] for image in images)
+    padded = []
+    for image in images:
+        pad = [(0, 0), (0, 0), (0, 0)]
+        pad[other] = (0, extent - image.shape[other])
+        pad[axis] = (0, GAP)
+        padded.append(np.pad(image, pad))
+    return np.concatenate(padded, axis)
+
+
+def clip_strip(clip: Clip) -> UInt8[np.ndarray, "h w 3"]:
+    """A clip's frames in a row, with boxes."""
+    images = [
+        _boxed(np.asarray(frame), np.asarray(box), bool(absent))
+        for frame, box, absent in zip(clip.frames, clip.boxes, clip.absent)
+    ]
+    return _beside(images, 1)
+
+
+def pair_picture(pair: Pair) -> UInt8[np.ndarray, "h w 3"]:
+    """Template and search patch side by side, with boxes; grey in a negative pair."""
+    template = _boxed(np.asarray(pair.template), np.asarray(pair.template_box))
+    search = _boxed(np.asarray(pair.search), np.asarray(pair.search_box), bool(pair.negative))
+    return _beside([template, search], 1)
+
+
+def sheet(
+    world: WorldConfig, seed: int, clips: int = 5, frames: int = 7, pairs: int = 10
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Draws a contact sheet: clips as rows of frames, then training pairs.
+
+    Args:
+        world: the world.
+        seed: of the first key.
+        clips: rows.
+        frames: frames per row.
+        pairs: training pairs below.
+
+    Returns:
+        The picture, RGB.
+    """
+    from jaxtrack.data.synthetic import PatchConfig, make_clip, make_pair
+
+    shown = jnp.linspace(0, world.length - 1, frames).round().astype(jnp.int32)
+    draw = jax.jit(lambda key: make_clip(world, key, shown))
+    keys = jax.random.split(jax.random.key(seed), clips + pairs)
+    rows = [clip_strip(draw(key)) for key in keys[:clips]]
+    patch = PatchConfig(negative_rate=0.1)
+    cut = jax.jit(lambda some: jax.lax.map(lambda key: make_pair(world, patch, key), some))
+    batch = jax.tree.map(np.asarray, cut(jnp.asarray(keys[clips:])))
+    pictures = [
+        pair_picture(jax.tree.map(lambda leaf, index=index: leaf[index], batch))
+        for index in range(pairs)
+    ]
+    across = max(1, rows[0].shape[1] // pictures[0].shape[1]) if rows else 5
+    rows += [_beside(pictures[i : i + across], 1) for i in range(0, pairs, across)]
+    return _beside(rows, 0)
