@@ -232,7 +232,7 @@ class PatchCutter:
         """
         self._config = config
         self._images: dict[tuple[int, int, int], np.ndarray] = {}
-        self._data: dict[tuple[int, int], tuple[bytes, str]] = {}
+        self._data: dict[tuple[int, int], bytes] = {}
         self.used: list[tuple[int, int]] = []  # (dataset, row)
         self.record = (-1, -1)  # (dataset, record) of the patch at hand
 
@@ -274,7 +274,7 @@ class PatchCutter:
         reduce = 1
         while self._config.reduced_decode and reduce < 8 and side / patch.size >= 2 * reduce:
             reduce *= 2
-        image = self._image(source, number, record, reduce)
+        image = self._image(source, number, row, reduce)
         inside = min(low) >= 0 and low[0] + side <= width and low[1] + side <= height
         pad = (0.0, 0.0, 0.0) if inside or patch.pad == "black" else frame_io.mean_colour(image)
         pixels = frame_io.cut_patch(
@@ -283,13 +283,14 @@ class PatchCutter:
         moved = np.array([box[0] - low[0], box[1] - low[1], box[2], box[3]]) * (patch.size / side)
         return pixels, moved.astype(np.float32)
 
-    def _image(self, source: FrameSource, number: int, record: int, reduce: int) -> np.ndarray:
+    def _image(self, source: FrameSource, number: int, row: int, reduce: int) -> np.ndarray:
+        record = int(source.rows_record[row])
         key = (number, record, reduce)
         if key not in self._images:
             if (number, record) not in self._data:
-                found = source.record(record)
-                self._data[number, record] = (found["image"], source.describe(found))
-            self._images[key] = frame_io.decode(*self._data[number, record], reduce)
+                self._data[number, record] = source.image(record)
+            data = self._data[number, record]
+            self._images[key] = frame_io.decode(data, source.describe_row(row), reduce)
         return self._images[key]
 
 
