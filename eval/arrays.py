@@ -27,7 +27,7 @@ def load_npz(path: Path) -> dict[str, np.ndarray]:
         JaxtrackError: it cannot be read, or holds pickled objects.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return {k: archive[k] for k in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise JaxtrackError(f"cannot read {path}: {error}") from error

@@ -158,8 +158,8 @@ def _first_frame_notes(
     corners = np.concatenate([first[:, :2], first[:, 2:] - first[:, :2]], axis=1)
     as_boxes, as_corners = overlaps(first, wanted), overlaps(corners, wanted)
     notes = []
-    off = int(np.sum(as_boxes < 0.5))
-    looks = int(np.sum((as_boxes < 0.5) & (as_corners > 0.7)))
+    corner_like = (as_corners > 0.7) & (as_corners > as_boxes + 0.2)
+    off, looks = int(np.sum((as_boxes < 0.5) | corner_like)), int(np.sum(corner_like))
     if off > len(names) / 10:
         guess = f"; {looks} look like corners (x1, y1, x2, y2)" if looks > off / 2 else ""
         notes.append(f"row 1 is not the given box in {off} of {len(names)} sequences{guess}")

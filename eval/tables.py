@@ -186,7 +186,7 @@ def csv_text(scores: Sequence[Score]) -> str:
 
 
 def latex_text(scores: Sequence[Score], benchmark: str) -> str:
-    """Return a LaTeX table (booktabs), in percent where the numbers are fractions, the best in bold.
+    """Return a LaTeX table (booktabs): fractions in percent, the best of each protocol in bold.
 
     Args:
         scores: one per tracker and protocol.
@@ -196,10 +196,13 @@ def latex_text(scores: Sequence[Score], benchmark: str) -> str:
         The table.
     """
     columns = _columns([s.metrics for s in scores])
-    best = {}
-    for c in columns:
-        values = [s.metrics[c] for s in scores if c in s.metrics and not _missing(s.metrics[c])]
-        best[c] = min(values) if c in _LOWER_IS_BETTER else max(values)
+    best: dict[tuple[str, str], float] = {}
+    rivals = {p: [s for s in scores if s.protocol == p] for p in {s.protocol for s in scores}}
+    for protocol, group in rivals.items():
+        for c in columns if len(group) > 1 else []:
+            values = [s.metrics[c] for s in group if not _missing(s.metrics.get(c, math.nan))]
+            if values:
+                best[protocol, c] = min(values) if c in _LOWER_IS_BETTER else max(values)
     several = len({s.protocol for s in scores}) > 1
     lines = [
         r"\begin{table}",
@@ -222,7 +225,7 @@ def latex_text(scores: Sequence[Score], benchmark: str) -> str:
         cells = [_escape(s.tracker), *([_escape(s.protocol)] if several else [])]
         for c in columns:
             cell = _percent(c, s.metrics)
-            bold = len(scores) > 1 and s.metrics.get(c) == best[c]
+            bold = s.metrics.get(c, math.nan) == best.get((s.protocol, c), math.inf)
             cells.append(rf"\textbf{{{cell}}}" if bold else cell)
         lines.append("    " + " & ".join(cells) + r" \\")
     lines += [r"    \bottomrule", r"  \end{tabular}", r"\end{table}"]

@@ -59,7 +59,7 @@ def read_many(
     batch: list[tuple[str, bytes]] = []
     size = 0
     for path in paths:
-        data = _read(path).strip()
+        data = _read(path).rstrip()
         batch.append((str(path), data))
         size += len(data)
         if size >= _CHUNK:
@@ -125,7 +125,9 @@ def _parse_any(data: bytes, where: str) -> np.ndarray:
     words = [row.split() for row in rows]
     width = len(words[0])
     for number, row in enumerate(words, 1):
-        if len(row) != width or not row:
+        if not row:
+            raise JaxtrackError(f"{where} line {number} is blank: one box per line is expected")
+        if len(row) != width:
             raise JaxtrackError(
                 f"{where} line {number}: {len(row)} numbers where the first line has {width}"
             )
@@ -146,13 +148,15 @@ def _parse_any(data: bytes, where: str) -> np.ndarray:
 
 def _parse_plain(data: bytes) -> np.ndarray | None:
     """Tables of plain decimal numbers; None where anything else is in the text."""
-    if data.translate(None, _PLAIN):
+    data = data.rstrip()
+    if data.translate(None, _PLAIN) or (b"\r" in data and b"\n" not in data):
         return None
     first = data.split(b"\n", 1)[0]
     width = len(first.translate(_SEPARATORS).split())
     if not width:
         return None
-    parts, start = [], 0
+    parts: list[np.ndarray] = []
+    start = 0
     while start < len(data):
         stop = (
             len(data)
@@ -166,7 +170,9 @@ def _parse_plain(data: bytes) -> np.ndarray | None:
             return None
         parts.append(values)
         start = stop
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    table = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    # A blank line would move every row behind it by one frame.
+    return table if len(table) == data.count(b"\n") + 1 else None
 
 
 def _decode(data: bytes, width: int) -> np.ndarray | None:

@@ -116,7 +116,7 @@ class VOTReport:
             "accuracy": bootstrap(self.sequence_accuracy, level, resamples, seed, weights),
             "robustness": bootstrap(rate, level, resamples, seed, self.lengths),
         }
-        if self.interval is None:
+        if self.interval is None or np.isnan(self.eao):
             return found
         rng = np.random.default_rng(seed)
         share = np.full(len(self.names), 1 / len(self.names))

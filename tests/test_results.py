@@ -1,0 +1,321 @@
+"""Raw result files: every published layout, any separator, and what is wrong with them."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eval.eao import FAILED, INITIALISED, REGION, SKIPPED, Run
+from eval.ground_truth import read_ground_truth
+from eval.protocols import get_benchmark
+from eval.results import (
+    common_names,
+    polygons_to_boxes,
+    read_results,
+    read_run,
+    write_results,
+    write_run,
+)
+from eval.textio import _parse_plain, parse_numbers, read_many, read_numbers
+from jaxtrack.errors import JaxtrackError
+
+BOXES = np.array([[10.5, 20.25, 30, 40], [11.1234, -0.5, 30.001, 41]])
+
+
+@pytest.mark.parametrize("separator", [",", "\t", " "])
+def test_fast_numbers_equal_float(separator):
+    """Every number of digits before and behind the dot, signs, bare dots; to the last bit."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for whole in range(9):
+        for places in range(-1, 17):
+            digits = [
+                "".join(map(str, rng.integers(0, 10, whole + max(places, 0)))) for _ in range(4)
+            ]
+            tail = [d[whole:] for d in digits]
+            words = [d[:whole] + (f".{t}" if places >= 0 else "") for d, t in zip(digits, tail)]
+            if whole + max(places, 0):
+                rows.append([f"-{w}" if rng.random() < 0.3 else w for w in words])
+    table = _parse_plain("\n".join(separator.join(r) for r in rows).encode())
+    assert table is not None
+    np.testing.assert_array_equal(table, [[float(w) for w in r] for r in rows])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(-1e9, 1e9), min_size=4, max_size=4))
+def test_written_floats_come_back_to_the_bit(row):
+    text = ",".join(map(repr, row)) + "\n"
+    np.testing.assert_array_equal(parse_numbers(text.encode())[0], row)
+
+
+@pytest.mark.parametrize("separator", [",", "\t", " ", ", ", ";", "   "])
+@pytest.mark.parametrize("end", ["\n", "\r\n", ""])
+def test_any_separator(separator, end):
+    text = (end or "\n").join(separator.join(["1", "2.5", "-3", "4e1"]) for _ in range(3)) + end
+    np.testing.assert_array_equal(parse_numbers(text.encode()), [[1, 2.5, -3, 40]] * 3)
+
+
+def test_odd_text():
+    np.testing.assert_array_equal(parse_numbers(b"\xef\xbb\xbf1,2\n"), [[1, 2]])
+    assert np.isnan(parse_numbers(b"1,nan\nNaN,2\n")).sum() == 2
+    assert parse_numbers(b"-0.5,+1,1e3,.5\n").tolist() == [[-0.5, 1, 1000, 0.5]]
+    assert parse_numbers(b"123456789012345678901.5,1\n")[0, 0] == 123456789012345678901.5
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"", "is empty"),
+        (b"\n\n", "is empty"),
+        (b"1,2,3,4\n1,2,3\n", "line 2: 3 numbers where the first line has 4"),
+        (b"1,2,3\n1,2,3,4,5\n", "line 2: 5 numbers where the first line has 3"),
+        (b"1,2,3,4\n\n1,2,3,4\n", "line 2 is blank"),
+        (b"1,2,3,4\n1,2,x,4\n", "line 2: 'x' is not a number"),
+        (b"1,2,3,4\n1,--2,3,4\n", "line 2: '--2' is not a number"),
+        (b"1,2,3,4\n1,2.3.4,3,4\n", "line 2: '2.3.4' is not a number"),
+        (b"1,2,3,4\n1,-,3,4\n", "line 2: '-' is not a number"),
+        (b"1,2,3,4\n1,.,3,4\n", "line 2: '.' is not a number"),
+        (b"1,2,3,4\n1,1-2,3,4\n", "line 2: '1-2' is not a number"),
+        (b"\n1,2,3,4\n", "line 1 is blank"),
+        (b"1,2\n3,4\n", "2 columns where 4 or 8 are expected"),
+    ],
+)
+def test_bad_text_is_named_with_its_line(text, message, tmp_path):
+    path = tmp_path / "Deer.txt"
+    path.write_bytes(text)
+    for read in (lambda: read_numbers(path, (4, 8)), lambda: read_many([path] * 2, (4, 8))):
+        with pytest.raises(JaxtrackError, match=r"Deer\.txt") as error:
+            read()
+        assert message in str(error.value)
+        assert "\n" not in str(error.value)
+    with pytest.raises(JaxtrackError, match="cannot read"):
+        read_numbers(tmp_path / "none.txt")
+
+
+def test_many_files_together_are_the_same_as_one_by_one(tmp_path):
+    rng = np.random.default_rng(0)
+    paths, tables = [], []
+    for i, form in enumerate(("%d", "%.3f", "%.14f", "%g", "%d")):
+        table = rng.uniform(0, 900, (rng.integers(1, 50), 4)).round(i)
+        paths.append(tmp_path / f"{i}.txt")
+        np.savetxt(paths[-1], table, fmt=form, delimiter=",\t"[i % 2])
+        words = [line.replace("\t", ",").split(",") for line in paths[-1].read_text().splitlines()]
+        tables.append([[float(w) for w in row] for row in words])
+    for found, expected in zip(read_many(paths), tables):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("layout", ["pysot", "lasot", "got10k", "pytracking"])
+def test_written_results_are_read_again(layout, tmp_path):
+    write_results(tmp_path / "Ours", "Deer", BOXES, [0.1, 0.2], layout)
+    write_results(tmp_path / "Ours", "Jogging-1", BOXES[:1], None, layout)
+    (tracker,) = read_results(tmp_path / "Ours")
+    assert tracker.name == "Ours"
+    assert set(tracker.boxes) == {"Deer", "Jogging-1"}
+    np.testing.assert_allclose(tracker.boxes["Deer"], BOXES, atol=5e-5)
+    np.testing.assert_allclose(tracker.times["Deer"][0], [0.1, 0.2])
+    separator = b"\t" if layout == "pytracking" else b","
+    assert separator in (tmp_path / "Ours" / "Deer.txt").read_bytes()
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_got10k_repetitions(tmp_path):
+    for k in (1, 2):
+        write_results(tmp_path, "GOT-10k_Val_000001", BOXES + k, [0.1 * k] * 2, "got10k", k)
+    (tracker,) = read_results(tmp_path)
+    runs = tracker.repetitions["GOT-10k_Val_000001"]
+    assert [r[0, 0] for r in runs] == [11.5, 12.5]
+    np.testing.assert_allclose(tracker.times["GOT-10k_Val_000001"], [[0.1, 0.1], [0.2, 0.2]])
+
+
+def test_supervised_runs(tmp_path):
+    codes = np.array([INITIALISED, REGION, FAILED, SKIPPED, REGION], np.int8)
+    regions = np.full((5, 8), np.nan)
+    regions[1, :4] = [1, 2, 3, 4]
+    regions[4] = np.arange(8) + 0.5
+    path = write_run(tmp_path / "Ours", "ants1", Run(regions, codes))
+    assert path == tmp_path / "Ours" / "baseline" / "ants1" / "ants1_001.txt"
+    (tracker,) = read_results(tmp_path / "Ours")
+    (run,) = tracker.runs["ants1"]
+    np.testing.assert_array_equal(run.codes, codes)
+    np.testing.assert_array_equal(run.regions, regions)
+    path.write_text("1\n1,2,3,4\n3\n")
+    with pytest.raises(
+        JaxtrackError, match=r"ants1_001\.txt line 3: a box, a polygon or one of 0, 1, 2"
+    ):
+        read_run(path)
+
+
+def test_all_fifteen_repetitions_or_the_first(tmp_path):
+    run = Run(np.array([[np.nan] * 4, [1.0, 2, 3, 4]]), np.array([INITIALISED, REGION]))
+    for k in range(1, 16):
+        write_run(tmp_path, "ants1", run, k)
+    assert len(read_results(tmp_path)[0].runs["ants1"]) == 15
+    (tmp_path / "baseline" / "ants1" / "ants1_007.txt").unlink()
+    assert len(read_results(tmp_path)[0].runs["ants1"]) == 1
+
+
+def test_folders_of_trackers_and_npz(tmp_path):
+    write_results(tmp_path / "all" / "A", "Deer", BOXES)
+    write_results(tmp_path / "all" / "B" / "default_000", "Deer", BOXES, layout="pytracking")
+    assert [t.name for t in read_results(tmp_path / "all")] == ["A", "B/default_000"]
+    np.savez(tmp_path / "r.npz", names=["Deer"], C_boxes=BOXES, C_lengths=[2])
+    assert read_results(tmp_path / "r.npz")[0].boxes["Deer"].shape == (2, 4)
+    np.savez(tmp_path / "bad.npz", names=["Deer"], C_boxes=BOXES, C_lengths=[3])
+    with pytest.raises(JaxtrackError, match="lengths add up to 3, but there are 2 rows"):
+        read_results(tmp_path / "bad.npz")
+    (tmp_path / "empty").mkdir()
+    for path, message in (("empty", "no result files under"), ("nowhere", "no results at")):
+        with pytest.raises(JaxtrackError, match=message):
+            read_results(tmp_path / path)
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "r.npz").read_bytes()[:100])
+    with pytest.raises(JaxtrackError, match="cannot read"):
+        read_results(tmp_path / "cut.npz")
+
+
+def test_spellings_of_sequence_names():
+    wanted = ["Jogging-1", "Jogging-2", "Human4-2", "Deer"]
+    names = common_names(["jogging_1", "Jogging.2", "Human4", "Deer", "Zebra"], wanted)
+    assert names == {
+        "jogging_1": "Jogging-1",
+        "Jogging.2": "Jogging-2",
+        "Human4": "Human4-2",
+        "Deer": "Deer",
+    }
+    assert common_names(["Jogging.1", "jogging_1"], wanted) == {"Jogging.1": "Jogging-1"}
+
+
+def test_polygons_to_boxes():
+    np.testing.assert_array_equal(
+        polygons_to_boxes(np.array([[1.0, 2, 4, 3, 5, 9, 0, 8]])), [[0, 2, 5, 7]]
+    )
+
+
+def otb_folder(root):
+    files = {
+        "Deer/groundtruth_rect.txt": "1,2,3,4\n5,6,7,8\n",
+        "Jogging/groundtruth_rect.1.txt": "1\t2\t3\t4\n",
+        "Jogging/groundtruth_rect.2.txt": "1 2 3 4\n",
+        "Human4/groundtruth_rect.1.txt": "",
+        "Human4/groundtruth_rect.2.txt": "1,2,3,4\n",
+        "Tiger1/groundtruth_rect.txt": "1,2,3,4\n" * 354,
+    }
+    write_all(root, files)
+    return {"Deer": 2, "Jogging-1": 1, "Jogging-2": 1, "Human4-2": 1, "Tiger1": 349}
+
+
+def lasot_folder(root):
+    files = {
+        "cat/cat-1/groundtruth.txt": "1,2,3,4\n" * 3,
+        "cat/cat-1/full_occlusion.txt": "0,1,0\n",
+        "cat/cat-1/out_of_view.txt": "0,0,1\n",
+    }
+    write_all(root, files)
+    return {"cat-1": 3}
+
+
+def lasot_toolkit_folder(root):
+    flags = ",".join("01000000000000")
+    files = {"cat-1.txt": "1,2,3,4\n" * 3, "absent/cat-1.txt": "0\n1\n1\n", "att/cat-1.txt": flags}
+    write_all(root, files)
+    return {"cat-1": 3}
+
+
+def got10k_folder(root):
+    files = {
+        "GOT-10k_Val_000001/groundtruth.txt": "1,2,3,4\n" * 2,
+        "GOT-10k_Val_000001/cover.label": "8\n0\n",
+        "GOT-10k_Val_000001/meta_info.ini": "[METAINFO]\nresolution: (1920, 1080)\n",
+    }
+    write_all(root, files)
+    return {"GOT-10k_Val_000001": 2}
+
+
+def vot_folder(root):
+    files = {
+        "list.txt": "ants1\n",
+        "ants1/groundtruth.txt": "1,2,3,2,3,4,1,4\n" * 3,
+        "ants1/occlusion.tag": "0\n1\n",
+        "ants1/sequence": "name=ants1\nwidth=640\nheight=480\n",
+    }
+    write_all(root, files)
+    return {"ants1": 3}
+
+
+def nfs_folder(root):
+    write_all(root, {"ball/30/ball.txt": '0 10 20 40 60 0 0 0 0 "ball"\n' * 17})
+    return {"ball": 3}
+
+
+def tc128_folder(root):
+    write_all(root, {"Ball_ce1/Ball_ce1_gt.txt": "1,2,3,4\n" * 3})
+    return {"Ball_ce1": 3}
+
+
+def uav_folder(root):
+    files = {"anno/UAV123/bike1.txt": "1,2,3,4\nNaN,NaN,NaN,NaN\n"}
+    write_all(root, files)
+    return {"bike1": 2}
+
+
+def write_all(root, files):
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+
+
+FOLDERS = [
+    ("otb", otb_folder),
+    ("lasot", lasot_folder),
+    ("lasot", lasot_toolkit_folder),
+    ("got10k", got10k_folder),
+    ("vot2018", vot_folder),
+    ("nfs", nfs_folder),
+    ("tc128", tc128_folder),
+    ("uav123", uav_folder),
+]
+
+
+@pytest.mark.parametrize(("benchmark", "make"), FOLDERS)
+def test_ground_truth_folders(benchmark, make, tmp_path):
+    expected = make(tmp_path)
+    truth = read_ground_truth(tmp_path, get_benchmark(benchmark))
+    assert {n: len(a) for n, a in truth.items()} == expected
+    first = next(iter(truth.values()))
+    if benchmark == "nfs":
+        np.testing.assert_array_equal(first.boxes[0], [10, 20, 30, 40])
+    elif benchmark == "vot2018":
+        np.testing.assert_array_equal(first.boxes[0], [1, 2, 2, 2])
+        assert first.size == (640, 480)
+        assert first.tags["occlusion"].tolist() == [False, True, False]
+    else:
+        np.testing.assert_array_equal(first.boxes[0], [1, 2, 3, 4])
+    if benchmark == "lasot":
+        assert first.absent.tolist() == [False, True, True]
+    if make is lasot_toolkit_folder:
+        assert first.attributes == ("Partial Occlusion",)
+    if benchmark == "got10k":
+        assert first.size == (1920, 1080)
+        assert first.cover.tolist() == [8, 0]
+
+
+def test_ground_truth_files(tmp_path):
+    otb = get_benchmark("otb")
+    content = {"Deer": {"gt_rect": [[1, 2, 3, 4], [5, 6, 7, 8]], "attr": ["MB"], "absent": [1, 0]}}
+    (tmp_path / "OTB100.json").write_text(json.dumps(content))
+    truth = read_ground_truth(tmp_path / "OTB100.json", otb)
+    assert truth["Deer"].attributes == ("MB",)
+    assert truth["Deer"].absent.tolist() == [False, True]  # the file's flag means "present"
+    (tmp_path / "x.json").write_text("[1]")
+    np.savez(tmp_path / "x.npz", a=[1])
+    (tmp_path / "empty").mkdir()
+    for name, message in (
+        ("x.json", "not a data set file"),
+        ("x.npz", "no arrays 'names'"),
+        ("empty", "no annotation under"),
+        ("none", "no ground truth at"),
+    ):
+        with pytest.raises(JaxtrackError, match=message):
+            read_ground_truth(tmp_path / name, otb)

@@ -1,0 +1,131 @@
+"""Zip files for the evaluation servers: written, checked, and refused with a reason."""
+
+import zipfile
+
+import numpy as np
+import pytest
+
+from eval.results import TrackerResults, write_results
+from eval.submit import LAYOUTS, check_zip, main, write_zip
+from jaxtrack.errors import JaxtrackError
+
+BOXES = np.array([[10.0, 20, 30, 40], [11, 21, 30, 40]])
+
+
+def got10k_results(count=180):
+    names = [f"GOT-10k_Test_{i:06d}" for i in range(1, count + 1)]
+    return TrackerResults(
+        "ours",
+        "here",
+        repetitions={n: [BOXES] for n in names},
+        times={n: [np.array([0.1, 0.2])] for n in names},
+    )
+
+
+def trackingnet_results(count=511):
+    return TrackerResults("ours", "here", boxes={f"0-6LB4FqxoE_{i}": BOXES for i in range(count)})
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "make", "member"),
+    [
+        ("got10k", got10k_results, "GOT-10k_Test_000007/GOT-10k_Test_000007_001.txt"),
+        ("trackingnet", trackingnet_results, "0-6LB4FqxoE_7.txt"),
+    ],
+)
+def test_whole_submissions(benchmark, make, member, tmp_path):
+    path = tmp_path / "out" / "submit.zip"
+    results = make()
+    names = results.repetitions or results.boxes
+    remarks = write_zip(
+        path, results, benchmark, dict.fromkeys(names, 2), dict.fromkeys(names, BOXES[0])
+    )
+    assert remarks[0].startswith(f"{LAYOUTS[benchmark].sequences} sequences")
+    with zipfile.ZipFile(path) as archive:
+        assert (
+            archive.read(member)
+            == b"10.0000,20.0000,30.0000,40.0000\n11.0000,21.0000,30.0000,40.0000\n"
+        )
+        times = "GOT-10k_Test_000007/GOT-10k_Test_000007_time.txt"
+        assert (times in archive.namelist()) == (benchmark == "got10k")
+    assert check_zip(path, benchmark) == [remarks[0], check_zip(path, benchmark)[1]]
+    assert [p.name for p in path.parent.iterdir()] == ["submit.zip"]
+
+
+def test_incomplete_submissions_are_not_written(tmp_path):
+    path = tmp_path / "a.zip"
+    with pytest.raises(JaxtrackError, match="3 sequences where the test set has 180"):
+        write_zip(path, got10k_results(3), "got10k")
+    assert not list(tmp_path.iterdir())
+    write_zip(path, got10k_results(3), "got10k", partial=True)
+    results = got10k_results()
+    del results.times["GOT-10k_Test_000005"]
+    with pytest.raises(JaxtrackError, match="GOT-10k_Test_000005: no seconds per frame"):
+        write_zip(path, results, "got10k")
+    with pytest.raises(JaxtrackError, match="no server takes results of 'otb'"):
+        write_zip(path, results, "otb")
+    lengths = {f"GOT-10k_Test_{i:06d}": 2 for i in range(1, 5)}
+    with pytest.raises(JaxtrackError, match="no result for GOT-10k_Test_000004"):
+        write_zip(path, got10k_results(3), "got10k", lengths)
+
+
+def archive(path, members):
+    with zipfile.ZipFile(path, "w") as target:
+        for name, text in members.items():
+            target.writestr(name, text)
+    return path
+
+
+GOOD = "10,20,30,40\n"
+
+
+@pytest.mark.parametrize(
+    ("member", "text", "message"),
+    [
+        ("submit/0-6LB4FqxoE_0.txt", GOOD, "not named as the server expects"),
+        ("0-6LB4FqxoE_0.csv", GOOD, "not named as the server expects"),
+        ("0-6LB4FqxoE_0.txt", "10 20 30 40\n", "not separated by commas"),
+        ("0-6LB4FqxoE_0.txt", "10,20,30\n", "3 columns where x, y, w, h are expected"),
+        ("0-6LB4FqxoE_0.txt", "", "not separated by commas"),
+        ("0-6LB4FqxoE_0.txt", "1,2,nan,4\n", "line 1: not a finite box"),
+        ("0-6LB4FqxoE_0.txt", "100,90,-4,5\n", "line 1: negative width or height"),
+        ("0-6LB4FqxoE_0.txt", GOOD * 3, "3 rows for 1 frames"),
+        ("0-6LB4FqxoE_0.txt", "90,20,30,40\n", "line 1: .* is not the given box"),
+        ("0-6LB4FqxoE_9.txt", GOOD, "sequences that are not in the test set: 0-6LB4FqxoE_9"),
+    ],
+)
+def test_what_a_server_would_stumble_over(member, text, message, tmp_path):
+    path = archive(tmp_path / "a.zip", {member: text})
+    first = {"0-6LB4FqxoE_0": np.array([10.0, 20, 30, 40])}
+    with pytest.raises(JaxtrackError, match=message):
+        check_zip(path, "trackingnet", {"0-6LB4FqxoE_0": 1}, first, partial=True)
+
+
+def test_got10k_times(tmp_path):
+    stem = "GOT-10k_Test_000001/GOT-10k_Test_000001"
+    for times, message in (
+        ({}, "_time.txt is missing"),
+        ({f"{stem}_time.txt": "0.1\n0.2\n"}, r"shape \(2, 1\) where \(1, 1\) is expected"),
+        ({f"{stem}_time.txt": "-1\n"}, "negative"),
+    ):
+        path = archive(tmp_path / "a.zip", {f"{stem}_001.txt": GOOD, **times})
+        with pytest.raises(JaxtrackError, match=message):
+            check_zip(path, "got10k", partial=True)
+    damaged = tmp_path / "b.zip"
+    damaged.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(JaxtrackError, match="not a readable zip file"):
+        check_zip(damaged, "got10k")
+
+
+def test_command_line(tmp_path, capsys):
+    for name, boxes in trackingnet_results().boxes.items():
+        write_results(tmp_path / "ours", name, boxes)
+    target = tmp_path / "submit.zip"
+    options = ["--benchmark", "trackingnet"]
+    assert main([str(tmp_path / "ours"), *options, "--output", str(target)]) == 0
+    assert "ready for the server" in capsys.readouterr().out
+    assert main(["--check", str(target), *options]) == 0
+    assert main(options) == 2
+    (tmp_path / "ours" / "0-6LB4FqxoE_0.txt").unlink()
+    assert main([str(tmp_path / "ours"), *options, "--output", str(target)]) == 1
+    assert "510 sequences where the test set has 511" in capsys.readouterr().err
