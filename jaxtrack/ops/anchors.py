@@ -113,21 +113,26 @@ class Candidates(NamedTuple):
     negative: Array
 
 
-def choose(candidates: Array, priority: Float[Array, "*n"], count: int | Array) -> Array:
-    """The ``count`` candidates of smallest priority (all of them when there are fewer).
+def choose(
+    candidates: Array, priority: Float[Array, "*n"], limit: int, count: Array | int | None = None
+) -> Array:
+    """The candidates of smallest priority (all of them when there are fewer).
 
     Args:
         candidates: bool mask of any shape.
         priority: same shape; random numbers for a random choice. Equal priorities: the first wins.
-        count: how many; may be traced.
+        limit: at most so many.
+        count: at most so many of these, where that is known while running only.
 
     Returns:
         Bool mask of the chosen ones.
     """
-    flat = jnp.where(candidates, priority, jnp.inf).reshape(-1)
-    order = jnp.argsort(flat, stable=True)
-    rank = jnp.zeros(flat.shape, jnp.int32).at[order].set(jnp.arange(flat.size, dtype=jnp.int32))
-    return candidates & (rank < count).reshape(candidates.shape)
+    flat = jnp.where(candidates, -priority, -jnp.inf).reshape(-1)
+    limit = min(limit, flat.size)
+    _, index = jax.lax.top_k(flat, limit)
+    taken = jnp.arange(limit) < (limit if count is None else count)
+    mask = jnp.zeros(flat.shape, bool).at[index].set(taken)
+    return candidates & mask.reshape(candidates.shape)
 
 
 def negative_pair_cells(
@@ -240,7 +245,8 @@ def assign(
     )
     chosen = choose(candidates.positive, priority[0], positives)
     negative_count = jnp.where(jnp.asarray(negative_pair), negatives_of_pair, total - positives)
-    rejected = choose(candidates.negative, priority[1], negative_count)
+    most = max(negatives_of_pair, total - positives)
+    rejected = choose(candidates.negative, priority[1], most, negative_count)
     labels = jnp.where(rejected, 0, jnp.where(chosen, 1, -1)).astype(jnp.int8)
     count = jnp.sum(chosen, dtype=jnp.int32).astype(anchors.dtype)
     weights = jnp.where(chosen, 1 / (count + 1e-6), 0)
