@@ -89,6 +89,37 @@ _ALEX = Config(
     size_rate=0.30,
 )
 
+_TINY = Config(
+    network=NetworkConfig(
+        backbone="alexnet",
+        levels=(3, 4, 5),
+        channels=(32, 64, 96, 96, 96),
+        kernels=(7, 3, 3, 3, 3),
+        neck=(64, 64, 64),
+        neck_crop=0,
+        neck_align=True,
+        head=(64, 64, 64),
+    ),
+    base_size=0,
+    penalty_k=0.1,
+    window_influence=0.35,
+    size_rate=0.35,
+)
+
+
+def _with_levels(config: Config, levels: tuple[int, ...]) -> Config:
+    """The same network with fewer levels."""
+    count = len(levels)
+    network = dataclasses.replace(
+        config.network,
+        levels=levels,
+        neck=config.network.neck[:count],
+        head=config.network.head[:count],
+        fusion="weighted" if count > 1 else "single",
+    )
+    return dataclasses.replace(config, network=network)
+
+
 PRESETS: dict[str, Config] = {
     # PySOT model zoo, siamrpn_r50_l234_dwxcorr.
     "siamrpnpp-r50": Config(),
@@ -117,21 +148,23 @@ PRESETS: dict[str, Config] = {
         confidence_high=0.998,
     ),
     # Small, for the synthetic world and CPUs; shipped with weights.
-    "siamrpnpp-tiny": Config(
+    "siamrpnpp-tiny": _TINY,
+    # The same with one or two levels, for the experiment on fusion (python -m eval.rpn_ablation).
+    "siamrpnpp-tiny-1level": _with_levels(_TINY, (5,)),
+    "siamrpnpp-tiny-2levels": _with_levels(_TINY, (4, 5)),
+    # Zero padding everywhere and large kernels: deep features know where the border is, as those of the
+    # paper's ResNet do, for the experiment on the centre bias (python -m eval.centre_bias).
+    "siamrpnpp-padded": Config(
         network=NetworkConfig(
             backbone="alexnet",
-            levels=(3, 4, 5),
-            channels=(32, 64, 96, 96, 96),
-            kernels=(7, 3, 3, 3, 3),
-            neck=(64, 64, 64),
-            neck_crop=0,
-            neck_align=True,
-            head=(64, 64, 64),
-        ),
-        base_size=0,
-        penalty_k=0.1,
-        window_influence=0.35,
-        size_rate=0.35,
+            levels=(5,),
+            channels=(16, 24, 32, 32, 32),
+            kernels=(11, 5, 7, 7, 7),
+            padded=True,
+            neck=(32,),
+            head=(32,),
+            fusion="single",
+        )
     ),
 }
 

@@ -207,7 +207,7 @@ def label(
     anchors = jnp.asarray(training_anchors(config))
 
     def one(logits: Array, box: Array, negative: Array, key: Array) -> AnchorTargets:
-        priority = random_priority(key, logits.shape[:3])
+        priority = random_priority(key, (anchors.shape[0], anchors.shape[1], anchors.shape[2]))
         if config.hardness:
             # Gumbel's trick: the smallest of these is a draw in proportion to odds ** hardness.
             odds = jax.lax.stop_gradient(logits[..., 1] - logits[..., 0]).astype(jnp.float32)
@@ -323,6 +323,7 @@ def published(
 
 
 _PAIRS_PER_EPOCH = 600_000
+_ABLATION_STEPS = 800
 
 
 def _published_preset(
@@ -363,6 +364,43 @@ _TINY = Config(
     grey=0.1,
 )
 
+
+def _shifted(shift: int) -> Config:
+    """The padded network with targets spread by up to ``shift`` pixels: spatial-aware sampling."""
+    return dataclasses.replace(
+        _TINY,
+        tracker=siamrpn.PRESETS["siamrpnpp-padded"],
+        template=CropConfig(size=127, colour=0.0),
+        search=CropConfig(size=255, colour=0.0),
+        patch=dataclasses.replace(
+            _TINY.patch,
+            template_margin=0,
+            search_size=255,
+            search_margin=0,
+            search_factor=255 / 127,
+            max_shift=float(shift),
+            negative_rate=0.0,
+        ),
+        # What is compared is the sampling alone: labels as published, nothing else against the bias.
+        hardness=0.0,
+        other_pairs=0.0,
+    )
+
+
+def _small(config: Config, tracker: str, steps: int) -> Preset:
+    """A short training on the synthetic world."""
+    return Preset(
+        task=task(config),
+        tracker=tracker,
+        optim=OptimConfig("adamw", 2e-3, Schedule("onecycle"), weight_decay=1e-4, clip_norm=10.0),
+        batch_size=8,
+        steps=steps,
+        log_every=20,
+        save_every=500,
+        source="jaxtrack: the synthetic world",
+    )
+
+
 PRESETS: dict[str, Preset] = {
     "siamrpnpp-r50": _published_preset(
         "siamrpnpp-r50",
@@ -398,14 +436,17 @@ PRESETS: dict[str, Preset] = {
         "an ImageNet AlexNet with batch normalisation",
         "STVIR/pysot, siamrpn_alex_dwxcorr_16gpu",
     ),
-    "siamrpnpp-tiny": Preset(
-        task=task(_TINY),
-        tracker="siamrpnpp-tiny",
-        optim=OptimConfig("adamw", 2e-3, Schedule("onecycle"), weight_decay=1e-4, clip_norm=10.0),
-        batch_size=8,
-        steps=4000,
-        log_every=20,
-        save_every=500,
-        source="jaxtrack: the synthetic world",
-    ),
+    "siamrpnpp-tiny": _small(_TINY, "siamrpnpp-tiny", 4000),
+    **{
+        name: _small(
+            dataclasses.replace(_TINY, tracker=siamrpn.PRESETS[name]), name, _ABLATION_STEPS
+        )
+        for name in ("siamrpnpp-tiny-1level", "siamrpnpp-tiny-2levels")
+    },
+    **{
+        f"siamrpnpp-padded-shift{shift}": _small(
+            _shifted(shift), "siamrpnpp-padded", _ABLATION_STEPS
+        )
+        for shift in (0, 16, 32, 64)
+    },
 }

@@ -1,0 +1,219 @@
+"""What correlation and fusion cost in a region proposal head: ``python -m eval.rpn_ablation``.
+
+Part one: parameters, operations and time of a full-size head with depth-wise, up-channel and plain
+correlation. Part two: the tiny network with one, two and three fused levels; with ``--train`` each is also
+trained for as many steps on the synthetic world and measured on fresh pairs.
+
+Reference:
+    SiamRPN++, section 3.4 and table 3 (ablation), figure 4.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxtrack
+from eval import pair_study
+from jaxtrack import command
+from jaxtrack.models.rpn import level_head
+from jaxtrack.trackers import siamrpn
+
+FUSION = {1: "siamrpnpp-tiny-1level", 2: "siamrpnpp-tiny-2levels", 3: "siamrpnpp-tiny"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Compare heads.
+
+    Attributes:
+        width: channels of the head in part one.
+        rounds: timed rounds, the kinds taking turns.
+        train: training steps of each network of part two; 0: cost only.
+        pairs: fresh pairs to measure on.
+        runs: folder of the trainings; finished ones are used again.
+        output: folder of the figure and the numbers.
+        debug: show the traceback of errors.
+    """
+
+    width: int = 256
+    rounds: int = 15
+    train: int = 0
+    pairs: int = 256
+    runs: Path = Path("runs/rpn_ablation")
+    output: Path = Path("results/rpn_ablation")
+    debug: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of the comparison.
+
+    Attributes:
+        name: what was measured.
+        parameters: values that are learned.
+        gflops: operations of one frame (10**9), by the compiler's own count.
+        milliseconds: median of one frame.
+        overlap: mean overlap on fresh pairs; None where nothing was trained.
+    """
+
+    name: str
+    parameters: int
+    gflops: float
+    milliseconds: float
+    overlap: float | None = None
+
+
+def count(tree: Any) -> int:
+    """Values in a tree of arrays."""
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
+
+
+def flops(compiled: Any) -> float:
+    """The compiler's count of operations, in 10**9; not a number where it keeps none."""
+    analysis = compiled.cost_analysis()
+    analysis = analysis[0] if isinstance(analysis, list) else analysis
+    return float((analysis or {}).get("flops", float("nan"))) / 1e9
+
+
+def take_turns(runs: dict[str, Any], rounds: int) -> dict[str, float]:
+    """Median milliseconds of several calls, measured in turn so that all see the same machine."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        jax.block_until_ready(run())
+    for _ in range(rounds):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            jax.block_until_ready(run())
+            times[name].append(1000 * (time.perf_counter() - start))
+    return {name: float(np.median(values)) for name, values in times.items()}
+
+
+def correlation_rows(width: int, rounds: int) -> list[Row]:
+    """Full-size heads (7x7 template, 31x31 search features, 5 anchors), kernels made once."""
+    rng = np.random.RandomState(0)
+    template = jnp.asarray(rng.randn(1, 7, 7, width), jnp.float32)
+    search = jnp.asarray(rng.randn(1, 31, 31, width), jnp.float32)
+    calls, sizes, cost = {}, {}, {}
+    for kind in ("depthwise", "up", "plain"):
+        head = level_head(kind, width, 5)  # type: ignore[arg-type]
+
+        def both(module: Any, z: Any, x: Any) -> Any:
+            return module.predict(module.kernels(z), x)
+
+        def init(key: Any, head: Any = head, both: Any = both) -> Any:
+            return head.init(key, template, search, method=both)
+
+        variables = jax.jit(init)(jax.random.key(0))
+        kernels = jax.jit(lambda v, z, head=head: head.apply(v, z, method="kernels"))(
+            variables, template
+        )
+        predict = jax.jit(lambda v, k, x, head=head: head.apply(v, k, x, method="predict"))
+        compiled = predict.lower(variables, kernels, search).compile()
+        calls[kind] = lambda run=compiled, v=variables, k=kernels: run(v, k, search)
+        sizes[kind], cost[kind] = count(variables["params"]), flops(compiled)
+    times = take_turns(calls, rounds)
+    return [Row(kind, sizes[kind], cost[kind], times[kind]) for kind in calls]
+
+
+def fusion_rows(options: Options) -> list[Row]:
+    """The tiny network with one, two and three levels."""
+    size = siamrpn.PRESETS["siamrpnpp-tiny"].instance_size
+    rng = np.random.RandomState(0)
+    crop = jnp.asarray(rng.randint(0, 256, (1, size, size, 3)), jnp.uint8)
+    exemplar = jnp.asarray(rng.randint(0, 256, (127, 127, 3)), jnp.uint8)
+    calls, sizes, cost, overlaps = {}, {}, {}, {}
+    pairs = pair_study.draw_pairs(options.pairs, size, 48.0) if options.train else None
+    for levels, preset in FUSION.items():
+        tracker = jaxtrack.get_tracker(preset)
+        config: Any = tracker.config
+        if pairs is not None:
+            variables = pair_study.trained(preset, preset, options.runs, options.train)
+            answers = pair_study.answer(config, variables, pairs)
+            overlaps[levels] = float(pair_study.overlap(answers, pairs).mean())
+        else:
+            variables = jax.jit(tracker.init_variables, static_argnums=0)(config, jax.random.key(0))
+
+        def kernels_of(variables: Any, config: Any = config) -> Any:
+            features = siamrpn.template_features(config, variables, exemplar)
+            return siamrpn.apply(config, variables, features, method="kernels")
+
+        def predict(variables: Any, kernels: Any, config: Any = config) -> Any:
+            images = siamrpn.network_input(crop)
+            features = siamrpn.apply(config, variables, images, method="features")
+            return siamrpn.apply(config, variables, kernels, features, method="predict")
+
+        kernels = jax.jit(kernels_of)(variables)
+        compiled = jax.jit(predict).lower(variables, kernels).compile()
+        calls[str(levels)] = lambda run=compiled, v=variables, k=kernels: run(v, k)
+        sizes[levels], cost[levels] = count(variables["params"]), flops(compiled)
+    times = take_turns(calls, options.rounds)
+    return [Row(f"{n} level(s)", sizes[n], cost[n], times[str(n)], overlaps.get(n)) for n in FUSION]
+
+
+def table(rows: list[Row]) -> str:
+    """Rows as text."""
+    lines = ["                 parameters     GFLOP   ms/frame   overlap"]
+    for row in rows:
+        score = "      -" if row.overlap is None else f"{row.overlap:7.3f}"
+        lines.append(
+            f"{row.name:14s} {row.parameters:12,d} {row.gflops:9.3f} {row.milliseconds:10.2f}   {score}"
+        )
+    return "\n".join(lines)
+
+
+def draw(correlation: list[Row], fusion: list[Row]) -> Any:
+    """Bars of parameters and time; a matplotlib figure."""
+    import matplotlib.pyplot as plt
+
+    trained = any(row.overlap is not None for row in fusion)
+    panels: list[tuple[str, list[Row], str]] = [
+        ("parameters", correlation, "parameters"),
+        ("ms per frame", correlation, "milliseconds"),
+        ("ms per frame", fusion, "milliseconds"),
+    ]
+    if trained:
+        panels.append(("overlap on fresh pairs", fusion, "overlap"))
+    figure, axes = plt.subplots(1, len(panels), figsize=(3 * len(panels), 3), squeeze=False)
+    for axis, (title, rows, field) in zip(axes[0], panels):
+        axis.bar([row.name for row in rows], [getattr(row, field) or 0 for row in rows])
+        axis.set_title(title, fontsize=9)
+        axis.tick_params(labelsize=7)
+        if field == "parameters":
+            axis.set_yscale("log")
+    figure.tight_layout()
+    return figure
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and draw."""
+    import matplotlib as mpl
+    import tyro
+
+    mpl.use("Agg")
+    options = tyro.cli(Options, prog="python -m eval.rpn_ablation", args=arguments)
+
+    def action() -> None:
+        correlation = correlation_rows(options.width, options.rounds)
+        print(table(correlation), flush=True)
+        fusion = fusion_rows(options)
+        print(table(fusion))
+        options.output.mkdir(parents=True, exist_ok=True)
+        draw(correlation, fusion).savefig(options.output / "rpn_ablation.png", dpi=120)
+        rows = [dataclasses.asdict(row) for row in (*correlation, *fusion)]
+        (options.output / "rpn_ablation.json").write_text(json.dumps(rows, indent=1))
+        print(f"figure: {options.output / 'rpn_ablation.png'}")
+
+    return command.run(action, options.debug)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
