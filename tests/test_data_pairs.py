@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxtrack.data import frames as frame_io
-from jaxtrack.data import pairs
+from jaxtrack.data import pairs, patches
 from jaxtrack.data.pairs import FrameFilter, PairConfig, PatchConfig, Sampler
 from jaxtrack.data.source import FrameSource
 from jaxtrack.errors import JaxtrackError
@@ -59,13 +59,13 @@ def test_gaps_are_uniform():
 def test_windows_follow_the_papers():
     rng = np.random.default_rng(0)
     box = np.array([10.0, 20.0, 30.0, 50.0])
-    centre, side = pairs.window_of(box, PatchConfig(127, 1.0), rng)
+    centre, side = patches.window_of(box, PatchConfig(127, 1.0), rng)
     assert centre == (25.0, 45.0)
     assert side == pytest.approx(np.sqrt((30 + 40) * (50 + 40)))
-    _, side = pairs.window_of(box, PatchConfig(256, 4.0, context=0.0), rng)
+    _, side = patches.window_of(box, PatchConfig(256, 4.0, context=0.0), rng)
     assert side == pytest.approx(4 * np.sqrt(30 * 50))
     moved = [
-        pairs.window_of(box, PatchConfig(256, 4.0, 0.0, shift=1.5, log_scale=0.25), rng)
+        patches.window_of(box, PatchConfig(256, 4.0, 0.0, shift=1.5, log_scale=0.25), rng)
         for _ in range(300)
     ]
     sides = np.log([s for _, s in moved]) - np.log(4 * np.sqrt(1500))
@@ -90,7 +90,7 @@ def test_patch_and_box_agree():
     for target in range(4):
         row = int(source.rows_of(target).start)
         for patch in (SEARCH, PatchConfig(200, 3.0, 0.0, shift=0.4, log_scale=0.1)):
-            cutter = pairs.PatchCutter(config(reduced_decode=False))
+            cutter = patches.PatchCutter(reduced_decode=False)
             pixels, box = cutter.cut(source, 0, row, patch, rng)
             frame = frame_io.decode(source.record(int(source.rows_record[row]))["image"], "frame")
             x, y, w, h = (int(v) for v in source.rows_box[row])
@@ -110,9 +110,7 @@ def test_reduced_decoding_shows_the_same():
     source = FrameSource(fx.built() / "got10k")
     small = PatchConfig(24, 4.0)
     full, quick = (
-        pairs.PatchCutter(config(reduced_decode=r)).cut(
-            source, 0, 3, small, np.random.default_rng(0)
-        )
+        patches.PatchCutter(r).cut(source, 0, 3, small, np.random.default_rng(0))
         for r in (False, True)
     )
     np.testing.assert_array_equal(full[1], quick[1])

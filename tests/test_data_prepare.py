@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import pathlib
-import pickle
-import signal
-import subprocess
 import sys
 
 import cv2
@@ -176,6 +171,26 @@ def test_usage_errors(tmp_path, capsys):
         prepare.main(["otb", "--debug"])
 
 
+def test_lists_of_videos(tmp_path, capsys):
+    fx.write_got10k(tmp_path / "g")
+    build = ("got10k", "--source", tmp_path / "g", "--output", tmp_path / "out", "--workers", 0)
+    (tmp_path / "list.txt").write_text("0\n3\n")  # numbers from 0
+    status, _, err = run(capsys, *build, "--list", tmp_path / "list.txt")
+    assert status == 0, err
+    source = FrameSource(tmp_path / "out")
+    assert [n[-6:] for n in source.names["targets"]] == ["000001", "000004"]
+    (tmp_path / "list.txt").write_text("GOT-10k_Train_000002\nGOT-10k_Train_000009\n")
+    status, _, err = run(capsys, *build, "--list", tmp_path / "list.txt", "--check")
+    assert status == 1
+    assert "1 of 2 videos are missing: GOT-10k_Train_000009" in last_line(err)
+    (tmp_path / "list.txt").write_text("\n")
+    status, _, err = run(capsys, *build, "--list", tmp_path / "list.txt")
+    assert "list.txt is empty" in last_line(err)
+    (tmp_path / "list.txt").write_text("1\n")
+    status, _, err = run(capsys, "otb", *build[1:], "--list", tmp_path / "list.txt")
+    assert "otb needs the names" in last_line(err)
+
+
 def _truncate(path: pathlib.Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -242,70 +257,6 @@ def test_a_damaged_build_is_noticed(tmp_path, capsys):
     assert "is damaged" in last_line(err)
 
 
-CHILD = """
-import os, signal, sys
-from tests import data_fixtures as fx
-def progress(done, total):
-    if done >= 12:
-        os.kill(os.getpid(), signal.SIGKILL)
-fx.build("otb", sys.argv[1], sys.argv[2], frames_per_part=4, progress=progress)
-"""
-
-
-def test_kill_in_a_build_leaves_nothing_that_looks_finished(tmp_path):
-    names = ("Boy", "Car1", "Deer", "Dog", "Fish")
-    fx.write_otb(tmp_path / "otb", names, 4)
-    root = pathlib.Path(__file__).resolve().parent.parent
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, tmp_path / "otb", tmp_path / "out"],
-        cwd=root,
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    with pytest.raises(JaxtrackError, match="not finished: run the same prepare command again"):
-        FrameSource(tmp_path / "out")
-
-    steps = []
-    resumed = fx.build(
-        "otb",
-        tmp_path / "otb",
-        tmp_path / "out",
-        frames_per_part=4,
-        progress=lambda done, total: steps.append((done, total)),
-    )
-    assert steps[0] == (12, 20)  # three of five parts were there
-    whole = fx.build("otb", tmp_path / "otb", tmp_path / "whole", frames_per_part=4)
-    same_build(resumed, whole)
-    left = [p.name for p in resumed.parent.iterdir()]
-    assert left == ["1.0.0"]
-
-
-def test_parts_are_made_again_when_the_annotation_changes(tmp_path):
-    fx.write_otb(tmp_path, ("Boy",))
-    part = list(prepare.layouts.iter_layout("otb", tmp_path))
-    spec = tmp_path / "part-00000.spec"
-    digest = parts.save_spec(spec, "otb", 0, part)
-    spec.with_suffix(".records").write_bytes(b"")
-    result = parts.finish(spec, digest, part, parts.PartRows())
-    assert parts.finished(spec, digest) == result
-    part[0].boxes[0, 0] += 1
-    assert parts.finished(spec, parts.save_spec(spec, "otb", 0, part)) is None
-    spec.with_suffix(".done").write_bytes(pickle.dumps(1)[:-1])
-    assert parts.finished(spec, digest) is None
-
-
-def test_two_builds_in_one_folder(tmp_path):
-    fcntl = pytest.importorskip("fcntl")
-    fx.write_otb(tmp_path / "otb", ("Boy",))
-    stage = tmp_path / "out" / "otb" / "test_frames" / ".1.0.0.parts"
-    stage.mkdir(parents=True)
-    with open(stage / "lock", "w") as f:
-        fcntl.flock(f, fcntl.LOCK_EX)
-        with pytest.raises(JaxtrackError, match="another build is at work"):
-            fx.build("otb", tmp_path / "otb", tmp_path / "out")
-
-
 def test_part_sizes_grow():
     few = [_record(f"v{i}", 400) for i in range(10)]
     assert [sum(len(r) for r in part) for part in parts.plan(few)] == [1200, 1200, 1200, 400]
@@ -328,37 +279,6 @@ def _record(name, count):
 def _made(path: pathlib.Path) -> pathlib.Path:
     path.mkdir()
     return path
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounts a tmpfs")
-def test_full_disk(tmp_path, capsys):
-    frames = np.random.default_rng(0).integers(0, 255, (12, 300, 400, 3), dtype=np.uint8)
-    for name in ("Boy", "Car1", "Deer"):
-        fx.write_frames(tmp_path / "otb" / name / "img", frames, "{:04d}.jpg")
-        boxes = np.tile([10, 10, 40, 30], (12, 1))
-        (tmp_path / "otb" / name / "groundtruth_rect.txt").write_text(fx.table(boxes))
-    small = _made(tmp_path / "small")
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", small], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("this system does not allow a mount")
-    with contextlib.ExitStack() as stack:
-        stack.callback(subprocess.run, ["umount", "-l", str(small)], check=False)
-        status, _, err = run(
-            capsys, "otb", "--source", tmp_path / "otb", "--output", small, "--workers", 0
-        )
-        assert status == 1
-        assert "is full" in last_line(err)
-        assert "goes on where it was" in last_line(err)
-        with pytest.raises(JaxtrackError):
-            find_built(small)
-        subprocess.run(["mount", "-o", "remount,size=64m", small], check=True)
-        status, _, err = run(
-            capsys, "otb", "--source", tmp_path / "otb", "--output", small, "--workers", 0
-        )
-        assert status == 0, err
 
 
 def test_opencv_is_what_decodes():

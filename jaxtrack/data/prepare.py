@@ -48,6 +48,9 @@ class Prepare:
     """Share of frames that may be unreadable: they are left out, counted and named."""
     only: tuple[str, ...] = ()
     """Names of the videos to take; all by default."""
+    list: Path | None = None
+    """File with such names, one per line (for GOT-10k also numbers from 0, as other toolboxes write
+    their splits)."""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -69,11 +72,36 @@ def run(args: Prepare) -> dict[str, Any]:
         raise JaxtrackError(f"--crop {args.crop}: a side from 64 to 4096 pixels was expected")
     if args.workers < 0 or not 0 <= args.max_bad <= 1:
         raise JaxtrackError("--workers must not be negative and --max-bad lies between 0 and 1")
+    if args.list is not None:
+        args = dataclasses.replace(args, only=(*args.only, *read_list(args.dataset, args.list)))
     if args.check:
         return _check(args, split)
     if args.source is None or args.output is None:
         raise JaxtrackError("--source and --output are both needed to build (or add --check)")
     return _build(args, split)
+
+
+def read_list(dataset: str, path: Path) -> tuple[str, ...]:
+    """Reads names of videos from a file.
+
+    Args:
+        dataset: dataset name.
+        path: one name per line; for GOT-10k's training split also numbers that count from 0.
+
+    Returns:
+        Names.
+
+    Raises:
+        JaxtrackError: the file is missing or empty, or holds numbers for another dataset.
+    """
+    lines = [line.strip() for line in layouts.tools.read_text(path).splitlines() if line.strip()]
+    if not lines:
+        raise JaxtrackError(f"{path} is empty: one name of a video per line was expected")
+    if not all(line.isdigit() for line in lines):
+        return tuple(lines)
+    if dataset != "got10k":
+        raise JaxtrackError(f"{path} holds numbers: {dataset} needs the names of its videos")
+    return tuple(f"GOT-10k_Train_{int(line) + 1:06d}" for line in lines)
 
 
 def _built_at(args: Prepare, split: str) -> Path:

@@ -28,7 +28,7 @@ from tensorflow_datasets.core import example_serializer
 from tensorflow_datasets.core import splits as tfds_splits
 
 from jaxtrack.data import layouts
-from jaxtrack.data.builders import index, parts
+from jaxtrack.data.builders import index, parts, stage
 from jaxtrack.errors import JaxtrackError
 
 # Records are read one by one in random order, so each is compressed (not at all: JPEG) alone.
@@ -180,7 +180,7 @@ class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
         records = layouts.iter_layout(self.name, self.source, self.split, self.only)
         for number, part in enumerate(parts.plan(records, self.frames_per_part)):
             path = self.stage / f"part-{number:05d}.spec"
-            specs.append((path, parts.save_spec(path, self.name, self.crop, part)))
+            specs.append((path, stage.save_spec(path, self.name, self.crop, part)))
             total += len({f for record in part for f in record.frames})
         for old in self.stage.glob("part-*"):
             if int(old.name[5:10]) >= len(specs):
@@ -189,9 +189,9 @@ class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
             raise JaxtrackError(f"{self.name}: no video of split {self.split} in {self.source}")
         return specs, total
 
-    def _write_parts(self, specs: list[tuple[Path, str]], total: int) -> list[parts.PartResult]:
+    def _write_parts(self, specs: list[tuple[Path, str]], total: int) -> list[stage.PartResult]:
         """Runs the workers over the parts that are not there yet."""
-        done = {n: result for n, spec in enumerate(specs) if (result := parts.finished(*spec))}
+        done = {n: result for n, spec in enumerate(specs) if (result := stage.finished(*spec))}
         frames = sum(result.frames for result in done.values())
         todo = [n for n in range(len(specs)) if n not in done]
         skipped: list[parts.Skipped] = []
@@ -208,7 +208,7 @@ class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
 
     def _results(
         self, specs: list[tuple[Path, str]], todo: list[int]
-    ) -> Iterator[tuple[int, parts.PartResult]]:
+    ) -> Iterator[tuple[int, stage.PartResult]]:
         root = str(self.source)
         if self.workers < 2 or len(todo) < 2:
             for number in todo:
@@ -253,7 +253,7 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def write_part(spec: Path, digest: str, root: str) -> parts.PartResult:
+def write_part(spec: Path, digest: str, root: str) -> stage.PartResult:
     """Writes one shard and the rows of its index; runs in a worker.
 
     Args:
@@ -270,13 +270,13 @@ def write_part(spec: Path, digest: str, root: str) -> parts.PartResult:
     import cv2
 
     cv2.setNumThreads(1)
-    dataset, crop, part = parts.load_spec(spec)
+    dataset, crop, part = stage.load_spec(spec)
     rows = parts.PartRows()
     unfinished = spec.with_suffix(".unfinished")
     try:
         _write_records(unfinished, parts.part_examples(dataset, crop, part, rows, root))
         os.replace(unfinished, spec.with_suffix(".records"))
-        return parts.finish(spec, digest, part, rows)
+        return stage.finish(spec, digest, part, rows)
     except (OSError, ValueError, RuntimeError) as error:
         unfinished.unlink(missing_ok=True)
         free = shutil.disk_usage(spec.parent).free

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxtrack.data.builders import parts
+from jaxtrack.data.builders import stage
 from jaxtrack.data.record import usable_boxes
 
 INDEX_VERSION = 1
@@ -24,7 +24,7 @@ SHOWN_SKIPS = 50
 
 
 def write(
-    folder: Path, dataset: str, split: str, crop: int, done: list[parts.PartResult]
+    folder: Path, dataset: str, split: str, crop: int, done: list[stage.PartResult]
 ) -> dict[str, Any]:
     """Writes the index of a dataset from the results of its parts, one part in memory at a time.
 
@@ -49,7 +49,7 @@ def write(
     listed = _Listing()
     row = record = 0
     for part in done:
-        found = parts.load_rows(part)
+        found = stage.load_rows(part)
         sizes[record : record + part.records] = np.reshape(found.sizes, (-1, 2))
         for target in found.targets:
             end = row + len(target["record"])

@@ -1,0 +1,145 @@
+"""Context patches: the window around a target, cut out of a stored frame (numpy and OpenCV)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Literal
+
+import numpy as np
+
+from jaxtrack.data import frames as frame_io
+from jaxtrack.data.source import FrameSource
+from jaxtrack.errors import JaxtrackError
+
+
+@dataclasses.dataclass(frozen=True)
+class PatchConfig:
+    """How a patch is cut around a target.
+
+    Attributes:
+        size: side of the patch, pixels.
+        scale: side of the window in units of the reference side.
+        context: the reference side is sqrt((w + c)(h + c)), c = context * (w + h): 0.5 for the
+            Siamese trackers, 0 for OSTrack.
+        shift: the window's centre moves by up to this share of sqrt(w h) each way, uniformly. Zero
+            where the device shifts a larger patch; needed where the shifts are so large that a patch
+            that holds them all would be many times the crop.
+        log_scale: standard deviation of the log of the factors (independent for both sides) by which
+            the target's size is misjudged when the window is laid.
+        pad: colour outside the frame: its mean, or black.
+    """
+
+    size: int
+    scale: float
+    context: float = 0.5
+    shift: float = 0.0
+    log_scale: float = 0.0
+    pad: Literal["mean", "black"] = "mean"
+
+    def __post_init__(self) -> None:
+        """Refuses sizes that make no patch."""
+        if self.size < 1 or not self.scale > 0 or min(self.context, self.shift, self.log_scale) < 0:
+            raise JaxtrackError(f"impossible patch: {self}")
+
+
+def window_of(
+    box: np.ndarray, patch: PatchConfig, rng: np.random.Generator
+) -> tuple[tuple[float, float], float]:
+    """Lays the window of a patch around a box.
+
+    Args:
+        box: `(4,)` (x, y, w, h), pixels.
+        patch: how.
+        rng: random numbers (unused without `shift` and `log_scale`).
+
+    Returns:
+        ((x, y) of the centre, side), pixels.
+
+    Reference:
+        SiamFC section 3.2 (the window); OSTrack's jitter of the search box.
+    """
+    x, y, w, h = (float(v) for v in box)
+    cx, cy = x + w / 2, y + h / 2
+    if patch.log_scale:
+        factors = np.exp(rng.standard_normal(2) * patch.log_scale)
+        w, h = w * float(factors[0]), h * float(factors[1])
+    if patch.shift:
+        moves = rng.uniform(-patch.shift, patch.shift, 2) * math.sqrt(w * h)
+        cx, cy = cx + float(moves[0]), cy + float(moves[1])
+    margin = patch.context * (w + h)
+    return (cx, cy), patch.scale * math.sqrt((w + margin) * (h + margin))
+
+
+class PatchCutter:
+    """Cuts the patches of one sample; a record that two patches share is read once."""
+
+    def __init__(self, reduced_decode: bool = True) -> None:
+        """Sets up for one sample.
+
+        Args:
+            reduced_decode: decode JPEGs at a half, quarter or eighth where the patch is that much
+                coarser than the frame: faster, and less aliased than sampling every other pixel.
+        """
+        self._reduced_decode = reduced_decode
+        self._images: dict[tuple[int, int, int], np.ndarray] = {}
+        self._data: dict[tuple[int, int], bytes] = {}
+        self.used: list[tuple[int, int]] = []  # (dataset, row)
+        self.record = (-1, -1)  # (dataset, record) of the patch at hand
+
+    def cut(
+        self,
+        source: FrameSource,
+        number: int,
+        row: int,
+        patch: PatchConfig,
+        rng: np.random.Generator,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Cuts one patch.
+
+        Args:
+            source: a built dataset.
+            number: its number in the mixture.
+            row: the row of the target and frame.
+            patch: how.
+            rng: random numbers.
+
+        Returns:
+            `(size, size, 3)` uint8 RGB and the target's box `(4,)` float32 (x, y, w, h) in it.
+
+        Raises:
+            FrameError: the record does not decode.
+        """
+        record = int(source.rows_record[row])
+        self.record = (number, record)
+        box = np.asarray(source.rows_box[row], dtype=np.float64)
+        height, width = (int(v) for v in source.sizes[record])
+        for _ in range(10):
+            centre, side = window_of(box, patch, rng)
+            low = (centre[0] - side / 2, centre[1] - side / 2)
+            if side >= 1 and -side < low[0] < width and -side < low[1] < height:
+                break
+        else:
+            raise frame_io.FrameError(f"row {row}: no window overlaps the frame")
+        self.used.append((number, row))
+        reduce = 1
+        while self._reduced_decode and reduce < 8 and side / patch.size >= 2 * reduce:
+            reduce *= 2
+        image = self._image(source, number, row, reduce)
+        inside = min(low) >= 0 and low[0] + side <= width and low[1] + side <= height
+        pad = (0.0, 0.0, 0.0) if inside or patch.pad == "black" else frame_io.mean_colour(image)
+        pixels = frame_io.cut_patch(
+            image, (centre[0] / reduce, centre[1] / reduce), side / reduce, patch.size, pad
+        )
+        moved = np.array([box[0] - low[0], box[1] - low[1], box[2], box[3]]) * (patch.size / side)
+        return pixels, moved.astype(np.float32)
+
+    def _image(self, source: FrameSource, number: int, row: int, reduce: int) -> np.ndarray:
+        record = int(source.rows_record[row])
+        key = (number, record, reduce)
+        if key not in self._images:
+            if (number, record) not in self._data:
+                self._data[number, record] = source.image(record)
+            data = self._data[number, record]
+            self._images[key] = frame_io.decode(data, source.describe_row(row), reduce)
+        return self._images[key]

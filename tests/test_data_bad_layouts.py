@@ -1,0 +1,115 @@
+"""What is wrong with a dataset's folder is said in one line: what, where, what to do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from jaxtrack.data import layouts
+from jaxtrack.errors import JaxtrackError
+from tests import data_fixtures as fx
+
+
+def message(dataset, root, split=None) -> str:
+    with pytest.raises(JaxtrackError) as caught:
+        layouts.read_layout(dataset, root, split)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_unknown_names_offer_the_nearest():
+    assert "did you mean got10k" in message("got10", ".")
+    assert "known: train, val, test, train_vot" in message("got10k", ".", "trian")
+
+
+@pytest.mark.parametrize("dataset", [n for n in layouts.names() if n != "lasot_ext"])
+def test_missing_empty_and_wrong_folders(tmp_path, dataset):
+    assert f"no folder {tmp_path}/no" in message(dataset, tmp_path / "no")
+    (tmp_path / "file").write_text("x")
+    assert "is a file" in message(dataset, tmp_path / "file")
+    (tmp_path / "empty").mkdir()
+    assert "is empty" in message(dataset, tmp_path / "empty")
+    (tmp_path / "other" / "holiday").mkdir(parents=True)
+    text = message(dataset, tmp_path / "other")
+    assert "looked for" in text
+    assert "it holds holiday" in text
+
+
+def test_counts_that_differ(tmp_path):
+    fx.write_otb(tmp_path, ("Boy",))
+    truth = tmp_path / "Boy" / "groundtruth_rect.txt"
+    text = truth.read_text()
+    truth.write_text(text + "1,1,5,5\n")
+    assert "otb Boy: 5 frames in" in message("otb", tmp_path)
+    assert "but 6 boxes in" in message("otb", tmp_path)
+    truth.write_text(text)
+    (tmp_path / "Boy" / "img" / "0003.jpg").unlink()
+    assert "4 frames in" in message("otb", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "every annotation file|is empty"),
+        ("\n \n", "every annotation file|is empty"),
+        ("1,2,3\n", "line 1: 3 numbers where 4 were expected"),
+        ("1,2,3,4\n1,2,3,4,5\n", "line 2: 5 numbers"),
+        ("1,2,3,4\n1,2,x,4\n", "line 2: 'x' is not a number"),
+    ],
+)
+def test_broken_annotations(tmp_path, text, expected):
+    fx.write_otb(tmp_path, ("Boy",))
+    (tmp_path / "Boy" / "groundtruth_rect.txt").write_text(text)
+    with pytest.raises(JaxtrackError, match=expected):
+        layouts.read_layout("otb", tmp_path)
+
+
+def test_nan_boxes_are_read_and_not_used(tmp_path):
+    fx.write_otb(tmp_path, ("Boy",))
+    path = tmp_path / "Boy" / "groundtruth_rect.txt"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(["NaN,NaN,NaN,NaN", *lines[1:]]))
+    record = layouts.read_layout("otb", tmp_path)[0]
+    np.testing.assert_array_equal(record.usable, [False] + [True] * 4)
+
+
+def test_other_broken_files(tmp_path):
+    fx.write_got10k(tmp_path / "g")
+    (tmp_path / "g/train/GOT-10k_Train_000002/cover.label").write_text("8\n8\n")
+    assert "got10k GOT-10k_Train_000002: 5 frames but 2 flags" in message("got10k", tmp_path / "g")
+    (tmp_path / "g/train/GOT-10k_Train_000002/groundtruth.txt").unlink()
+    assert "no annotation file" in message("got10k", tmp_path / "g")
+    fx.write_coco(_made(tmp_path / "c"))
+    (tmp_path / "c/annotations/instances_train2017.json").write_text("{")
+    assert "is not readable JSON" in message("coco", tmp_path / "c")
+    fx.write_trackingnet(tmp_path / "t", zipped=True)
+    (tmp_path / "t/TRAIN_0/zips/abc_0.zip").write_bytes(b"PK no")
+    assert "abc_0.zip is not a readable zip file" in message(
+        "trackingnet", tmp_path / "t", "train_0"
+    )
+    fx.write_vid(_made(tmp_path / "v"))
+    next((tmp_path / "v").rglob("000001.xml")).write_text("<annotation>")
+    assert "000001.xml is not a readable annotation" in message("vid", tmp_path / "v")
+
+
+def test_custom_messages(tmp_path):
+    fx.write_custom(tmp_path, with_clip=False)
+    (tmp_path / "cat.txt").write_text("1,2,3,four\n")
+    assert "cat.txt line 1: '1,2,3,four' is not x,y,w,h" in message("custom", tmp_path)
+    (tmp_path / "cat.txt").write_text("")
+    assert "cat.txt is empty" in message("custom", tmp_path)
+    (tmp_path / "cat.txt").unlink()
+    (tmp_path / "cat.2.txt").unlink()
+    assert "custom cat: no" in message("custom", tmp_path)
+    (tmp_path / "dog.mp4").write_bytes(b"not a video")
+    (tmp_path / "cat.txt").write_text("absent\n" * 4)
+    assert "no usable box" in message("custom", tmp_path)
+    (tmp_path / "cat.txt").write_text(fx.table(fx.clip(10, 4)[1]))
+    (tmp_path / "dog.txt").write_text("1,2,3,4\n")
+    assert "dog.mp4 is not a video" in message("custom", tmp_path)
+
+
+def _made(path):
+    path.mkdir()
+    return path
