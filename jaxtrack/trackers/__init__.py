@@ -14,7 +14,7 @@ from types import ModuleType
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.tracker import Tracker
 
-FAMILIES = ("siamfc", "siamrpn", "ostrack", "tadt")
+FAMILIES = ("siamfc", "siamrpn", "ostrack", "tadt", "mlt")
 
 
 def family_of(name: str) -> ModuleType:

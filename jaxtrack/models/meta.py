@@ -1,0 +1,92 @@
+"""MLT's meta-learner: from the gradient of the last layer to new kernels and channel attention.
+
+What the reachable texts leave open is a field of `MetaConfig` or stated here: rectified linear units between
+the layers; attention is a second output of the last hidden layer; both outputs are scaled so that
+an adapted layer begins near the layer that it extends (see `MetaLearner`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+
+@dataclasses.dataclass(frozen=True)
+class MetaConfig:
+    """Size and reading of the meta-learner.
+
+    Attributes:
+        hidden: units of the two hidden layers (512 in the description).
+        target_kernels: new kernels for the last layer (32 in the description); 0: none.
+        attention: give an attention weight per channel of the adapted layer, old and new.
+        keep: share of the hidden units that dropout keeps in training (0.7 in the description).
+        per_row: open in the description: False: the gradient is one long vector (25 million weights at
+            full size). True: the same three layers read each input channel's row of the gradient, and
+            give that channel's row of the new kernels; the attention reads the mean over the rows.
+    """
+
+    hidden: int = 512
+    target_kernels: int = 32
+    attention: bool = True
+    keep: float = 0.7
+    per_row: bool = False
+
+
+class MetaOutput(NamedTuple):
+    """What the meta-learner makes of a gradient.
+
+    Attributes:
+        kernel: ``(kh, kw, i, target_kernels)`` new kernels; the last axis is empty without them.
+        attention: ``(o + target_kernels,)`` in (0, 2); ones where attention is off.
+    """
+
+    kernel: Float[Array, "kh kw i t"]
+    attention: Float[Array, "c"]
+
+
+class MetaLearner(nn.Module):
+    """Three fully connected layers: ``w_target, attention = g(delta)``.
+
+    The kernels are divided by the root of their fan-in, so that at random initial values the new channels
+    have the order of the old ones. (They must not start at zero: template and search are both multiplied
+    by them, so zero is a saddle point.) The attention is twice a sigmoid: an output of zero then leaves
+    every channel as it was.
+
+    Reference:
+        MLT (Choi, Kwon and Lee, Deep Meta Learning for Real-Time Target-Aware Visual Tracking, 2019),
+        section 3.2, as far as it is described: equation 3 and the attention.
+    """
+
+    config: MetaConfig = MetaConfig()
+
+    @nn.compact
+    def __call__(self, delta: Float[Array, "kh kw i o"], train: bool = False) -> MetaOutput:
+        """One forward pass.
+
+        Args:
+            delta: negative gradient of the loss with respect to the last layer's kernel.
+            train: dropout (needs the random stream ``dropout``).
+        """
+        config = self.config
+        kh, kw, channels, features = delta.shape
+        new = config.target_kernels
+        rows = delta.reshape(-1, features) if config.per_row else delta.reshape(1, -1)
+        x = rows
+        for i in (1, 2):
+            x = nn.relu(nn.Dense(config.hidden, name=f"fc{i}")(x))
+            x = nn.Dropout(1 - config.keep, deterministic=not train)(x)
+        kernel = jnp.zeros((kh, kw, channels, 0), delta.dtype)
+        if new:
+            width = new if config.per_row else kh * kw * channels * new
+            kernel = nn.Dense(width, name="fc3")(x).reshape(kh, kw, channels, new)
+            kernel = kernel / np.sqrt(kh * kw * channels).astype(delta.dtype)
+        attention = jnp.ones((features + new,), delta.dtype)
+        if config.attention:
+            logits = nn.Dense(features + new, name="attention")(jnp.mean(x, axis=0))
+            attention = 2 * nn.sigmoid(logits)
+        return MetaOutput(kernel, attention)

@@ -1,0 +1,217 @@
+"""MLT's matching network, with its last layer held apart so that it can be adapted.
+
+The network is SiamFC's fully-convolutional pair of branches with other sizes (`MATCHING`), so its modules
+are `jaxtrack.models.alexnet`'s. This file splits it: the *trunk* (blocks 1 to 4) runs once per crop; the
+*last layer* and the matching are pure functions of their values, cheap enough to be differentiated while
+tracking.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxtrack.models.alexnet import AlexNetConfig, SiamFC
+from jaxtrack.models.meta import MetaConfig, MetaLearner, MetaOutput
+from jaxtrack.ops.conv import conv2d
+
+# Kernels 11x11x3x128, 5x5x128x256, 3x3x256x384, 3x3x384x256, 1x1x256x192, normalisation after each.
+MATCHING = AlexNetConfig(
+    channels=(128, 256, 384, 256, 192),
+    groups=(1, 1, 1, 1, 1),
+    kernels=(11, 5, 3, 3, 1),
+    final_norm=True,
+    norm_epsilon=1e-5,
+    norm_momentum=0.1,
+)
+MATCHING_TINY = AlexNetConfig(
+    channels=(24, 64, 96, 96, 64),
+    groups=(1, 1, 1, 1, 1),
+    kernels=(7, 5, 3, 3, 1),
+    final_norm=True,
+    norm_epsilon=1e-5,
+    norm_momentum=0.1,
+)
+
+
+class LastLayer(NamedTuple):
+    """The last layer at rest: ``conv(x, kernel) * factor + offset``.
+
+    Attributes:
+        kernel: ``(kh, kw, i / groups, o)``.
+        factor: ``(o,)`` of the normalisation by running statistics; ones where there is none.
+        offset: ``(o,)`` of bias and normalisation.
+    """
+
+    kernel: Float[Array, "kh kw i o"]
+    factor: Float[Array, "o"]
+    offset: Float[Array, "o"]
+
+
+class Head(NamedTuple):
+    """From a raw correlation to a response (logit): ``raw * factor + offset``."""
+
+    factor: Float[Array, ""]
+    offset: Float[Array, ""]
+
+
+def feature_size(network: AlexNetConfig, image_size: int, blocks: int = 5) -> int:
+    """Side of the output of block 4 (the trunk) or 5 of a square image, cells."""
+    side = (image_size - network.kernels[0]) // 2 + 1
+    side = (side - 3) // network.pool_strides[0] + 1
+    side = side - network.kernels[1] + 1
+    side = (side - 3) // network.pool_strides[1] + 1
+    return side - sum(kernel - 1 for kernel in network.kernels[2:blocks])
+
+
+def trunk(
+    module: SiamFC, variables: Any, images: Float[Array, "n h w 3"]
+) -> Float[Array, "n a b c"]:
+    """Blocks 1 to 4 with running statistics (the fifth, unused here, is left out by the compiler).
+
+    Args:
+        module: the matching network.
+        variables: ``{"params", "batch_stats"}``; other modules in it are ignored.
+        images: crops in the network's input range.
+    """
+    blocks: Any = module.apply(variables, images, method="embed")
+    return blocks[3]
+
+
+def _affine(params: Any, stats: Any, epsilon: float) -> tuple[Array, Array]:
+    """Factor and offset of a batch normalisation at rest, as `layers.BatchNorm` computes them."""
+    factor = params["scale"] * jax.lax.rsqrt(stats["var"] + epsilon)
+    return factor, params["bias"] - stats["mean"] * factor
+
+
+def last_layer(module: SiamFC, variables: Any) -> LastLayer:
+    """The fifth convolution with its bias and normalisation."""
+    network = module.network
+    params = variables["params"][module.backbone_name]
+    conv = params[network.conv_names[4]]
+    if not network.final_norm:
+        return LastLayer(conv["kernel"], jnp.ones_like(conv["bias"]), conv["bias"])
+    name = network.norm_names[4]
+    stats = variables["batch_stats"][module.backbone_name][name]
+    factor, offset = _affine(params[name], stats, network.norm_epsilon)
+    return LastLayer(conv["kernel"], factor, conv["bias"] * factor + offset)
+
+
+def head(module: SiamFC, variables: Any) -> Head:
+    """The matching head at rest: scale and, where it has one, the one-channel normalisation."""
+    if not module.match_norm:
+        one = jnp.ones((), jnp.float32)
+        return Head(one * module.out_scale, 0 * one)
+    params = variables["params"]["match_batchnorm"]
+    factor, offset = _affine(params, variables["batch_stats"]["match_batchnorm"], 1e-5)
+    return Head(factor[0] * module.out_scale, offset[0])
+
+
+def apply_last(
+    layer: LastLayer,
+    kernel: Float[Array, "kh kw i p"],
+    groups: int,
+    x: Float[Array, "n h w c"],
+) -> Float[Array, "n a b p"]:
+    """Run the last layer with a kernel in place of its own; it may have more outputs.
+
+    New outputs have no running statistics: they are used as they come out of the convolution.
+
+    Args:
+        layer: gives factor and offset of its own outputs.
+        kernel: its outputs come first, new ones behind them.
+        groups: channel groups; new outputs are spread over them too.
+        x: outputs of the trunk.
+    """
+    count = layer.factor.shape[0]
+    new = kernel.shape[-1] - count
+    if groups == 1 or new == 0:
+        y = conv2d(x, kernel, groups=groups)
+    else:
+        parts = [conv2d(x, part, groups=groups) for part in jnp.split(kernel, [count], axis=-1)]
+        y = jnp.concatenate(parts, axis=-1)
+    factor = jnp.pad(layer.factor, (0, new), constant_values=1)
+    offset = jnp.pad(layer.offset, (0, new))
+    return y * factor[None, None, None] + offset[None, None, None]
+
+
+def correlate(
+    template: Float[Array, "h w c"], searches: Float[Array, "n a b c"]
+) -> Float[Array, "n oh ow"]:
+    """`ops.correlation.cross_correlation` as one matrix product over the channels and shifted sums.
+
+    For templates of many channels: needs no patch matrix (which is ``h * w`` times the search map, for
+    every scale and memory patch), and its gradient is as cheap.
+    """
+    h, w, channels = template.shape
+    n, a, b, _ = searches.shape
+    oh, ow = a - h + 1, b - w + 1
+    precise = jax.lax.Precision.HIGHEST
+    products = jnp.dot(
+        searches.reshape(-1, channels), template.reshape(-1, channels).T, precision=precise
+    ).reshape(n, a, b, h, w)
+    rows = sum(products[:, p : p + oh, :, p] for p in range(h))
+    return jnp.asarray(sum(rows[:, :, q : q + ow, q] for q in range(w)))
+
+
+def respond(
+    layer: LastLayer,
+    match: Head,
+    groups: int,
+    kernels: tuple[Array, Array],
+    attention: Float[Array, "p"],
+    exemplar: Float[Array, "h w c"],
+    searches: Float[Array, "n a b c"],
+) -> Float[Array, "n oh ow"]:
+    """Responses (logits) of one exemplar on searches under an adapted last layer.
+
+    Args:
+        layer: the last layer at rest.
+        match: the matching head.
+        groups: channel groups of the last layer.
+        kernels: for the exemplar and for the searches; usually the same one twice.
+        attention: factor of each channel in the correlation.
+        exemplar: trunk output of the exemplar.
+        searches: trunk outputs of the searches.
+    """
+    template = apply_last(layer, kernels[0], groups, exemplar[None])[0]
+    features = apply_last(layer, kernels[1], groups, searches)
+    raw = correlate(template * attention[None, None], features)
+    return raw * match.factor + match.offset
+
+
+def run_meta(
+    config: MetaConfig,
+    params: Any,
+    delta: Float[Array, "kh kw i o"],
+    dropout_key: Array | None = None,
+) -> MetaOutput:
+    """The meta-learner on a gradient; with a key, in training (dropout)."""
+    rngs = None if dropout_key is None else {"dropout": dropout_key}
+    out: Any = MetaLearner(config).apply(
+        {"params": params}, delta, dropout_key is not None, rngs=rngs
+    )
+    return out
+
+
+def init_meta(config: MetaConfig, kernel_shape: tuple[int, ...], key: Array) -> Any:
+    """Random parameters of the meta-learner for a last layer of this shape."""
+    delta = jnp.zeros(kernel_shape, jnp.float32)
+    return dict(MetaLearner(config).init(key, delta)["params"])
+
+
+def kernel_shape(network: AlexNetConfig) -> tuple[int, int, int, int]:
+    """Shape of the last layer's kernel."""
+    side, groups = network.kernels[4], network.groups[4]
+    return side, side, network.channels[3] // groups, network.channels[4]
+
+
+def zero_output(config: MetaConfig, shape: tuple[int, ...]) -> MetaOutput:
+    """The meta-learner's output that changes nothing: no kernels, attention of one."""
+    new = config.target_kernels
+    kernel = np.zeros((*shape[:3], new), np.float32)
+    return MetaOutput(jnp.asarray(kernel), jnp.ones((shape[3] + new,), jnp.float32))

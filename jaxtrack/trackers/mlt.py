@@ -1,0 +1,380 @@
+"""MLT: Siamese tracking whose feature space is adapted by one forward pass of a meta-learner.
+
+A matching network compares the target's first appearance with a search region. While tracking, context
+patches of the target are kept in a memory; the loss of the matching network on them, differentiated
+with respect to its last layer, is handed to a meta-learner, which answers with new kernels for that layer
+and an attention over its channels. Nothing is optimised on line.
+
+Reference:
+    Choi, Kwon and Lee, Deep Meta Learning for Real-Time Target-Aware Visual Tracking, ICCV 2019. No code
+    of it is public, and not all of its settings could be read: the fields of `Config` say which values are
+    the description's and which are this library's.
+
+Adapting is one compiled step under `jax.lax.cond`: every `update_interval` frames, when the score passes
+tau, the patch at the new position is embedded and remembered, and the layer adapted. With `jax.vmap` over
+targets the condition becomes a selection, so that then every frame pays for it.
+
+The score of a prediction is the sigmoid of the response at the peak, in [0, 1]. It is comparable over time,
+not between networks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int, UInt8
+
+from jaxtrack.losses.siamfc import balanced_logistic, distance_labels
+from jaxtrack.models import mlt as net
+from jaxtrack.models.alexnet import SiamFC
+from jaxtrack.ops import adaptation, crop
+from jaxtrack.ops.adaptation import Adapted, Memory, Problem
+from jaxtrack.ops.pyramid import Peak, find_peak
+from jaxtrack.ops.response import scale_factors
+from jaxtrack.tracker import Prediction
+from jaxtrack.trackers.mlt_config import PRESETS, Config, Tuning, switched, tuning
+
+__all__ = [
+    "PRESETS",
+    "Config",
+    "State",
+    "Tuning",
+    "init",
+    "init_variables",
+    "switched",
+    "track_frame",
+    "tuning",
+]
+
+
+class State(NamedTuple):
+    """What changes from frame to frame.
+
+    Attributes:
+        centre: ``(2,)`` target centre, row and column, 0-based pixel centres.
+        size: ``(2,)`` target height and width, pixels.
+        exemplar: ``(h, w, c)`` trunk output of the exemplar; never updated.
+        template: ``(h', w', p)`` its features under the adapted layer, times the attention.
+        kernel: ``(kh, kw, i, p)`` the adapted last layer: base kernels first, new ones behind.
+        attention: ``(p,)`` factor of each channel in the correlation.
+        memory: context patches; without slots where nothing adapts.
+        frame_index: ``()`` int32 frames tracked so far.
+        fill: ``(3,)`` colour beyond the border: the first frame's mean.
+        frame_size: ``(2,)`` int32 true height and width of the frames.
+    """
+
+    centre: Float[Array, "2"]
+    size: Float[Array, "2"]
+    exemplar: Float[Array, "h w c"]
+    template: Float[Array, "h w p"]
+    kernel: Float[Array, "kh kw i p"]
+    attention: Float[Array, "p"]
+    memory: Memory
+    frame_index: Int[Array, ""]
+    fill: Float[Array, "3"]
+    frame_size: Int[Array, "2"]
+
+
+def module(config: Config) -> SiamFC:
+    """The Flax module of the matching network."""
+    return SiamFC(config.network, config.backbone_name, config.out_scale, config.match_norm)
+
+
+def init_variables(config: Config, key: Array) -> dict[str, Any]:
+    """Random variables: the matching network's, and ``params["meta"]`` where the meta-learner runs."""
+    key_net, key_meta = jax.random.split(key)
+    z = jnp.zeros((1, config.exemplar_size, config.exemplar_size, 3), jnp.float32)
+    x = jnp.zeros((1, config.instance_size, config.instance_size, 3), jnp.float32)
+    found = dict(module(config).init(key_net, z, x))
+    if config.has_meta:
+        meta = net.init_meta(config.meta, net.kernel_shape(config.network), key_meta)
+        found["params"] = {**found["params"], "meta": meta}
+    return {"params": found["params"], "batch_stats": found.get("batch_stats", {})}
+
+
+def response_size(config: Config) -> int:
+    """Side of the response, cells."""
+    search = net.feature_size(config.network, config.instance_size)
+    return search - net.feature_size(config.network, config.exemplar_size) + 1
+
+
+def labels(config: Config) -> Float[Array, "m m"]:
+    """The generated labels of a context patch: the target sits at its centre (1 there, 0 around)."""
+    side = response_size(config)
+    radius = config.positive_radius / config.network.stride
+    return jnp.asarray(distance_labels((side, side), radius))
+
+
+def problem(
+    config: Config,
+    variables: Any,
+    exemplar: Float[Array, "h w c"],
+    patches: Float[Array, "n a b c"],
+    weights: Float[Array, "n"],
+) -> Problem:
+    """The last layer, the exemplar and context patches as something to adapt to.
+
+    Args:
+        config: settings.
+        variables: the matching network's.
+        exemplar: trunk output of the exemplar x.
+        patches: trunk outputs of the context patches z_i.
+        weights: of the patches in the mean; zero: not there.
+    """
+    layer, match = net.last_layer(module(config), variables), net.head(module(config), variables)
+    groups, truth = config.network.groups[4], labels(config)
+
+    def respond(template_kernel: Array, search_kernel: Array, patch: Array) -> Array:
+        ones = jnp.ones(template_kernel.shape[-1:], patch.dtype)
+        kernels = (template_kernel, search_kernel)
+        return net.respond(layer, match, groups, kernels, ones, exemplar, patch[None])[0]
+
+    def loss(response: Array) -> Array:
+        return balanced_logistic(response, truth)
+
+    return Problem(layer.kernel, respond, loss, truth, patches, weights)
+
+
+def learner(
+    config: Config, variables: Any, dropout_key: Array | None = None
+) -> Callable[[Array], tuple[Array, Array]]:
+    """The meta-learner with its switches: ``delta -> (new kernels, attention)``."""
+    factor = tuning(config, variables).gradient_factor
+
+    def learn(delta: Array) -> tuple[Array, Array]:
+        scaled = adaptation.scale_gradient(delta, config.gradient_scaling, factor)
+        out = net.run_meta(config.meta, variables["params"]["meta"], scaled, dropout_key)
+        kernel = out.kernel if config.meta_learner else out.kernel[..., :0]
+        count = delta.shape[-1] + kernel.shape[-1]
+        attention = out.attention[:count] if config.attention else jnp.ones(count, delta.dtype)
+        return kernel, attention
+
+    return learn
+
+
+def adapt(
+    config: Config,
+    variables: Any,
+    task: Problem,
+    kernel: Float[Array, "kh kw i o"],
+    dropout_key: Array | None = None,
+) -> Adapted:
+    """The adapted layer of a target, by the switches of the config.
+
+    Args:
+        config: settings.
+        variables: matching network and meta-learner.
+        task: from `problem`.
+        kernel: the base kernel so far; fine-tuning goes on from it.
+        dropout_key: in training of the meta-learner.
+
+    Returns:
+        Base kernels (fine-tuned, or as they are, bit for bit) with new ones behind, and the attention.
+        The gradient for the meta-learner is always taken at the matching network's own kernel, which is
+        what it has been trained with.
+    """
+    if config.fine_tuning:
+        start = dataclasses.replace(task, kernel=kernel)
+        rate = tuning(config, variables).fine_tune_rate
+        kernel = adaptation.adam_steps(start, config.fine_tune_steps, rate).search_kernel
+    if not config.has_meta:
+        return adaptation.unadapted(dataclasses.replace(task, kernel=kernel))
+    learn = learner(config, variables, dropout_key)
+    found = adaptation.meta_learned(task, learn, config.first_order)
+    count = kernel.shape[-1]
+    kernel = jnp.concatenate([kernel, found.search_kernel[..., count:]], axis=-1)
+    return Adapted(kernel, kernel, found.attention)
+
+
+def in_correlation(config: Config, attention: Float[Array, "p"]) -> Float[Array, "p"]:
+    """What the attention amounts to in the correlation: itself, or its square where both branches have it."""
+    return attention if config.attention_place == "template" else attention * attention
+
+
+def embed(config: Config, variables: Any, crops: UInt8[Array, "n h w 3"]) -> Array:
+    """Trunk outputs of uint8 RGB crops."""
+    images = crops.astype(jnp.float32)
+    if config.input_divisor != 1:
+        images = images / config.input_divisor
+    return net.trunk(module(config), variables, images)
+
+
+def cut(
+    config: Config,
+    frame: UInt8[Array, "h w 3"],
+    centre: Float[Array, "2"],
+    size: Float[Array, "2"],
+    factors: Float[Array, "s"],
+    out_size: int,
+    fill: Float[Array, "3"],
+    frame_size: Int[Array, "2"],
+) -> UInt8[Array, "s n n 3"]:
+    """Crops around a target, each side ``context_side * out_size / exemplar_size`` times a factor."""
+    side = crop.context_side(size, config.context) * out_size / config.exemplar_size
+    colour = crop.round_half_even(fill)
+
+    def one(factor: Array) -> Array:
+        window = crop.window_siamfc(centre, side * factor)
+        return crop.resize_window(frame, window, (out_size, out_size), frame_size, colour)
+
+    return jax.vmap(one)(factors)
+
+
+def respond(
+    config: Config, variables: Any, state: State, features: Float[Array, "n a b c"]
+) -> Float[Array, "n m m"]:
+    """Responses (logits) of the adapted tracker on trunk outputs of search crops."""
+    layer, match = net.last_layer(module(config), variables), net.head(module(config), variables)
+    searched = net.apply_last(layer, state.kernel, config.network.groups[4], features)
+    return net.correlate(state.template, searched) * match.factor + match.offset
+
+
+def with_layer(
+    config: Config,
+    variables: Any,
+    state: State,
+    kernel: Float[Array, "kh kw i p"],
+    weight: Float[Array, "p"],
+) -> State:
+    """Put an adapted kernel and channel factors into the state, with the template made by them."""
+    base, groups = net.last_layer(module(config), variables), config.network.groups[4]
+    template = net.apply_last(base, kernel, groups, state.exemplar[None])[0]
+    return state._replace(template=template * weight[None, None], kernel=kernel, attention=weight)
+
+
+def chosen(config: Config, memory: Memory) -> tuple[Array, Array]:
+    """Trunk outputs and weights of the M patches of least entropy (fewer in the first frames)."""
+    filled = jnp.minimum(memory.filled, config.memory_size)
+    slots, used = adaptation.least_entropy(memory.responses, config.samples, filled)
+    return memory.features[slots], used * memory.weights[slots]
+
+
+def update_layer(config: Config, variables: Any, state: State, rate: float | Array) -> State:
+    """Adapt to the memory; new kernels and attention come in by ``rate``, the base is never blended."""
+    patches, weights = chosen(config, state.memory)
+    count = config.network.channels[4]
+    task = problem(config, variables, state.exemplar, patches, weights)
+    layer = adapt(config, variables, task, state.kernel[..., :count])
+    kernel, weight = layer.search_kernel, in_correlation(config, layer.attention)
+    if not (isinstance(rate, (int, float)) and rate == 1):
+        new = state.kernel[..., count:] * (1 - rate) + kernel[..., count:] * rate
+        kernel = jnp.concatenate([kernel[..., :count], new], axis=-1)
+        weight = state.attention * (1 - rate) + weight * rate
+    return with_layer(config, variables, state, kernel, weight)
+
+
+def learn(
+    config: Config,
+    variables: Any,
+    state: State,
+    frame: UInt8[Array, "h w 3"],
+    weight: Float[Array, ""] | float,
+    rate: float | Array,
+) -> State:
+    """Remember the patch at the state's position and adapt to the memory."""
+    one = jnp.ones((1,), state.size.dtype)
+    patch = cut(
+        *(config, frame, state.centre, state.size, one, config.instance_size),
+        *(state.fill, state.frame_size),
+    )
+    features = embed(config, variables, patch)
+    response = respond(config, variables, state, features)[0]
+    memory = adaptation.remember(state.memory, features[0], response, weight)
+    return update_layer(config, variables, state._replace(memory=memory), rate)
+
+
+def init(
+    config: Config,
+    variables: Any,
+    frame: UInt8[Array, "h w 3"],
+    box: Float[Array, "4"],
+    frame_size: Int[Array, "2"],
+) -> State:
+    """Embed the target, remember its first context patch and adapt to it; see `jaxtrack.tracker.init`."""
+    size = box[3:1:-1]
+    centre = box[1::-1] + (size - 1) / 2
+    fill = crop.mean_colour(frame, frame_size).astype(centre.dtype)
+    one = jnp.ones((1,), size.dtype)
+    exemplar = cut(config, frame, centre, size, one, config.exemplar_size, fill, frame_size)
+    exemplar = embed(config, variables, exemplar)[0]
+    side = net.feature_size(config.network, config.instance_size, 4)
+    cells = response_size(config)
+    slots = config.memory_size if config.adapts else 0
+    memory = adaptation.empty_memory(slots, (side, side, exemplar.shape[-1]), (cells, cells))
+    kernel = net.last_layer(module(config), variables).kernel
+    ones = jnp.ones(kernel.shape[-1:], jnp.float32)
+    state = State(
+        centre, size, exemplar, exemplar, kernel, ones, memory, jnp.zeros((), jnp.int32), fill, frame_size
+    )  # fmt: skip
+    state = with_layer(config, variables, state, kernel, ones)
+    return learn(config, variables, state, frame, 1.0, 1.0) if config.adapts else state
+
+
+def search(
+    config: Config, variables: Any, state: State, frame: UInt8[Array, "h w 3"]
+) -> Float[Array, "s m m"]:
+    """Responses (logits) of all scales around the target's last position."""
+    factors = jnp.asarray(scale_factors(config.scale_count, config.scale_step), state.size.dtype)
+    crops = cut(
+        *(config, frame, state.centre, state.size, factors, config.instance_size),
+        *(state.fill, state.frame_size),
+    )
+    return respond(config, variables, state, embed(config, variables, crops))
+
+
+def choose(config: Config, variables: Any, responses: Float[Array, "s m m"]) -> Peak:
+    """Place and scale of the target in the responses of all scales."""
+    factors = scale_factors(config.scale_count, config.scale_step)
+    influence = tuning(config, variables).window_influence
+    return find_peak(
+        *(responses, factors, config.scale_penalty, influence, config.response_up),
+        config.peak_softness,
+    )
+
+
+def move(config: Config, state: State, peak: Peak) -> State:
+    """Move the target and change its size smoothly; neither is clipped to the frame."""
+    extent = config.network.stride * response_size(config) / config.exemplar_size
+    shift = peak.offset * extent * crop.context_side(state.size, config.context) * peak.factor
+    scale = (1 - config.scale_rate) + config.scale_rate * peak.factor
+    return state._replace(
+        centre=(state.centre + shift).astype(state.centre.dtype),
+        size=(state.size * scale).astype(state.size.dtype),
+    )
+
+
+def box_of(state: State) -> Float[Array, "4"]:
+    """The target's box ``x, y, w, h``, 0-based corner: centre - (size - 1) / 2."""
+    corner = state.centre - (state.size - 1) / 2
+    return jnp.concatenate([corner[::-1], state.size[::-1]])
+
+
+def track_frame(
+    config: Config, variables: Any, state: State, frame: UInt8[Array, "h w 3"]
+) -> tuple[State, Prediction]:
+    """Find the target in the next frame; see `jaxtrack.tracker.track_frame`."""
+    peak = choose(config, variables, search(config, variables, state, frame))
+    state = move(config, state, peak)._replace(frame_index=state.frame_index + 1)
+    score = jax.nn.sigmoid(peak.logit)
+    prediction = Prediction(box_of(state).astype(jnp.float32), score)
+    if not config.adapts:
+        return state, prediction
+    rules = tuning(config, variables)
+    due = state.frame_index % config.update_interval == 0
+    weight = jnp.ones((), jnp.float32)
+    if config.entry_softness:
+        weight = jax.nn.sigmoid((score - rules.tau) / config.entry_softness)
+    else:
+        due = due & (score > rules.tau)
+    state = lax.cond(
+        due,
+        lambda state: learn(config, variables, state, frame, weight, rules.rate),
+        lambda state: state,
+        state,
+    )
+    return state, prediction
