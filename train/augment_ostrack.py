@@ -17,8 +17,6 @@ class CropConfig:
     """Augmentation of a pair's crops; the defaults are those of the published 256 configurations.
 
     Attributes:
-        recentre: the search window is made around the target's box and jittered, as published; False:
-            it is the patch's middle, and the patches themselves are shifted and scaled.
         centre_jitter: the search window's centre moves by up to half of this times the square root of
             the jittered box's area, along each axis.
         scale_jitter: width and height of the box that the window is made around are multiplied by
@@ -30,7 +28,6 @@ class CropConfig:
         colours: further changes of colour and detail of each crop; None: none, as published.
     """
 
-    recentre: bool = True
     centre_jitter: float = 3.0
     scale_jitter: float = 0.25
     pair_flip: float = 0.5
@@ -115,16 +112,12 @@ def cut(
     patch = jnp.where(both, patch[:, ::-1], patch)
     # A mirrored box lies one pixel off, as published (x -> W - 1 - x - w).
     box = jnp.where(both, flip_box(box, width - 1), box)
-    around, side = box, jnp.asarray(size, jnp.float32)
-    if search and not config.recentre:
-        corner = jnp.full(2, (patch.shape[0] - size / factor) / 2)
-        around = jnp.concatenate([corner, jnp.full(2, size / factor)])
-    else:
-        if search:
-            normal = jax.random.normal(keys[0], (2,))
-            uniform = jax.random.uniform(keys[1], (2,))
-            around = jitter_box(box, config.centre_jitter, config.scale_jitter, normal, uniform)
-        side = jnp.maximum(jnp.ceil(jnp.sqrt(around[2] * around[3]) * factor), 1.0)
+    around = box
+    if search:
+        normal = jax.random.normal(keys[0], (2,))
+        uniform = jax.random.uniform(keys[1], (2,))
+        around = jitter_box(box, config.centre_jitter, config.scale_jitter, normal, uniform)
+    side = jnp.maximum(jnp.ceil(jnp.sqrt(around[2] * around[3]) * factor), 1.0)
     start = jnp.rint(around[:2] + 0.5 * around[2:] - 0.5 * side)
     step = jnp.broadcast_to(side / size, (2,))
     own = jax.random.uniform(keys[2]) < config.flip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -42,6 +43,8 @@ class CentreHead(nn.Module):
         channels: of the first convolution; each further one has half.
         epsilon: of the batch normalisations.
         dtype: of the convolutions.
+        prior: the score that every cell begins with, so that the many empty cells do not rule the first
+            steps; 0: as published (PyTorch's default bias, about 0.5).
 
     Reference:
         OSTrack, section 3.4.
@@ -50,6 +53,7 @@ class CentreHead(nn.Module):
     channels: int = 256
     epsilon: float = 1e-5
     dtype: Any = jnp.float32
+    prior: float = 0.0
 
     @nn.compact
     def __call__(self, features: Float[Array, "b s s c"], train: bool) -> CentreMaps:
@@ -75,11 +79,14 @@ class CentreHead(nn.Module):
                 x = BatchNorm(epsilon=self.epsilon, name=f"conv{stage + 1}_{branch}.1")(x, train)
                 x = nn.relu(x)
                 self.sow("intermediates", f"{branch}{stage + 1}", x)
+            bias_init: nn.initializers.Initializer = uniform_fan_in(x.shape[-1])
+            if branch == "ctr" and self.prior:
+                bias_init = nn.initializers.constant(math.log(self.prior / (1 - self.prior)))
             logits[branch] = Conv(
                 outputs,
                 1,
                 kernel_init=_XAVIER,
-                bias_init=uniform_fan_in(x.shape[-1]),
+                bias_init=bias_init,
                 name=f"conv5_{branch}",
             )(x).astype(jnp.float32)
             self.sow("intermediates", f"{branch}_logits", logits[branch])

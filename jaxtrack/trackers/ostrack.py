@@ -63,6 +63,7 @@ class Config:
         remat: recompute blocks in the backward pass (training needs less memory and more time).
         stem: channels of a convolutional stem in the place of the patch product; empty: none.
         similarity: start from attention as likeness of content, for training without pre-training.
+        head_prior: score that every cell starts with in training; 0: as published, about 0.5.
     """
 
     template_size: int = 128
@@ -87,6 +88,7 @@ class Config:
     remat: bool = False
     stem: tuple[int, ...] = ()
     similarity: bool = False
+    head_prior: float = 0.0
 
     @property
     def template_grid(self) -> int:
@@ -123,7 +125,7 @@ PRESETS: dict[str, Config] = {
         patch=8,
         width=96,
         depth=4,
-        heads=4,
+        heads=3,
         ce_blocks=(1, 2),
         ce_keep_ratios=(0.7, 0.7),
         head_channels=64,
@@ -131,6 +133,7 @@ PRESETS: dict[str, Config] = {
         drop_path_rate=0.0,
         stem=(32, 64, 96),
         similarity=True,
+        head_prior=0.05,
     ),
 }
 
@@ -187,7 +190,8 @@ def network(config: Config) -> OneStream:
         stem=config.stem,
         similarity=config.similarity,
     )
-    return OneStream(backbone, CentreHead(config.head_channels, config.batch_norm_epsilon, dtype))
+    head = CentreHead(config.head_channels, config.batch_norm_epsilon, dtype, config.head_prior)
+    return OneStream(backbone, head)
 
 
 def init_variables(config: Config, key: Array) -> dict[str, Any]:

@@ -128,6 +128,11 @@ def load_into(
     shapes = {name: np.shape(value) for name, value in state.items()}
     fits = {label: names.fit(table, shapes, targets) for label, table in tables.items()}
     best = min(fits, key=lambda label: fits[label].faults)
+    adapt = tables[best].adapt
+    if adapt is not None and fits[best].shapes:
+        state = dict(adapt(state, {name: target.shape for name, target in targets.items()}))
+        shapes = {name: np.shape(value) for name, value in state.items()}
+        fits[best] = names.fit(tables[best], shapes, targets)
     try:
         return names.merge(fits[best], state, targets, template)
     except JaxtrackError as error:

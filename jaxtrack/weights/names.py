@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -39,11 +39,17 @@ class NameTable:
         restore: ``(pattern, replacement)`` pairs that lead from our dotted names back to the published
             ones; `to_published` checks that ``rename`` undoes them. Empty where ``rename`` only takes
             away what a file may or may not have, such as a ``module.`` in front.
+        adapt: ``(state dict, {published name: shape wanted}) -> state dict``, before the names are
+            compared: brings values to this network's shapes where that is sound, and says so; None:
+            nothing of the kind.
     """
 
     rename: tuple[tuple[str, str], ...] = ()
     ignore: tuple[str, ...] = ()
     restore: tuple[tuple[str, str], ...] = ()
+    adapt: (
+        Callable[[Mapping[str, Any], Mapping[str, tuple[int, ...]]], Mapping[str, Any]] | None
+    ) = None
 
 
 class Target(NamedTuple):

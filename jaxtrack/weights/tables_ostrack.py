@@ -15,10 +15,6 @@ from jaxtrack.errors import JaxtrackError
 from jaxtrack.ops.response import resize_matrix
 from jaxtrack.weights.names import NameTable, fit, merge, published_targets
 
-# botaoye/OSTrack ``.pth.tar``, entry "net": our modules carry these very names. Files saved from several
-# GPUs may have "module." in front.
-OSTRACK = NameTable(rename=((r"^module\.", ""),))
-
 # A backbone alone, names without prefix. MAE's file of the whole autoencoder has a decoder, timm's a
 # classifier: neither has a place here.
 PRETRAINING: dict[str, NameTable] = {
@@ -30,8 +26,6 @@ PRETRAINING: dict[str, NameTable] = {
         ignore=(r"^(module\.)?(head|head_dist|fc_norm|pre_logits)\.", r"^(module\.)?dist_token$"),
     ),
 }
-
-TABLES: dict[str, NameTable] = {"botaoye/OSTrack": OSTRACK}
 
 _POSITIONS = re.compile(r"(^|\.)pos_embed_[zx]$")
 
@@ -89,6 +83,13 @@ def fit_positions(
             _say(name, math.isqrt(have[1]), grid)
             state[name] = resize_pos_embed(value, grid, skip=0)
     return state
+
+
+# botaoye/OSTrack ``.pth.tar``, entry "net": our modules carry these very names. Files saved from several
+# GPUs may have "module." in front.
+OSTRACK = NameTable(rename=((r"^module\.", ""),), adapt=fit_positions)
+
+TABLES: dict[str, NameTable] = {"botaoye/OSTrack": OSTRACK}
 
 
 def load_pretraining(backbone: Mapping[str, Any], state_dict: Mapping[str, np.ndarray]) -> Any:
