@@ -25,6 +25,7 @@ from eval.arrays import load_npz, split
 from eval.eao import FAILED, INITIALISED, REGION, SKIPPED, Run
 from eval.textio import read_many, read_numbers
 from jaxtrack.errors import JaxtrackError
+from jaxtrack.io.atomic import write_whole
 
 LAYOUTS = ("pysot", "got10k", "pytracking", "lasot", "vot")
 _REPETITION = re.compile(r"^(?P<name>.+)_(?P<number>\d{3})$")
@@ -281,12 +282,12 @@ def write_results(
         target = folder / f"{name}.txt"
         inside = folder / "times" if layout == "got10k" else folder
         clock = inside / f"{name}_time.txt"
-    _write(target, _lines(boxes, separator))
+    write_whole(target, _lines(boxes, separator).encode())
     if times is not None:
         rows = np.asarray(times, np.float64).reshape(-1, 1)
         if repetition is not None and repetition > 1 and clock.is_file():
             rows = np.concatenate([read_numbers(clock)[:, : repetition - 1], rows], axis=1)
-        _write(clock, _lines(rows, ",", "%.8f"))
+        write_whole(clock, _lines(rows, ",", "%.8f").encode())
     return target
 
 
@@ -310,24 +311,13 @@ def write_run(folder: str | Path, name: str, run: Run, repetition: int = 1) -> P
         known = region[~np.isnan(region)]
         lines.append(str(int(code)) if code != REGION else ",".join(f"{v:.4f}" for v in known))
     target = Path(folder) / "baseline" / name / f"{name}_{repetition:03d}.txt"
-    _write(target, "\n".join(lines) + "\n")
+    write_whole(target, ("\n".join(lines) + "\n").encode())
     return target
 
 
 def _lines(table: np.ndarray, separator: str, form: str = "%.4f") -> str:
     row = separator.join([form] * table.shape[1])
     return "\n".join(row % tuple(r) for r in table.tolist()) + "\n"
-
-
-def _write(path: Path, text: str) -> None:
-    """Write beside and rename, so that a killed run leaves no half file."""
-    partial = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise JaxtrackError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _plain(name: str) -> str:

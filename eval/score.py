@@ -28,6 +28,7 @@ from eval.results import TrackerResults, common_names, read_results
 from eval.vot import evaluate_vot
 from jaxtrack import command
 from jaxtrack.errors import JaxtrackError
+from jaxtrack.io.atomic import write_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,7 +208,7 @@ def _score_all(options: Options) -> None:
         (options.latex, lambda: tables.latex_text(scores, benchmark.name)),
     ):
         if path is not None:
-            tables.write(path, content())
+            write_whole(path, content().encode())
             print(f"wrote {path}")
 
 

@@ -7,15 +7,12 @@ import dataclasses
 import io
 import json
 import math
-import os
 import platform
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
 import jaxtrack
-from jaxtrack.errors import JaxtrackError
 
 # Column titles of the headline numbers, in their order; None: not in the printed table.
 TITLES: dict[str, str | None] = {
@@ -283,22 +280,3 @@ def _plain(value):
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def write(path: Path, content: str) -> None:
-    """Write a file whole or not at all.
-
-    Args:
-        path: the file; its folder is made if needed.
-        content: its text.
-
-    Raises:
-        JaxtrackError: the disk refuses.
-    """
-    partial = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(content, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise JaxtrackError(f"cannot write {path}: {error.strerror or error}") from error
