@@ -118,7 +118,10 @@ def _draw_frame(
     sprite: Sprite = jax.tree.map(lambda leaf: leaf[config.behind], sprites)
     whole = jnp.sum(sprite.image[:, 3]) * jnp.prod(sprite.texel) / view.step**2
     box = jnp.concatenate([sprite.box[:2] - view.origin, sprite.box[2:]]) / view.step
-    return frame, _cut(box, *size), seen / whole, cover, box
+    cut = _cut(box, *size)
+    # what motion blur alone brings into the frame is not the target in view
+    within = jnp.prod(cut[2:]) / jnp.prod(box[2:])
+    return frame, cut, jnp.minimum(seen / whole, within), cover, box
 
 
 def draw_clip(
@@ -203,18 +206,21 @@ def make_clip(config: WorldConfig, key: Array, indices: Array | None = None) -> 
     return draw_clip(config, key, _draw_attributes(config, key), indices)
 
 
-def target_mask(config: WorldConfig, key: Array, index: int) -> tuple[Array, Array]:
-    """The target's coverage of each pixel of one frame of `make_clip(config, key)`.
+def target_mask(
+    config: WorldConfig, key: Array, index: int | Array, attributes: Bool[Array, " a"]
+) -> tuple[Float[Array, "h w"], Float[Array, " 4"]]:
+    """The target's coverage of each pixel of one frame of `draw_clip(config, key, attributes)`.
 
     Args:
       config: the world.
       key: the clip's key.
       index: which frame.
+      attributes: those of the clip.
 
     Returns:
       Coverage (h, w) between 0 and 1, as if nothing were before the target, and the uncut box (4,).
     """
-    scene, script = _clip_parts(config, seed_of(key), _draw_attributes(config, key))
+    scene, script = _clip_parts(config, seed_of(key), attributes)
     _, _, _, cover, box = _draw_frame(config, scene, script, jnp.asarray(index))
     return cover, box
 

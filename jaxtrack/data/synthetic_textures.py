@@ -123,8 +123,8 @@ def triangle_wave(phase: Array) -> Array:
 def random_color(draws: Draws, *shape: int) -> Array:
     """Colours in [0, 1], mostly of low saturation, as in real pictures. Shape: shape + (3,)."""
     grey = draws.uniform(0.08, 0.92, *shape, 1)
-    saturation = draws.uniform(0.0, 1.0, *shape, 1) ** 2
-    return jnp.clip(grey + saturation * draws.uniform(-0.6, 0.6, *shape, 3), 0.0, 1.0)
+    saturation = draws.uniform(0.0, 1.0, *shape, 1) ** 3
+    return jnp.clip(grey + saturation * draws.uniform(-0.7, 0.7, *shape, 3), 0.0, 1.0)
 
 
 def object_texture(seed: UInt32[Array, " 2"], size: int) -> Float[Array, "3 size size"]:
