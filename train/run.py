@@ -70,6 +70,21 @@ class Options:
     """Show the traceback of an error."""
 
 
+def revision() -> str:
+    """The commit of this checkout; "unknown" outside one."""
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=pathlib.Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:  # git is not installed
+        return "unknown"
+    return found.stdout.strip() or "unknown"
+
+
 def settings_of(options: Options, preset: Preset) -> dict[str, Any]:
     """What a run's result depends on; kept with the run and compared when it is resumed."""
     return {
@@ -79,6 +94,7 @@ def settings_of(options: Options, preset: Preset) -> dict[str, Any]:
         "seed": options.seed if options.seed is not None else 0,
         "data": options.data if options.data is not None else SYNTHETIC,
         "init_from": str(options.init_from) if options.init_from else "",
+        "commit": revision(),
         "recipe": presets.describe(preset),
     }
 
@@ -142,13 +158,6 @@ def write_weights(
     output: pathlib.Path, settings: dict[str, Any], preset: Preset, state: TrainState
 ) -> None:
     """Write ``weights.safetensors`` with its card, for ``jaxtrack track --weights``."""
-    found = subprocess.run(
-        ["git", "rev-parse", "HEAD"],
-        cwd=pathlib.Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
     asked = "".join(
         f" --{name.replace('_', '-')} {settings[name]}"
         for name, usual in (
@@ -164,7 +173,7 @@ def write_weights(
         preset=preset.tracker,
         data=settings["data"],
         steps=settings["steps"],
-        commit=found.stdout.strip() or "unknown",
+        commit=settings["commit"],
         expected={},
         command=f"python -m train.run {settings['preset']}{asked}",
     )

@@ -96,7 +96,7 @@ def responses(
     z, x = z[-1].astype(jnp.float32), x[-1].astype(jnp.float32)
     if config.other_pairs:
         # A product over channels and places, as one matrix product per place of the response.
-        raw = _all_correlations(z, x)
+        raw = all_correlations(z, x)
     else:
         raw = cross_correlation_pairs(z, x)[:, None]
     flat = raw.reshape(-1, *raw.shape[2:])
@@ -108,7 +108,7 @@ def _to_input(config: Config, crops: Array) -> Array:
     return (crops / config.tracker.input_divisor).astype(config.dtype)
 
 
-def _all_correlations(
+def all_correlations(
     z: Float[Array, "n h w c"], x: Float[Array, "k sh sw c"]
 ) -> Float[Array, "n k oh ow"]:
     """Correlation of every template with every search map."""
