@@ -152,6 +152,8 @@ def switched(config: Config, meta_learner: bool, attention: bool, fine_tuning: b
 _TINY = Config(
     network=MATCHING_TINY,
     meta=MetaConfig(hidden=128, target_kernels=16, per_row=True),
+    samples=4,
+    memory_size=8,
 )
 _SIAMFC = Config(
     network=ALEXNET_V1,

@@ -1,0 +1,288 @@
+"""MLT's ablation from one command: ``python -m eval.mlt_ablation --output ablation``.
+
+All eight combinations of the three switches (meta-learner, attention, fine-tuning) on the fixed synthetic
+benchmark, for several seeds of training: mean and spread of the scores, the paired difference to the
+matching network alone, and frames per second of each, measured in turns on the same clip.
+
+Trains what is not there yet (both stages, in processes of their own; ``OUTPUT/seed-N/``), or takes
+``--weights``, one file per seed. Weights of the full tracker serve all combinations: a switch that is off
+leaves its part unused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from eval import benchmarks, runner
+from eval.benchmarks import Sequence
+from eval.metrics import OPEReport, bootstrap, evaluate_ope
+from jaxtrack import command, get_tracker, load_weights
+from jaxtrack import tracker as verbs
+from jaxtrack.errors import JaxtrackError
+from jaxtrack.tracker import Tracker
+from jaxtrack.trackers import mlt
+
+Switches = tuple[bool, bool, bool]
+MT: Switches = (False, False, False)
+MT_FT: Switches = (False, False, True)
+FULL: Switches = (True, True, False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Measure MLT with every combination of its switches.
+
+    Attributes:
+        tracker: preset whose switches are set.
+        weights: weights of the full tracker, one file per seed; empty: train.
+        seeds: trainings, where no weights are given.
+        matching: name of the training preset of stage 1.
+        meta: name of the training preset of stage 2.
+        matching_steps: length of stage 1 (default: the preset's).
+        meta_steps: length of stage 2 (default: the preset's).
+        sequence: only these sequences of the synthetic benchmark.
+        output: folder of weights, table and plot.
+        slots: videos tracked side by side.
+        chunk: frames per compiled call.
+        speed_rounds: timed runs of each combination, in turns; the fastest counts.
+        debug: show the traceback of errors.
+    """
+
+    tracker: str = "mlt-tiny"
+    weights: tuple[Path, ...] = ()
+    seeds: int = 3
+    matching: str = "mlt-tiny-matching"
+    meta: str = "mlt-tiny-meta"
+    matching_steps: int | None = None
+    meta_steps: int | None = None
+    sequence: tuple[str, ...] = ()
+    output: Path = Path("ablation")
+    slots: int = 1
+    chunk: int = 8
+    speed_rounds: int = 3
+    debug: bool = False
+
+
+def label_of(switches: Switches) -> str:
+    """The paper's name of a combination where it has one, else what is on."""
+    names = {MT: "mt", MT_FT: "mt+ft", FULL: "mlt (full)"}
+    parts = ("kernels", "attention", "fine-tuning")
+    return names.get(switches, " + ".join(p for p, on in zip(parts, switches) if on))
+
+
+def combinations(preset: str) -> dict[Switches, Tracker]:
+    """The tracker with each combination of switches, the matching network alone first.
+
+    Raises:
+        JaxtrackError: the preset is not of MLT, or its meta-learner has not both outputs.
+    """
+    whole = get_tracker(preset)
+    if not isinstance(whole.config, mlt.Config):
+        raise JaxtrackError(
+            f"--tracker {preset}: not a preset of MLT, which alone has these switches"
+        )
+    if not (whole.config.meta.attention and whole.config.meta.target_kernels):
+        raise JaxtrackError(
+            f"--tracker {preset}: its meta-learner lacks an output; take a full preset"
+        )
+    return {
+        switches: dataclasses.replace(whole, config=mlt.switched(whole.config, *switches))
+        for switches in itertools.product((False, True), repeat=3)
+    }
+
+
+def trained(options: Options) -> list[Path]:
+    """Weights of every seed: those given, or trained now (a stopped training goes on)."""
+    if options.weights:
+        return list(options.weights)
+    if options.seeds < 1:
+        raise JaxtrackError(f"--seeds {options.seeds}: at least 1")
+    found = []
+    for seed in range(options.seeds):
+        folder = options.output / f"seed-{seed}"
+        first = _train(options.matching, folder / "matching", seed, options.matching_steps, None)
+        found.append(_train(options.meta, folder / "meta", seed, options.meta_steps, first))
+    return found
+
+
+def _train(preset: str, folder: Path, seed: int, steps: int | None, init_from: Path | None) -> Path:
+    weights = folder / "weights.safetensors"
+    if weights.is_file():
+        return weights
+    words = ["-m", "train.run", preset, "--output", str(folder), "--seed", str(seed)]
+    words += ["--steps", str(steps)] if steps else []
+    words += ["--init-from", str(init_from)] if init_from else []
+    words += ["--resume"] if (folder / "settings.json").is_file() else []
+    print("$ python", *words, flush=True)
+    code = subprocess.run([sys.executable, *words], check=False).returncode
+    if code:
+        raise JaxtrackError(f"`python {' '.join(words)}` ended with status {code}")
+    return weights
+
+
+def score(
+    tracker: Tracker, variables: Any, sequences: list[Sequence], options: Options
+) -> OPEReport:
+    """One-pass evaluation of one combination."""
+    from tqdm import tqdm
+
+    boxes = {}
+    total = sum(s.length for s in sequences)
+    with tqdm(total=total, unit=" frames", leave=False) as bar:
+        tracks = runner.run(
+            *(tracker, variables, sequences),
+            slots=options.slots,
+            chunk=options.chunk,
+            progress=bar.update,
+        )
+        for name, track in tracks:
+            boxes[name] = np.asarray(track.boxes, np.float64)
+    truth = {s.name: s.annotation for s in sequences}
+    for sequence in sequences:
+        boxes[sequence.name][0] = sequence.annotation.boxes[0]
+    return evaluate_ope(boxes, truth, None, "synthetic", "mlt")
+
+
+def speeds(
+    trackers: dict[Switches, Tracker], variables: Any, sequence: Sequence, rounds: int
+) -> dict[Switches, float]:
+    """Frames per second of `track_clip` on one clip: in turns, the fastest round of each."""
+    images = np.stack(list(sequence.frames()))
+    box = np.asarray(sequence.boxes[0], np.float32)
+    states = {key: verbs.init(t, variables, images[0], box) for key, t in trackers.items()}
+    best = dict.fromkeys(trackers, np.inf)
+    for turn in range(rounds + 1):  # the first one compiles
+        for key, tracker in trackers.items():
+            started = time.perf_counter()
+            jax.block_until_ready(verbs.track_clip(tracker, variables, states[key], images[1:]))
+            if turn:
+                best[key] = min(best[key], time.perf_counter() - started)
+    return {key: (len(images) - 1) / seconds for key, seconds in best.items()}
+
+
+def ablate(options: Options) -> list[dict[str, Any]]:
+    """Measure everything.
+
+    Returns:
+        One row per combination: ``switches``, ``auc`` and ``precision`` (mean), ``auc_spread`` (standard
+        deviation over seeds; NaN for one), ``auc_by_seed``, ``gain`` over the matching network with
+        its 95 % ``interval`` over sequences, ``frames_per_second`` and ``slowdown`` against mt.
+    """
+    trackers = combinations(options.tracker)
+    paths = trained(options)
+    sequences = benchmarks.load("synthetic", names=options.sequence)
+    full = trackers[(True, True, True)]
+    learned = [load_weights(full, path) for path in paths]
+    rates = speeds(trackers, learned[0], sequences[0], options.speed_rounds)
+    per_sequence: dict[Switches, np.ndarray] = {}
+    rows = []
+    for switches, tracker in trackers.items():
+        reports = [score(tracker, variables, sequences, options) for variables in learned]
+        auc = np.asarray([r.overall()["auc"] for r in reports])
+        precision = [r.overall()["precision_20px"] for r in reports]
+        per_sequence[switches] = np.mean([r.sequence_scores()["auc"] for r in reports], axis=0)
+        difference = per_sequence[switches] - per_sequence[MT]
+        rows.append(
+            {
+                "name": label_of(switches),
+                "switches": list(switches),
+                "auc": float(auc.mean()),
+                "auc_spread": float(auc.std(ddof=1)) if len(auc) > 1 else float("nan"),
+                "auc_by_seed": auc.tolist(),
+                "precision": float(np.mean(precision)),
+                "gain": float(difference.mean()),
+                "interval": [float(v) for v in bootstrap(difference)],
+                "frames_per_second": rates[switches],
+                "slowdown": rates[MT] / rates[switches],
+            }
+        )
+        print(line_of(rows[-1]), flush=True)
+    return rows
+
+
+def line_of(row: dict[str, Any]) -> str:
+    """A row of the table as text."""
+    low, high = row["interval"]
+    return (
+        f"{row['name']:36s} AUC {row['auc']:.3f} +- {row['auc_spread']:.3f}  precision "
+        f"{row['precision']:.3f}  against mt {row['gain']:+.3f} [{low:+.3f}, {high:+.3f}]  "
+        f"{row['frames_per_second']:7.1f} frames/s  {row['slowdown']:.2f} x the time of mt"
+    )
+
+
+def verdict(rows: list[dict[str, Any]]) -> list[str]:
+    """What the figures say of the paper's claims, one line each, whichever way they come out."""
+    by_name = {row["name"]: row for row in rows}
+    full, mt, ft = (by_name[label_of(key)] for key in (FULL, MT, MT_FT))
+
+    def say(claim: str, holds: bool, figures: str) -> str:
+        return f"{'holds' if holds else 'does NOT hold'}: {claim} ({figures})"
+
+    return [
+        say("full above mt", full["auc"] > mt["auc"], f"{full['auc']:.3f}, {mt['auc']:.3f}"),
+        say("full above mt+ft", full["auc"] > ft["auc"], f"{full['auc']:.3f}, {ft['auc']:.3f}"),
+        say("full at most 1.3 times slower than mt", full["slowdown"] <= 1.3, f"{full['slowdown']:.2f}"),
+        say(
+            "mt+ft slower than both",
+            ft["slowdown"] > max(1.0, full["slowdown"]),
+            f"{ft['slowdown']:.2f}",
+        ),
+    ]  # fmt: skip
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """AUC of every combination, one point per seed and the mean, against frames per second."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+    for i, row in enumerate(rows):
+        colour = f"C{i}"
+        speed = row["frames_per_second"]
+        axes.plot([speed] * len(row["auc_by_seed"]), row["auc_by_seed"], "o", ms=4, color=colour)
+        axes.plot(speed, row["auc"], "_", ms=18, mew=2, color=colour, label=row["name"])
+    axes.set(xlabel="frames per second", ylabel="AUC", title="MLT's switches, synthetic benchmark")
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    import tyro
+
+    options = tyro.cli(
+        Options,
+        args=arguments,
+        prog="python -m eval.mlt_ablation",
+        config=(tyro.conf.UseAppendAction, tyro.conf.FlagCreatePairsOff),
+    )
+    return command.run(lambda: _main(options), options.debug)
+
+
+def _main(options: Options) -> None:
+    command.use_compilation_cache()
+    options.output.mkdir(parents=True, exist_ok=True)
+    rows = ablate(options)
+    lines = [*map(line_of, rows), "", *verdict(rows)]
+    print("\n".join(lines[len(rows) :]))
+    (options.output / "ablation.json").write_text(json.dumps(rows, indent=1))
+    (options.output / "ablation.txt").write_text("\n".join(lines) + "\n")
+    plot(rows, options.output / "ablation.png")
+    print(f"table: {options.output / 'ablation.txt'}\nplot:  {options.output / 'ablation.png'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

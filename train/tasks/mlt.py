@@ -1,0 +1,269 @@
+"""Training MLT: first the matching network, then the meta-learner on the gradients of its loss.
+
+Stage 1 is SiamFC's task with MLT's network. Stage 2 draws, for each video, an anchor x and M' context patches
+of the same target; M of them give the gradient delta, and the loss of the adapted network is taken over
+all M'. Only the meta-learner learns; start stage 2 with ``--init-from`` the weights of stage 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxtrack.data.synthetic import PatchConfig, WorldConfig, make_patches
+from jaxtrack.errors import JaxtrackError
+from jaxtrack.losses.siamfc import balanced_logistic, binary_cross_entropy
+from jaxtrack.models import mlt as net
+from jaxtrack.trackers import mlt, siamfc
+from jaxtrack.weights import load_into, tables_of
+from train.augment import AugmentConfig, augment
+from train.optim import Group, OptimConfig, Schedule
+from train.presets import Preset, same_patches
+from train.step import Aux, Batch, Task
+from train.tasks import siamfc as matching
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of the meta stage.
+
+    Attributes:
+        tracker: the tracker that is trained; gives M (``samples``).
+        template: augmentation of the anchor.
+        context: augmentation of the context patches. Small shifts stand for the errors of a tracker,
+            whose patches are labelled as if the target sat at the centre.
+        patch: how the synthetic world cuts its patches.
+        world: the synthetic world.
+        patches: M', context patches of each video over which the loss is taken (16 in the description).
+        fewest: delta comes from a number of patches drawn between this and M: a tracker has one patch
+            at its first frame. M: always M, as described.
+        other_videos: weight of the loss on patches of another video of the batch, on which the adapted
+            network must find nothing; 0: none, as described.
+        learn_matching: the matching network learns too, through the adaptation (second order unless
+            the tracker's ``first_order``); False: fixed, as described.
+    """
+
+    tracker: mlt.Config
+    template: AugmentConfig
+    context: AugmentConfig
+    patch: PatchConfig
+    world: WorldConfig = dataclasses.field(default_factory=WorldConfig)
+    patches: int = 16
+    fewest: int = 8
+    other_videos: float = 0.0
+    learn_matching: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse numbers of patches that contradict each other, by name."""
+        m = self.tracker.samples
+        if self.patches < m:
+            raise JaxtrackError(
+                f"MLT's meta stage: patches (M') is {self.patches}, but delta needs samples (M) = {m}"
+                " of them; M' must be at least M"
+            )
+        if not 1 <= self.fewest <= m:
+            raise JaxtrackError(
+                f"MLT's meta stage: fewest is {self.fewest}; it lies between 1 and samples (M) = {m}"
+            )
+
+
+def init_variables(config: Config, key: Array) -> dict[str, Any]:
+    """The tracker's own variables."""
+    return mlt.init_variables(config.tracker, key)
+
+
+def load(config: Config, path: pathlib.Path, key: Array) -> dict[str, Any]:
+    """The matching network from a file (ours of stage 1, or SiamFC's), the meta-learner at random."""
+    still = mlt.switched(config.tracker, meta_learner=False, attention=False, fine_tuning=False)
+    shapes = jax.eval_shape(lambda k: mlt.init_variables(still, k), key)
+    fixed = load_into(shapes, path, tables_of("siamfc"))
+    meta = init_variables(config, key)["params"]["meta"]
+    return {"params": {**fixed["params"], "meta": meta}, "batch_stats": fixed["batch_stats"]}
+
+
+def sample(config: Config, key: Array, batch_size: int) -> Batch:
+    """A batch of synthetic videos, as anchors with M' context patches; see `train.step`."""
+    keys = jax.random.split(key, batch_size)
+    drawn = jax.lax.map(lambda k: make_patches(config.world, config.patch, k, config.patches), keys)
+    batch = dict(drawn._asdict())
+    batch["patch_boxes"] = batch.pop("boxes")
+    return batch
+
+
+def crops(config: Config, batch: Batch, key: Array) -> tuple[Array, Array]:
+    """Augmented anchors ``(n, s, s, 3)`` and context patches ``(n, M', r, r, 3)``, 0..255."""
+    count = batch["template"].shape[0]
+    key_pair, key_template, key_context = jax.random.split(key, 3)
+    pair = jax.random.split(key_pair, count)
+    cut = jax.vmap(augment, in_axes=(None, 0, 0, 0, 0))
+    keys = jax.random.split(key_template, count)
+    z, _ = cut(config.template, keys, pair, batch["template"], batch["template_box"])
+    patches = jax.vmap(lambda k, p, i, b: augment(config.context, k, p, i, b), (0, None, 0, 0))
+    keys = jax.random.split(key_context, (count, config.patches))
+    x, _ = jax.vmap(patches)(keys, pair, batch["patches"], batch["patch_boxes"])
+    return jnp.clip(z, 0, 255), jnp.clip(x, 0, 255)
+
+
+def video_loss(
+    config: Config,
+    variables: Any,
+    exemplar: Float[Array, "h w c"],
+    patches: Float[Array, "p a b c"],
+    others: Float[Array, "q a b c"],
+    key: Array,
+) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """Adapt to M patches of one video, and judge the adapted network on all M'.
+
+    Args:
+        config: settings.
+        variables: matching network and meta-learner.
+        exemplar: trunk output of the anchor.
+        patches: trunk outputs of the M' context patches.
+        others: trunk outputs of patches of another video.
+        key: choice of the M patches, and dropout.
+
+    Returns:
+        The loss, and what is logged: the loss before adapting among it.
+
+    Reference:
+        MLT, section 3.3 as described (z_delta is drawn from z_reg; the loss is taken over z_reg).
+    """
+    tracker = config.tracker
+    key_order, key_count, key_dropout = jax.random.split(key, 3)
+    order = jax.random.permutation(key_order, config.patches)[: tracker.samples]
+    count = jax.random.randint(key_count, (), config.fewest, tracker.samples + 1)
+    weights = (jnp.arange(tracker.samples) < count).astype(jnp.float32)
+    task = mlt.problem(tracker, variables, exemplar, patches[order], weights)
+    layer = mlt.adapt(tracker, variables, task, task.kernel, key_dropout)
+    attention = mlt.in_correlation(tracker, layer.attention)
+    module = mlt.module(tracker)
+
+    def respond(kernel: Array, weight: Array, searches: Array) -> Array:
+        base, match = net.last_layer(module, variables), net.head(module, variables)
+        groups = tracker.network.groups[4]
+        return net.respond(base, match, groups, (kernel, kernel), weight, exemplar, searches)
+
+    def judge(responses: Array) -> Array:
+        truth = jnp.broadcast_to(mlt.labels(tracker)[None], responses.shape)
+        return balanced_logistic(responses, truth)
+
+    value = judge(respond(layer.search_kernel, attention, patches))
+    before = judge(respond(task.kernel, jnp.ones(task.kernel.shape[-1:]), patches))
+    metrics = {"adapted_loss": value, "matching_loss": before}
+    if config.other_videos:
+        absent = respond(layer.search_kernel, attention, others)
+        miss = jnp.mean(binary_cross_entropy(absent, jnp.zeros_like(absent)))
+        metrics["other_loss"] = miss
+        value = value + config.other_videos * miss
+    return value, metrics
+
+
+def loss(
+    config: Config, params: Any, batch_stats: Any, batch: Batch, key: Array
+) -> tuple[Float[Array, ""], Aux]:
+    """Mean of `video_loss` over the videos of a batch; see `train.step`."""
+    key_crops, key_videos = jax.random.split(key)
+    if not config.learn_matching:
+        params = {k: v if k == "meta" else jax.lax.stop_gradient(v) for k, v in params.items()}
+    variables = {"params": params, "batch_stats": batch_stats}
+    z, x = crops(config, batch, key_crops)
+    count = z.shape[0]
+    exemplars = mlt.embed(config.tracker, variables, z)
+    flat = mlt.embed(config.tracker, variables, x.reshape(-1, *x.shape[2:]))
+    patches = flat.reshape(count, config.patches, *flat.shape[1:])
+    others = jnp.roll(patches[:, : max(1, config.patches // 4)], 1, axis=0)
+    if config.other_videos and count < 2:
+        raise JaxtrackError("other_videos needs two videos per device at least: --batch-size")
+    keys = jax.random.split(key_videos, count)
+    per_video = jax.vmap(lambda *video: video_loss(config, variables, *video))
+    values, metrics = per_video(exemplars, patches, others, keys)
+    return jnp.mean(values), Aux(batch_stats, jax.tree.map(jnp.mean, metrics))
+
+
+def task(config: Config) -> Task:
+    """The task record of the meta stage."""
+    return Task(config, init_variables, sample, loss)
+
+
+def _matching(tracker: mlt.Config, like: matching.Config) -> matching.Config:
+    """Stage 1: SiamFC's task with this network; the crops, labels and augmentation of ``like``."""
+    network = siamfc.Config(
+        network=tracker.network,
+        backbone_name=tracker.backbone_name,
+        out_scale=tracker.out_scale,
+        match_norm=tracker.match_norm,
+        input_divisor=tracker.input_divisor,
+    )
+    return dataclasses.replace(like, tracker=network, positive_radius=tracker.positive_radius)
+
+
+def _meta(tracker: str, patches: int, fewest: int, other_videos: float) -> Config:
+    config = mlt.PRESETS[tracker]
+    return Config(
+        tracker=config,
+        template=AugmentConfig(size=config.exemplar_size, shift=2, scale=0.03),
+        context=AugmentConfig(size=config.instance_size, shift=4, scale=0.05),
+        patch=PatchConfig(template_margin=12, search_margin=24),
+        patches=patches,
+        fewest=fewest,
+        other_videos=other_videos,
+    )
+
+
+# Only the meta-learner learns: nothing else has a rate.
+_FIXED = (Group(r"^(?!meta\.)", rate=0.0),)
+_STAGE_1 = "the weights of stage 1"
+_OURS = "jaxtrack: the synthetic world"
+_DESCRIBED = "MLT as described; what is not is this library's (see jaxtrack.trackers.mlt_config)"
+
+
+def _meta_preset(tracker: str, small: bool, init_from: str = _STAGE_1) -> Preset:
+    config = _meta(tracker, 8, 1, 0.5) if small else _meta(tracker, 16, 8, 0.0)
+    recipe = OptimConfig("adam", 1e-4, groups=_FIXED)
+    if small:
+        recipe = OptimConfig("adamw", 1e-3, Schedule("onecycle"), weight_decay=1e-4, groups=_FIXED)
+    return Preset(
+        task=task(config),
+        tracker=tracker,
+        optim=recipe,
+        batch_size=4 if small else 8,
+        steps=1000 if small else 50_000,
+        data=same_patches("mlt", config.patch, config.patches),
+        save_every=100 if small else 1000,
+        source=_OURS if small else _DESCRIBED,
+        init_from=init_from,
+        load=load,
+    )
+
+
+_TINY = _matching(mlt.PRESETS["mlt-tiny-mt"], matching.PRESETS["siamfc-tiny"].task.config)  # type: ignore[arg-type]
+_FULL = _matching(mlt.PRESETS["mlt-mt"], matching.PRESETS["siamfc-got10k"].task.config)  # type: ignore[arg-type]
+
+PRESETS: dict[str, Preset] = {
+    "mlt-matching": Preset(
+        task=matching.task(_FULL),
+        tracker="mlt-mt",
+        optim=OptimConfig("adam", 1e-4),
+        batch_size=8,
+        steps=95_000,
+        data=same_patches("mlt", _FULL.patch),
+        save_every=1000,
+        source=_DESCRIBED,
+    ),
+    "mlt-meta": _meta_preset("mlt", small=False),
+    "mlt-meta-noattention": _meta_preset("mlt-noattention", small=False),
+    "siamfc-mlt": _meta_preset("siamfc-mlt", small=False, init_from="SiamFC's published weights"),
+    "mlt-tiny-matching": dataclasses.replace(
+        matching.PRESETS["siamfc-tiny"], task=matching.task(_TINY), tracker="mlt-tiny-mt"
+    ),
+    "mlt-tiny-meta": _meta_preset("mlt-tiny", small=True),
+    "mlt-tiny-meta-noattention": _meta_preset("mlt-tiny-noattention", small=True),
+    "siamfc-tiny-mlt": _meta_preset(
+        "siamfc-tiny-mlt", small=True, init_from="the weights of siamfc-tiny"
+    ),
+}
