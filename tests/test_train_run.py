@@ -224,35 +224,31 @@ def free_port() -> int:
 
 @pytest.mark.slow
 def test_two_processes_equal_one(toy: Callable[..., int], tmp_path: pathlib.Path) -> None:
-    """Two processes of two devices over Gloo: the same bits as one process of four."""
+    """Two processes of two devices over Gloo: one process of four, but for the order of a sum."""
     output = tmp_path / "two"
-    where = f"127.0.0.1:{free_port()}"
-    children = [
-        subprocess.Popen(
-            command(
-                "toy",
-                "--output",
-                output,
-                "--coordinator",
-                where,
-                "--processes",
-                2,
-                "--process-id",
-                i,
-            ),
-            cwd=ROOT,
-            env=environment(2),
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(2)
-    ]
-    for child in children:
-        _, errors = child.communicate(timeout=300)
-        assert child.returncode == 0, errors
+    many = ("toy", "--output", output, "--processes", 2)
+    for more in (
+        (),
+        ("--resume",),
+    ):  # the second time: read the checkpoint, write the weights again
+        (output / "weights.safetensors").unlink(missing_ok=True)
+        where = f"127.0.0.1:{free_port()}"
+        children = [
+            subprocess.Popen(
+                command(*many, "--coordinator", where, "--process-id", i, *more),
+                cwd=ROOT,
+                env=environment(2),
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for i in range(2)
+        ]
+        for child in children:
+            _, errors = child.communicate(timeout=300)
+            assert child.returncode == 0, errors
     one = tmp_path / "one"
     assert toy("toy", "--output", one) == 0
     assert len(jax.devices()) == 4
     for name, array in weights(one).items():
-        np.testing.assert_allclose(weights(output)[name], array, rtol=1e-6, err_msg=name)
+        np.testing.assert_allclose(weights(output)[name], array, rtol=1e-4, atol=1e-6, err_msg=name)
     assert len(log_lines(output)) == len(log_lines(one))
