@@ -8,7 +8,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxtrack.models.layers import Conv, max_pool
+from jaxtrack.models.layers import max_pool
+from jaxtrack.ops.conv import conv2d_xla
 
 # (layer, features, published number in torchvision's ``features``); None: a 2x2 pool. The third pool of
 # VGG-16 is left out here (see `VGG16`), but the numbering counts it.
@@ -57,6 +58,25 @@ def inside(side: int, size: Int[Array, ""]) -> Float[Array, "side side"]:
     return line[:, None] * line[None, :]
 
 
+class Conv3x3(nn.Module):
+    """3x3 convolution with one zero of padding and a bias, always by XLA's own formulation.
+
+    On a CPU that is the fastest for one undilated image at each of VGG's shapes: 93 ms of processor time
+    for 45x45x512 under 3x3x512, where products by rows take 137 and by patches 144.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w o"]:
+        """Convolve; same height and width."""
+        shape = (3, 3, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.he_normal(), shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        y = conv2d_xla(x, kernel, padding=((1, 1), (1, 1)))
+        return y + bias[None, None, None, :]
+
+
 class VGG16(nn.Module):
     """VGG-16's convolutions conv1_1 to conv4_3, pooled twice only: ``(n, h, w, 3)`` to stride 4.
 
@@ -98,7 +118,7 @@ class VGG16(nn.Module):
                 outputs[f"pool{pools}"] = x
                 continue
             name, features, number = row
-            x = nn.relu(Conv(features, 3, padding=1, name=f"features.{number}")(x))
+            x = nn.relu(Conv3x3(features, name=f"features.{number}")(x))
             x = mask(x, 2**pools)
             outputs[name] = x
             if name == self.config.until:

@@ -29,7 +29,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 
 from jaxtrack.models.alexnet import AlexNetConfig
 from jaxtrack.ops.same_correlation import correlate_same
@@ -37,7 +37,13 @@ from jaxtrack.tracker import Prediction, Variables
 from jaxtrack.trackers import tadt_features as features_of
 from jaxtrack.trackers import tadt_geometry as geometry
 from jaxtrack.trackers import tadt_response as responses
-from jaxtrack.trackers.tadt_choice import Choice, choose_channels, initial_kernels
+from jaxtrack.trackers.tadt_adam import AdamDescent
+from jaxtrack.trackers.tadt_choice import (
+    Choice,
+    choose_channels,
+    initial_kernels,
+    kept_indices,
+)
 from jaxtrack.trackers.tadt_config import Config, check
 from jaxtrack.trackers.tadt_features import Extractor
 from jaxtrack.trackers.tadt_ridge import centred_mask
@@ -54,6 +60,15 @@ PRESETS: dict[str, Config] = {
     "tadt": Config(),
     # ZikunZhou/TADT-python as it is.
     "tadt-code": Config(ridge_rule="kernel-sum", ranking_rule="published"),
+    # XinLi-zn/TADT, where it differs, but for two antialiased bicubic resizes (of the image and of the
+    # ranking samples), which are bilinear here.
+    "tadt-matlab": Config(
+        ridge=AdamDescent(),
+        ridge_rule="kernel-sum",
+        ranking_rule="published-neighbours",
+        balance_top=50,
+        matlab_resampling=True,
+    ),
     # The network of `siamfc-tiny` with its shipped weights: nothing to download.
     "tadt-tiny": Config(
         extractor=Extractor(
@@ -78,7 +93,8 @@ class State(NamedTuple):
         window: ``(4,)`` x, y, w, h of the next search window in the scaled image.
         rescale: ``()`` factor from the frame to the scaled image.
         input_side: ``()`` int32 side of the network's input.
-        template: ``(f, f, k)`` kept features of the target, centred in a canvas.
+        template: ``(f, width, k)`` kept features of the target, centred in a canvas, its shorter side
+            along the columns (`upright`).
         template_size: ``(2,)`` int32 true rows and columns of the template.
         channels: indices of the kept channels, per layer; empty places point to channel 0.
         weights: ``(k,)`` factor per kept channel: its layer's balance; 0 for empty places.
@@ -91,7 +107,7 @@ class State(NamedTuple):
     window: Float[Array, "4"]
     rescale: Float[Array, ""]
     input_side: Int[Array, ""]
-    template: Float[Array, "f f k"]
+    template: Float[Array, "f width k"]
     template_size: Int[Array, "2"]
     channels: tuple[Int[Array, "k"], ...]
     weights: Float[Array, "k"]
@@ -106,23 +122,37 @@ def init_variables(config: Config, key: Array) -> Variables:
     return features_of.init_network(config.extractor, key)
 
 
-def kept_indices(mask: Bool[Array, "c"], slots: int) -> tuple[Int[Array, "k"], Bool[Array, "k"]]:
-    """Rising indices of the True entries in a fixed number of places, and which places are taken."""
-    count = mask.shape[0]
-    order = jnp.sort(jnp.where(mask, jnp.arange(count), count))[:slots]
-    taken = order < count
-    return jnp.where(taken, order, 0).astype(jnp.int32), taken
+def upright(
+    maps: Float[Array, "*n f f k"], template_size: Int[Array, "2"]
+) -> Float[Array, "*n f f k"]:
+    """Maps with rows and columns swapped where the template is wider than high.
+
+    Matching costs rows times the canvas's columns, so the template's shorter side lies along the columns.
+    """
+    return jnp.where(template_size[1] > template_size[0], jnp.swapaxes(maps, -3, -2), maps)
 
 
 def cut_template(
-    features: Float[Array, "f f k"], map_size: Int[Array, ""], template_size: Int[Array, "2"]
-) -> Float[Array, "f f k"]:
-    """The block about the map's middle, moved to the middle of the canvas; zeros around it."""
+    features: Float[Array, "f f k"],
+    map_size: Int[Array, ""],
+    template_size: Int[Array, "2"],
+    width: int,
+) -> Float[Array, "f width k"]:
+    """The block about the map's middle, upright, moved to the middle of a canvas; zeros around it.
+
+    Args:
+        features: canvas of a map.
+        map_size: true side of the map.
+        template_size: ``(2,)`` odd rows and columns.
+        width: columns of the canvas, odd, at least the template's shorter side.
+    """
     side = features.shape[0]
     shift = side // 2 - (map_size - 1) // 2
     centred = jnp.roll(jnp.roll(features, shift, axis=0), shift, axis=1)
     mask = centred_mask((side, side), template_size, features.dtype)
-    return centred * mask[:, :, None]
+    turned = upright(centred * mask[:, :, None], template_size)
+    first = side // 2 - width // 2
+    return turned[:, first : first + width]
 
 
 def crop_search(
@@ -218,7 +248,7 @@ def start_state(
         kept.append(maps[layer][..., index])
     factors = jnp.concatenate(weights)
     features = jnp.concatenate(kept, axis=-1) * factors[None, None, :]
-    template = cut_template(features, first.map_size, template_size)
+    template = cut_template(features, first.map_size, template_size, config.template_width)
     filters: tuple[Array, ...] = ()
     if features_of.cuts_exactly(config.extractor) and config.selection != "all":
         filters = features_of.kept_filters(config.extractor, variables, channels[-1])
@@ -253,7 +283,7 @@ def search_features(
 
 def match(
     config: Config,
-    template: Float[Array, "f f k"],
+    template: Float[Array, "f width k"],
     template_size: Int[Array, "2"],
     features: Float[Array, "f f k"],
     map_size: Int[Array, ""],
@@ -264,8 +294,12 @@ def match(
         Responses over all scales divided by their common maximum, zero where the template would leave
         the map; and that maximum.
     """
-    copies = responses.scaled_maps(features, map_size, len(config.scales), config.feature_pad)
-    raw = correlate_same(copies, template, template_size[0] // 2)
+    turned = upright(features, template_size)
+    copies = responses.scaled_maps(
+        turned, map_size, len(config.scales), config.feature_pad, config.matlab_resampling
+    )
+    raw = correlate_same(copies, template, jnp.max(template_size) // 2)
+    raw = upright(raw[..., None], template_size)[..., 0]
     cells = jnp.arange(features.shape[0])
     half = template_size // 2
     rows, columns = ((cells >= h) & (cells < map_size - h) for h in (half[0], half[1]))
@@ -334,7 +368,9 @@ def track_frame(
     map_size = state.input_side // config.stride
     response, top = match(config, state.template, state.template_size, features, map_size)
     side = state.window[2].astype(jnp.int32)
-    peaks = responses.score_peaks(response, map_size, side, config.window_weight)
+    peaks = responses.score_peaks(
+        response, map_size, side, config.window_weight, matlab=config.matlab_resampling
+    )
     best = choose_scale(config, peaks)
     peak_xy = jnp.stack([peaks.column[best], peaks.row[best]])
     target, window = move(config, state.target, state.window, best, peak_xy)

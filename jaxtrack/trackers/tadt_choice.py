@@ -113,9 +113,12 @@ def ranking_importance(
     side = features.shape[0]
     samples = ranking_branch.scaled_samples(side, side, map_size, kernel_size, features.dtype)
     possible = samples.number >= 5
-    if config.ranking_rule == "published":
+    if config.ranking_rule in ("published", "published-neighbours"):
         scores = ranking_branch.rank_scores(features, kernel, samples)
         pairs = ranking_pairs(samples.number, scores.shape[0])
+        if config.ranking_rule == "published-neighbours":
+            index = jnp.arange(scores.shape[0])
+            pairs &= jnp.abs(index[:, None] - index[None, :]) == 1
         _, total = ranking_derivative_published(scores, pairs)
         # Resizing weights sum to one, so the pooled gradient is this product exactly.
         return total * jnp.sum(kernel, axis=(0, 1)), possible
@@ -227,3 +230,11 @@ def balance_weights(
         strengths.append(jnp.max(features @ best))
     strength = jnp.stack(strengths)
     return strength[-1] / jnp.where(strength > 0, strength, 1)
+
+
+def kept_indices(mask: Bool[Array, "c"], slots: int) -> tuple[Int[Array, "k"], Bool[Array, "k"]]:
+    """Rising indices of the True entries in a fixed number of places, and which places are taken."""
+    count = mask.shape[0]
+    order = jnp.sort(jnp.where(mask, jnp.arange(count), count))[:slots]
+    taken = order < count
+    return jnp.where(taken, order, 0).astype(jnp.int32), taken

@@ -7,11 +7,12 @@ from typing import Literal
 
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.trackers import tadt_geometry as geometry
+from jaxtrack.trackers.tadt_adam import AdamDescent
 from jaxtrack.trackers.tadt_features import Extractor
 from jaxtrack.trackers.tadt_ridge import Descent
 
 RidgeRule = Literal["gradient", "gradient-times-feature", "kernel-sum"]
-RankingRule = Literal["gradient-times-feature", "published", "none"]
+RankingRule = Literal["gradient-times-feature", "published", "published-neighbours", "none"]
 Selection = Literal["both", "ridge", "ranking", "all", "random"]
 
 _VGG = Extractor()
@@ -42,6 +43,8 @@ class Config:
         balance_top: channels that measure a layer's strength (see `tadt_choice.balance_weights`).
         selection: which branches decide; ``all`` and ``random`` are for comparison (random: as many
             channels as ``both`` would keep).
+        matlab_resampling: scaled copies with corners aligned, responses upsampled with half-pixel centres
+            and a cubic of -0.5, as in the Matlab code.
         seed: of the branches' initial kernels and of ``random``.
         max_window: a search window never grows beyond this side (pixels of the scaled image).
     """
@@ -54,7 +57,7 @@ class Config:
     scale_weights: tuple[float, ...] = (0.99, 1.0, 1.0055)
     feature_pad: int = 2
     window_weight: float = 1.0
-    ridge: Descent = _DESCENT
+    ridge: Descent | AdamDescent = _DESCENT
     ridge_rule: RidgeRule = "gradient"
     ranking: Descent = _DESCENT
     ranking_rule: RankingRule = "gradient-times-feature"
@@ -64,6 +67,7 @@ class Config:
     minimum: int = 250
     balance_top: int = 49
     selection: Selection = "both"
+    matlab_resampling: bool = False
     seed: int = 1234
     max_window: int = 4096
 
@@ -81,6 +85,11 @@ class Config:
     def stride(self) -> int:
         """Input pixels per feature cell."""
         return self.extractor.stride
+
+    @property
+    def template_width(self) -> int:
+        """Cells of the longest that a template's shorter side can be, odd: its area is bounded."""
+        return min(2 * (int(self.max_size + 1) // (2 * self.stride)) + 1, self.map_canvas)
 
     @property
     def slots(self) -> tuple[int, ...]:

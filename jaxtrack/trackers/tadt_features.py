@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.models.alexnet import AlexNet, AlexNetConfig
 from jaxtrack.models.vgg import CHANNELS, NUMBERS, VGG16, VGGConfig
+from jaxtrack.ops.conv import conv2d_xla
 from jaxtrack.tracker import Variables
 
 Network = VGGConfig | AlexNetConfig
@@ -230,15 +231,55 @@ def extract_kept(
 def _convolve(
     x: Float[Array, "1 h w i"], filters: tuple[Array, ...], pad: bool
 ) -> Float[Array, "1 oh ow k"]:
-    """A convolution as one matrix product per tap: also quick when each target has its own filters."""
     kernel, bias = filters
-    kh, kw = kernel.shape[:2]
     if pad:
-        x = jnp.pad(x, ((0, 0), (kh // 2, kh // 2), (kw // 2, kw // 2), (0, 0)))
+        half = kernel.shape[0] // 2
+        x = jnp.pad(x, ((0, 0), (half, half), (half, half), (0, 0)))
+    return _unpadded(x, kernel) + bias[None, None, None, :]
+
+
+def _by_taps(x: Float[Array, "n h w i"], kernel: Float[Array, "kh kw i k"]) -> Array:
+    """Unpadded convolution as one matrix product per tap."""
+    kh, kw = kernel.shape[:2]
     oh, ow = x.shape[1] - kh + 1, x.shape[2] - kw + 1
-    total = jnp.zeros((1, oh, ow, kernel.shape[3]), x.dtype)
+    total = jnp.zeros((x.shape[0], oh, ow, kernel.shape[3]), x.dtype)
     for i in range(kh):
         for j in range(kw):
             tap = x[:, i : i + oh, j : j + ow]
             total = total + jnp.einsum("nyxi,ik->nyxk", tap, kernel[i, j], precision="highest")
-    return total + bias[None, None, None, :]
+    return total
+
+
+@jax.custom_batching.custom_vmap
+def _unpadded(x: Float[Array, "n h w i"], kernel: Float[Array, "kh kw i k"]) -> Array:
+    """Unpadded convolution: XLA's for one target, matrix products for several targets.
+
+    Each target has filters of its own, which XLA would take for a slow grouped convolution.
+    """
+    return conv2d_xla(x, kernel)
+
+
+@_unpadded.def_vmap
+def _unpadded_for_many(
+    axis_size: int, in_batched: list[bool], x: Array, kernel: Array
+) -> tuple[Array, bool]:
+    x_axis, kernel_axis = (0 if batched else None for batched in in_batched)
+    function = _by_taps if in_batched[1] else conv2d_xla
+    return jax.vmap(function, in_axes=(x_axis, kernel_axis))(x, kernel), True
+
+
+def from_tracker(extractor: Extractor, variables: Variables) -> Variables:
+    """TADT's variables out of those of the tracker whose backbone it uses (``extractor.scope``).
+
+    Raises:
+        JaxtrackError: the tracker has no such part.
+    """
+    params = variables["params"]
+    if extractor.scope not in params:
+        have = ", ".join(sorted(params))
+        raise JaxtrackError(f"TADT: these variables have no {extractor.scope!r}; they have {have}")
+    parts = {
+        name: tree[extractor.scope] for name, tree in variables.items() if extractor.scope in tree
+    }
+    named = {name: {extractor.scope: tree} for name, tree in parts.items()}
+    return {"params": named["params"], "batch_stats": named.get("batch_stats", {})}

@@ -13,23 +13,33 @@ from jaxtyping import Array, Float, Int
 
 
 def linear_matrix(
-    side: int, size_in: Int[Array, ""], size_out: Int[Array, ""], shift: int
+    side: int,
+    size_in: Int[Array, ""],
+    size_out: Int[Array, ""],
+    shift: int,
+    align_corners: bool = False,
 ) -> Float[Array, "side side"]:
-    """Bilinear resampling of a map inside its canvas (half-pixel centres), cut or padded about the middle.
+    """Bilinear resampling of a map inside its canvas, cut or padded about the middle.
 
     Args:
         side: of the canvas.
         size_in: true side of the map.
         size_out: side after resampling.
         shift: row i of the result is row ``i + shift`` of the resampled map, zero where there is none.
+        align_corners: the first and last cells coincide; otherwise cells are areas (half-pixel centres).
 
     Returns:
         Matrix to be multiplied from the left; rows beyond ``size_in`` are zero.
     """
     index = jnp.arange(side)
     row = index + shift
-    ratio = size_in.astype(jnp.float32) / size_out.astype(jnp.float32)
-    position = jnp.maximum((row.astype(jnp.float32) + 0.5) * ratio - 0.5, 0)
+    if align_corners:
+        gaps = jnp.maximum(size_out - 1, 1).astype(jnp.float32)
+        position = row.astype(jnp.float32) * ((size_in - 1).astype(jnp.float32) / gaps)
+    else:
+        ratio = size_in.astype(jnp.float32) / size_out.astype(jnp.float32)
+        position = (row.astype(jnp.float32) + 0.5) * ratio - 0.5
+    position = jnp.maximum(position, 0)
     lower = jnp.floor(position)
     part = (position - lower)[:, None]
     first = lower.astype(jnp.int32)[:, None]
@@ -42,7 +52,11 @@ def linear_matrix(
 
 
 def scaled_maps(
-    features: Float[Array, "s s c"], map_size: Int[Array, ""], count: int, pad: int
+    features: Float[Array, "s s c"],
+    map_size: Int[Array, ""],
+    count: int,
+    pad: int,
+    align_corners: bool = False,
 ) -> Float[Array, "n s s c"]:
     """Copies of a feature map that stand for other scales of the target.
 
@@ -50,7 +64,7 @@ def scaled_maps(
     map's size: the first shows the target largest.
 
     Reference:
-        ZikunZhou/TADT-python (three copies, pad 2).
+        ZikunZhou/TADT-python (three copies, pad 2); with corners aligned: XinLi-zn/TADT.
     """
     side = features.shape[0]
     copies = []
@@ -59,19 +73,30 @@ def scaled_maps(
         if border == 0:
             copies.append(features)
             continue
-        matrix = linear_matrix(side, map_size, map_size + border, border // 2)
+        matrix = linear_matrix(side, map_size, map_size + border, border // 2, align_corners)
         rows = jnp.einsum("iy,yxc->ixc", matrix, features, precision="highest")
         copies.append(jnp.einsum("jx,ixc->ijc", matrix, rows, precision="highest"))
     return jnp.stack(copies)
 
 
 def cubic_weights(
-    index: Int[Array, "n"], size_in: Int[Array, ""], size_out: Int[Array, ""], side: int
+    index: Int[Array, "n"],
+    size_in: Int[Array, ""],
+    size_out: Int[Array, ""],
+    side: int,
+    matlab: bool = False,
 ) -> Float[Array, "n side"]:
-    """Rows of the bicubic upsampling matrix (corners aligned, a = -0.75, borders repeated); float32."""
-    a = -0.75
-    gaps = jnp.maximum(size_out - 1, 1).astype(jnp.float32)
-    position = index.astype(jnp.float32) * ((size_in - 1).astype(jnp.float32) / gaps)
+    """Rows of the bicubic upsampling matrix, borders repeated; float32.
+
+    Corners are aligned and the cubic's a is -0.75 (PyTorch); with ``matlab``, half-pixel centres and -0.5.
+    """
+    a = -0.5 if matlab else -0.75
+    if matlab:
+        ratio = size_in.astype(jnp.float32) / size_out.astype(jnp.float32)
+        position = (index.astype(jnp.float32) + 0.5) * ratio - 0.5
+    else:
+        gaps = jnp.maximum(size_out - 1, 1).astype(jnp.float32)
+        position = index.astype(jnp.float32) * ((size_in - 1).astype(jnp.float32) / gaps)
     lower = jnp.floor(position)
     t = position - lower
 
@@ -103,11 +128,12 @@ def score_block(
     rows: Int[Array, "r"],
     columns: Int[Array, "c"],
     window_weight: float = 1.0,
+    matlab: bool = False,
 ) -> Float[Array, "n r c"]:
     """Rows and columns of the score maps: responses upsampled to ``side`` cells, plus the Hann window."""
     canvas = response.shape[-1]
-    by_rows = cubic_weights(rows, map_size, side, canvas)
-    by_columns = cubic_weights(columns, map_size, side, canvas)
+    by_rows = cubic_weights(rows, map_size, side, canvas, matlab)
+    by_columns = cubic_weights(columns, map_size, side, canvas, matlab)
     maps = jnp.einsum("ry,nyx,cx->nrc", by_rows, response, by_columns, precision="highest")
     hann = hann_line(rows, side)[:, None] * hann_line(columns, side)[None, :]
     return maps + window_weight * hann[None]
@@ -132,6 +158,7 @@ def score_peaks(
     side: Int[Array, ""],
     window_weight: float = 1.0,
     tile: int = 96,
+    matlab: bool = False,
 ) -> Peaks:
     """Where the upsampled responses plus window are greatest.
 
@@ -144,6 +171,7 @@ def score_peaks(
         side: pixels of the search window.
         window_weight: factor on the Hann window.
         tile: side of a tile.
+        matlab: upsample as Matlab does (see `cubic_weights`).
     """
     n = response.shape[0]
     tiles = (side + tile - 1) // tile
@@ -151,7 +179,7 @@ def score_peaks(
     def visit(t: Array, best: Peaks) -> Peaks:
         top, left = (t // tiles) * tile, (t % tiles) * tile
         rows, columns = top + jnp.arange(tile), left + jnp.arange(tile)
-        scores = score_block(response, map_size, side, rows, columns, window_weight)
+        scores = score_block(response, map_size, side, rows, columns, window_weight, matlab)
         outside = (rows >= side)[:, None] | (columns >= side)[None, :]
         flat = jnp.where(outside[None], -jnp.inf, scores).reshape(n, -1)
         place = jnp.argmax(flat, axis=1)

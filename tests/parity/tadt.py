@@ -27,8 +27,8 @@ from tests.parity.tadt_checks import (
     ranking_arrays,
     ridge_arrays,
 )
-from tests.parity.tadt_recipe import chw, known, off_canvas
-from tests.parity.tadt_track import init, scaled_image, trace
+from tests.parity.tadt_recipe import chw, known
+from tests.parity.tadt_track import init, scaled_image, template_block, trace
 
 # Our stages make everything that is recorded.
 NOT_APPLICABLE: dict[str, dict[str, str]] = {}
@@ -271,8 +271,8 @@ def match_small(case: Case, report: Report) -> None:
     corner = np.asarray(geometry.template_corner(size, side))
     report.check("patch_loc_y0x0y1x1", [*corner, *(corner + np.asarray(size) - 1)])
     map_size = jnp.int32(side)
-    template = tadt.cut_template(selected("template_features"), map_size, size)
-    report.check("exemplar", off_canvas(template, size).transpose(2, 0, 1)[None])
+    template = tadt.cut_template(selected("template_features"), map_size, size, int(min(size)) | 1)
+    report.check("exemplar", template_block(template, size).transpose(2, 0, 1)[None])
     for i, variant in enumerate(recipe["variants"]):
         known(
             variant,

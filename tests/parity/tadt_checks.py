@@ -38,6 +38,7 @@ def ridge(
     sigma = config.label_sigma * jnp.asarray(patch_hw, dtype)
     label = ridge_branch.gaussian_label(features.shape[0], map_size, sigma, config.label_alpha)
     start = on_canvas(kernel.astype(dtype), features.shape[0])
+    assert isinstance(config.ridge, ridge_branch.Descent)
     descent = config.ridge._replace(steps=config.ridge.steps if count is None else count)
     maps, scalar = jnp.asarray(features), jnp.int32(map_size)
     trained = train(maps, label, start, size, scalar, descent)

@@ -88,8 +88,14 @@ class Start:
 def exemplar(state: tadt.State) -> np.ndarray:
     """The template as recorded, ``(1, c, h, w)``: true size, taken places only."""
     taken = np.asarray(state.weights) != 0
-    block = off_canvas(state.template, state.template_size)[..., taken]
-    return block.transpose(2, 0, 1)[None]
+    return template_block(state.template, state.template_size)[..., taken].transpose(2, 0, 1)[None]
+
+
+def template_block(template: Any, size: Any) -> np.ndarray:
+    """A template in its true size, lying as in the image."""
+    high, wide = (int(n) for n in size)
+    block = off_canvas(template, (max(high, wide), min(high, wide)))
+    return block.swapaxes(0, 1) if wide > high else block
 
 
 def init(case: Case, report: Report) -> None:
