@@ -48,6 +48,7 @@ class Options:
         seeds: trainings, where no weights are given.
         matching: name of the training preset of stage 1.
         meta: name of the training preset of stage 2.
+        matching_weights: weights of stage 1 for every seed, in place of training it.
         matching_steps: length of stage 1 (default: the preset's).
         meta_steps: length of stage 2 (default: the preset's).
         sequence: only these sequences of the synthetic benchmark.
@@ -63,6 +64,7 @@ class Options:
     seeds: int = 3
     matching: str = "mlt-tiny-matching"
     meta: str = "mlt-tiny-meta"
+    matching_weights: Path | None = None
     matching_steps: int | None = None
     meta_steps: int | None = None
     sequence: tuple[str, ...] = ()
@@ -110,7 +112,9 @@ def trained(options: Options) -> list[Path]:
     found = []
     for seed in range(options.seeds):
         folder = options.output / f"seed-{seed}"
-        first = _train(options.matching, folder / "matching", seed, options.matching_steps, None)
+        first = options.matching_weights or _train(
+            options.matching, folder / "matching", seed, options.matching_steps, None
+        )
         found.append(_train(options.meta, folder / "meta", seed, options.meta_steps, first))
     return found
 

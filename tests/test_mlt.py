@@ -42,6 +42,7 @@ SMALL = dataclasses.replace(
 )
 
 
+@functools.cache
 def variables_of(config, seed=0):
     """Random variables whose normalisation is not the identity."""
     found = jax.jit(mlt.init_variables, static_argnums=0)(config, jax.random.key(seed))
