@@ -103,10 +103,11 @@ def cut(sequences: list[benchmarks.Sequence], clips: int, frames: int) -> list[b
     short = []
     for one in sequences:
         length = min(frames, one.length)
+        absent = one.annotation.absent
         annotation = dataclasses.replace(
             one.annotation,
             boxes=one.annotation.boxes[:length],
-            absent=one.annotation.absent[:length],
+            absent=None if absent is None else absent[:length],
         )
         short.append(
             dataclasses.replace(

@@ -12,6 +12,7 @@ from jaxtrack.losses.tadt import ranking_derivative_published, ranking_pairs
 from jaxtrack.trackers import tadt_geometry as geometry
 from jaxtrack.trackers import tadt_ranking as ranking_branch
 from jaxtrack.trackers import tadt_ridge as ridge_branch
+from jaxtrack.trackers.tadt_adam import AdamDescent, train_ridge_adam
 from jaxtrack.trackers.tadt_config import Config
 
 
@@ -74,7 +75,11 @@ def ridge_importance(
     """
     side = features.shape[0]
     label = ridge_branch.gaussian_label(side, map_size, sigma, config.label_alpha)
-    trained = ridge_branch.train_ridge(features, label, kernel, kernel_size, map_size, config.ridge)
+    descent = config.ridge
+    if isinstance(descent, AdamDescent):
+        trained = train_ridge_adam(features, label, kernel, kernel_size, map_size, descent)
+    else:
+        trained = ridge_branch.train_ridge(features, label, kernel, kernel_size, map_size, descent)
     if config.ridge_rule == "kernel-sum":
         return jnp.sum(trained.kernel, axis=(0, 1))
     gradient = ridge_branch.ridge_feature_gradient(
