@@ -170,13 +170,10 @@ def test_inside_the_real_vot_toolkit(protocol, tmp_path):
     variables = tracker.init_variables(tracker.config, jax.random.key(0))
     weights = tmp_path / "weights.safetensors"
     save_weights(weights, variables)
-    commands = {
-        "trax": f"{sys.executable} -m eval.vot_tracker --tracker {NAME} --weights {weights}",
-        "traxpython": "eval.vot_tracker",
-    }
-    (tmp_path / "trackers.ini").write_text(
-        f"[ours]\nlabel = ours\nprotocol = {protocol}\ncommand = {commands[protocol]}\npaths = {ROOT}\n"
-    )
+    served = f"command = {sys.executable} -m eval.vot_tracker --tracker {NAME} --weights {weights}"
+    entry = {"trax": served, "traxpython": f"command = eval.vot_tracker\npaths = {ROOT}"}[protocol]
+    registry = f"[ours]\nlabel = ours\nprotocol = {protocol}\n{entry}\n"
+    (tmp_path / "trackers.ini").write_text(registry)
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
