@@ -46,7 +46,7 @@ from jaxtrack.trackers.tadt_choice import (
 )
 from jaxtrack.trackers.tadt_config import Config, check
 from jaxtrack.trackers.tadt_features import Extractor
-from jaxtrack.trackers.tadt_ridge import centred_mask
+from jaxtrack.trackers.tadt_ridge import Descent, centred_mask
 
 _TINY_NETWORK = AlexNetConfig(
     channels=(24, 64, 96, 96, 64),
@@ -57,11 +57,10 @@ _TINY_NETWORK = AlexNetConfig(
 )
 PRESETS: dict[str, Config] = {
     # The paper's method: true gradients of the true losses.
-    "tadt": Config(),
+    "tadt": Config(ridge=Descent(bounded=True)),
     # ZikunZhou/TADT-python as it is.
     "tadt-code": Config(ridge_rule="kernel-sum", ranking_rule="published"),
-    # XinLi-zn/TADT, where it differs, but for two antialiased bicubic resizes (of the image and of the
-    # ranking samples), which are bilinear here.
+    # XinLi-zn/TADT where it differs; its antialiased bicubic resizes (image, ranking) are bilinear here.
     "tadt-matlab": Config(
         ridge=AdamDescent(),
         ridge_rule="kernel-sum",
@@ -77,7 +76,9 @@ PRESETS: dict[str, Config] = {
             scope="backbone",
             pixel_offset=(0.0, 0.0, 0.0),
             pixel_scale=(1 / 255, 1 / 255, 1 / 255),
+            feature_scale=300.0,
         ),
+        ridge=Descent(bounded=True),
         caps=(24, 40),
         minimum=40,
         balance_top=16,

@@ -30,12 +30,15 @@ class Descent(NamedTuple):
         rate: learning rate.
         momentum: without dampening, not Nesterov's.
         weight_decay: times the weights, added to the gradient (bias included).
+        bounded: the ridge branch lowers the rate where the features are so strong that the descent would
+            diverge. The published code does not look.
     """
 
     steps: int = 100
     rate: float = 1e-9
     momentum: float = 0.9
     weight_decay: float = 1000.0
+    bounded: bool = False
 
 
 class Ridge(NamedTuple):
@@ -164,6 +167,11 @@ def train_ridge(
     products = window_products(features, kernel_size)
     half_rows = kernel_size[0] // 2
     start = correlate_same(features[None], kernel, half_rows)[0] * inside
+    rate: Array | float = descent.rate
+    if descent.bounded:
+        # The largest row sum bounds the largest eigenvalue; with momentum, twice this rate is still safe.
+        strongest = jnp.max(jnp.sum(jnp.abs(products), axis=1))
+        rate = jnp.minimum(descent.rate, count / jnp.maximum(strongest, 1e-30))
 
     def predict(scale: Array, dual: Array, bias: Array) -> Array:
         by_dual = jnp.einsum("ab,b->a", products, dual, precision="highest").reshape(h, w)
@@ -180,7 +188,7 @@ def train_ridge(
             lambda v, g, x: descent.momentum * v + g + descent.weight_decay * x,
             speeds, gradients, weights,
         )  # fmt: skip
-        weights = jax.tree.map(lambda x, v: x - descent.rate * v, weights, speeds)
+        weights = jax.tree.map(lambda x, v: x - rate * v, weights, speeds)
         return (weights, speeds), loss
 
     weights = (jnp.ones((), dtype), jnp.zeros(h * w, dtype), jnp.zeros((), dtype))
