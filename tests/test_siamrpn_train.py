@@ -12,7 +12,7 @@ from jaxtrack.models.siamrpn import NetworkConfig
 from jaxtrack.trackers import siamrpn
 from train import augment_siamrpn as augmentation
 from train import optim, presets
-from train.tasks import siamrpn as task
+from train.tasks import siamrpn_loss as task
 from train.tasks import siamrpn_recipe
 
 SMALL = siamrpn.Config(

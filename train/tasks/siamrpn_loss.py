@@ -1,0 +1,284 @@
+"""Training SiamRPN++: cross-entropy over chosen anchors and L1 on box deltas, spatial-aware sampling.
+
+The presets are in `train.tasks.siamrpn`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxtrack.data.synthetic import PatchConfig, WorldConfig, make_pair
+from jaxtrack.losses.siamrpn import (
+    anchor_deltas,
+    anchor_logits,
+    chosen_cross_entropy,
+    weighted_l1,
+)
+from jaxtrack.models.rpn import Kernels
+from jaxtrack.ops.anchors import (
+    AnchorTargets,
+    anchor_grid,
+    assign,
+    base_anchors,
+    choose,
+    random_priority,
+)
+from jaxtrack.trackers import siamrpn
+from train.augment_siamrpn import CropConfig, apply, draw
+from train.step import Aux, Batch, Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of the task; the defaults of labels and losses are PySOT's.
+
+    Attributes:
+        tracker: the tracker that is trained.
+        template: what happens to the template's patch; its size is the exemplar's.
+        search: what happens to the search patch; its ``shift`` is the spatial-aware sampling.
+        patch: how the synthetic world cuts its patches; their sides with margin are odd, so that the
+            target is on a pixel. ``max_shift`` there is spatial-aware sampling as well: the world
+            draws the shifted view, which needs no larger patch.
+        world: the synthetic world.
+        grey: probability that a pair is grey.
+        high: overlap above which an anchor is positive.
+        low: overlap below which it is negative.
+        positives: at most so many positives per image.
+        total: at most ``total - positives`` negatives per image.
+        negatives_of_pair: negatives of a negative pair.
+        hardness: negatives are drawn in proportion to ``p ** hardness``, where p is the odds that
+            the network takes them for the target; 0: uniformly, as published.
+        other_pairs: weight of the class loss of each template on the next pair's search image, in
+            which the target is nowhere; 0: off, as published.
+        class_weight: of the class loss.
+        box_weight: of the box loss.
+        processes: published gradients are summed over so many processes, ours averaged: the loss is
+            multiplied by it (before clipping and weight decay, which do not scale).
+        drop_single: see `chosen_cross_entropy`.
+        backbone_epoch: epoch from which the backbone trains; its batch normalisation uses running
+            statistics before.
+        dtype: in which the network computes; parameters stay float32.
+    """
+
+    tracker: siamrpn.Config
+    template: CropConfig
+    search: CropConfig
+    patch: PatchConfig
+    world: WorldConfig = dataclasses.field(default_factory=WorldConfig)
+    grey: float = 0.0
+    high: float = 0.6
+    low: float = 0.3
+    positives: int = 16
+    total: int = 64
+    negatives_of_pair: int = 16
+    hardness: float = 0.0
+    other_pairs: float = 0.0
+    class_weight: float = 1.0
+    box_weight: float = 1.2
+    processes: int = 1
+    drop_single: bool = True
+    backbone_epoch: int = 0
+    dtype: str = "float32"
+
+
+def init_variables(config: Config, key: Array) -> dict[str, Any]:
+    """The tracker's own variables."""
+    return siamrpn.init_variables(config.tracker, key)
+
+
+def sample(config: Config, key: Array, batch_size: int) -> Batch:
+    """A batch of synthetic pairs; see `train.step`."""
+    keys = jax.random.split(key, batch_size)
+    # One after the other: on a CPU that is faster than a batch, and an accelerator has little to gain.
+    pairs = jax.lax.map(lambda k: make_pair(config.world, config.patch, k), keys)
+    return dict(pairs._asdict())
+
+
+def corners(box: Float[Array, "4"]) -> Float[Array, "4"]:
+    """``x, y, w, h`` with continuous corners as ``x1, y1, x2, y2`` in pixel indices (0: a pixel's centre)."""
+    return jnp.concatenate([box[:2], box[:2] + box[2:]]) - 0.5
+
+
+def crop_pairs(
+    config: Config, batch: Batch, key: Array
+) -> tuple[Float[Array, "n s s 3"], Float[Array, "n r r 3"], Float[Array, "n 4"]]:
+    """Augmented templates and search images (RGB, not clipped), and the boxes in the latter.
+
+    Args:
+        config: settings.
+        batch: see `train.step`.
+        key: a JAX random key.
+    """
+    count = batch["search"].shape[0]
+    key_grey, *keys = jax.random.split(key, 3)
+    grey = jax.random.uniform(key_grey, (count,)) < config.grey
+
+    def cut(crop: CropConfig, key: Array, patches: Array, boxes: Array) -> tuple[Array, Array]:
+        drawn = jax.vmap(lambda k: draw(crop, k))(jax.random.split(key, count))
+        made = jax.vmap(lambda d, g, patch, box: apply(crop.size, d, g, patch, corners(box)))
+        return made(drawn, grey, patches, boxes)
+
+    template, _ = cut(config.template, keys[0], batch["template"], batch["template_box"])
+    search, boxes = cut(config.search, keys[1], batch["search"], batch["search_box"])
+    return template, search, boxes
+
+
+def outputs(
+    config: Config,
+    params: Any,
+    batch_stats: Any,
+    template: Float[Array, "n s s 3"],
+    search: Float[Array, "n r r 3"],
+    epoch: Float[Array, ""],
+) -> tuple[tuple[Array, Array], tuple[Kernels, list[Array]], Any]:
+    """The network on a training batch.
+
+    Args:
+        config: settings.
+        params: parameters.
+        batch_stats: running statistics.
+        template: RGB crops, 0..255.
+        search: RGB crops, 0..255.
+        epoch: epochs done.
+
+    Returns:
+        Class and box outputs; kernels and search features; the moved running statistics.
+    """
+    net = siamrpn.module(config.tracker)
+
+    def run(stats: Any, *inputs: Any, method: str, train: bool = True) -> tuple[Any, Any]:
+        variables = {"params": params, "batch_stats": stats}
+        out, moved = net.apply(variables, *inputs, train, method=method, mutable=["batch_stats"])
+        return out, {**stats, **moved.get("batch_stats", {})}
+
+    def backbone(stats: Any, images: Array) -> tuple[Any, Any]:
+        def trained(stats: Any) -> tuple[Any, Any]:
+            return run(stats, images, method="backbone_levels")
+
+        def frozen(stats: Any) -> tuple[Any, Any]:
+            levels, _ = run(stats, images, method="backbone_levels", train=False)
+            return jax.lax.stop_gradient(levels), stats
+
+        if not config.backbone_epoch:
+            return trained(stats)
+        return jax.lax.cond(epoch >= config.backbone_epoch, trained, frozen, stats)
+
+    # The branches are normalised apart, templates first, as published.
+    features = []
+    for images in (template, search):
+        levels, batch_stats = backbone(batch_stats, images[..., ::-1].astype(config.dtype))
+        adjusted, batch_stats = run(batch_stats, levels, method="adjust")
+        features.append(adjusted)
+    kernels, batch_stats = run(batch_stats, features[0], method="kernels")
+    maps, batch_stats = run(batch_stats, kernels, features[1], method="predict")
+    return maps, (kernels, features[1]), batch_stats
+
+
+def training_anchors(config: Config) -> Any:
+    """Anchors in search pixels, ``(a, s, s, 4)`` ``cx, cy, w, h``."""
+    tracker = config.tracker
+    base = base_anchors(tracker.stride, tracker.ratios, tracker.scales)
+    size = siamrpn.map_size(tracker, config.search.size)
+    return anchor_grid(base, tracker.stride, size, config.search.size // 2)
+
+
+def label(
+    config: Config,
+    logits: Float[Array, "n a s s 2"],
+    boxes: Float[Array, "n 4"],
+    negative: Array,
+    key: Array,
+) -> AnchorTargets:
+    """Anchor targets of a batch, chosen on the device.
+
+    Args:
+        config: settings.
+        logits: class logits; they rule the choice where ``hardness`` is not 0.
+        boxes: ``x1, y1, x2, y2`` in search pixels.
+        negative: ``(n,)`` negative pairs.
+        key: a JAX random key.
+    """
+    anchors = jnp.asarray(training_anchors(config))
+
+    def one(logits: Array, box: Array, negative: Array, key: Array) -> AnchorTargets:
+        priority = random_priority(key, (anchors.shape[0], anchors.shape[1], anchors.shape[2]))
+        if config.hardness:
+            # Gumbel's trick: the smallest of these is a draw in proportion to odds ** hardness.
+            odds = jax.lax.stop_gradient(logits[..., 1] - logits[..., 0]).astype(jnp.float32)
+            gumbel = -jnp.log(-jnp.log(priority[1] + 1e-12) + 1e-12)
+            priority = priority.at[1].set(-(gumbel + config.hardness * odds))
+        return assign(
+            anchors,
+            box,
+            negative,
+            priority,
+            stride=config.tracker.stride,
+            search_size=config.search.size,
+            high=config.high,
+            low=config.low,
+            positives=config.positives,
+            total=config.total,
+            negatives_of_pair=config.negatives_of_pair,
+        )
+
+    return jax.vmap(one)(logits, boxes, negative, jax.random.split(key, boxes.shape[0]))
+
+
+def other_loss(
+    config: Config, params: Any, stats: Any, parts: tuple[Kernels, list[Array]], key: Array
+) -> Float[Array, ""]:
+    """Class loss of each template on the next pair's search image: its hardest cells are negatives."""
+    kernels, searches = parts
+    kernels = jax.tree.map(lambda leaf: jnp.roll(leaf, 1, axis=0), kernels)
+    variables = {"params": params, "batch_stats": stats}
+    (cls, _), _ = siamrpn.module(config.tracker).apply(
+        variables, kernels, searches, True, method="predict", mutable=["batch_stats"]
+    )
+    logits = anchor_logits(cls).astype(jnp.float32)
+    odds = jax.lax.stop_gradient(logits[..., 1] - logits[..., 0])
+    noise = jax.random.gumbel(key, odds.shape)
+    everywhere = jnp.ones(odds.shape[1:], bool)
+    count = config.total - config.positives
+    chosen = jax.vmap(lambda p: choose(everywhere, p, count))(-(odds * config.hardness + noise))
+    labels = jnp.where(chosen, 0, -1)
+    return 2 * chosen_cross_entropy(logits, labels, drop_single=False)
+
+
+def loss(
+    config: Config, params: Any, batch_stats: Any, batch: Batch, key: Array
+) -> tuple[Float[Array, ""], Aux]:
+    """Class and box loss of a batch; see `train.step`."""
+    key_crop, key_label, key_other = jax.random.split(key, 3)
+    template, search, boxes = crop_pairs(config, batch, key_crop)
+    (cls, loc), parts, moved = outputs(
+        config, params, batch_stats, template, search, batch["epoch"]
+    )
+    logits = anchor_logits(cls).astype(jnp.float32)
+    deltas = anchor_deltas(loc).astype(jnp.float32)
+    targets = label(config, logits, boxes, batch["negative"], key_label)
+    class_loss = chosen_cross_entropy(logits, targets.labels, config.drop_single)
+    box_loss = weighted_l1(deltas, targets.deltas, targets.weights)
+    value = config.class_weight * class_loss + config.box_weight * box_loss
+    probability = jax.nn.softmax(logits, axis=-1)[..., 1]
+    positive = targets.labels == 1
+    metrics = {
+        "class_loss": class_loss,
+        "box_loss": box_loss,
+        "positive_score": jnp.sum(jnp.where(positive, probability, 0))
+        / jnp.maximum(jnp.sum(positive), 1),
+    }
+    if config.other_pairs:
+        others = other_loss(config, params, batch_stats, parts, key_other)
+        value = value + config.other_pairs * others
+        metrics["other_loss"] = others
+    return config.processes * value, Aux(moved, metrics)
+
+
+def task(config: Config) -> Task:
+    """The task record."""
+    return Task(config, init_variables, sample, loss)
