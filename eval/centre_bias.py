@@ -84,13 +84,18 @@ def measure(shift: int, variables: Any, pairs: pair_study.Pairs, reach: float) -
     return Bias(shift, mean_map, ratio, float(found[near].mean()), float(found[~near].mean()))
 
 
-def study(options: Options) -> list[Bias]:
-    """Train what is missing and measure every network on the same pairs."""
+def study(options: Options, cwd: Path | None = None) -> list[Bias]:
+    """Train what is missing and measure every network on the same pairs.
+
+    Args:
+        options: what to compare.
+        cwd: the checkout (default: here).
+    """
     pairs = pair_study.draw_pairs(options.pairs, SIZE, options.reach)
     found = []
     for shift in options.shifts:
         preset = f"{TRACKER}-shift{shift}"
-        variables = pair_study.trained(preset, TRACKER, options.runs, options.steps)
+        variables = pair_study.trained(preset, TRACKER, options.runs, options.steps, cwd)
         found.append(measure(shift, variables, pairs, options.reach))
     return found
 

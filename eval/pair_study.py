@@ -48,7 +48,9 @@ class Answers(NamedTuple):
     boxes: Float[Array, "n 4"]
 
 
-def trained(preset: str, tracker: str, folder: Path, steps: int | None) -> Any:
+def trained(
+    preset: str, tracker: str, folder: Path, steps: int | None, cwd: Path | None = None
+) -> Any:
     """Weights of a short training; it is run where its folder does not have them yet.
 
     Args:
@@ -56,6 +58,7 @@ def trained(preset: str, tracker: str, folder: Path, steps: int | None) -> Any:
         tracker: tracking preset that the weights are for.
         folder: of all runs.
         steps: length; None: the preset's.
+        cwd: the checkout, where the training is started (default: here).
 
     Returns:
         The tracker's variables.
@@ -64,13 +67,14 @@ def trained(preset: str, tracker: str, folder: Path, steps: int | None) -> Any:
         JaxtrackError: the training failed.
     """
     length = f"-{steps}steps" if steps else ""
-    output = folder / f"{preset}{length}"
+    output = (folder / f"{preset}{length}").absolute()
     weights = output / "weights.safetensors"
     if not weights.is_file():
+        started = output.is_dir() and any(output.iterdir())
         given = ["--steps", str(steps)] if steps else []
-        resume = ["--resume"] if output.is_dir() and any(output.iterdir()) else []
+        resume = ["--resume"] if started else []
         command = [sys.executable, "-m", "train.run", preset, "--output", str(output)]
-        done = subprocess.run([*command, *given, *resume], check=False)
+        done = subprocess.run([*command, *given, *resume], check=False, cwd=cwd)
         if done.returncode:
             raise JaxtrackError(f"training {preset} failed with status {done.returncode}")
     return jaxtrack.load_weights(jaxtrack.get_tracker(tracker), weights)
