@@ -75,10 +75,11 @@ def trunk(
 
     Args:
         module: the matching network.
-        variables: ``{"params", "batch_stats"}``; other modules in it are ignored.
+        variables: ``{"params", "batch_stats"}``; other modules and collections in it are ignored.
         images: crops in the network's input range.
     """
-    blocks: Any = module.apply(variables, images, method="embed")
+    own = {name: variables[name] for name in ("params", "batch_stats")}
+    blocks: Any = module.apply(own, images, method="embed")
     return blocks[3]
 
 
