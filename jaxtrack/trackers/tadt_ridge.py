@@ -77,19 +77,19 @@ def centred_mask(
 def gaussian_label(
     side: int, map_size: Int[Array, ""] | int, sigma: Float[Array, "2"], alpha: float
 ) -> Float[Array, "side side"]:
-    """``exp(-alpha * ((dy / sy)^2 + (dx / sx)^2))`` about the map's middle cell, zero beyond the map.
+    """``exp(-alpha * ((dy / sy)^2 + (dx / sx)^2))`` about the map's middle, zero beyond the map.
 
     Args:
         side: side of the canvas.
-        map_size: true side of the map, odd.
+        map_size: true side of the map.
         sigma: ``(2,)`` widths along rows and columns, in cells.
         alpha: factor of the exponent.
 
     Reference:
         TADT, section 3.2; ZikunZhou/TADT-python (alpha 0.2, sigma 0.1 of the template's side).
     """
-    middle = (jnp.asarray(map_size) - 1) // 2
-    offset = (jnp.arange(side) - middle).astype(sigma.dtype)
+    middle = (jnp.asarray(map_size) - 1).astype(sigma.dtype) / 2
+    offset = jnp.arange(side).astype(sigma.dtype) - middle
     squares = jnp.square(offset[None, :] / sigma[:, None])
     label = jnp.exp(-alpha * (squares[0][:, None] + squares[1][None, :]))
     return label * square(side, map_size, label.dtype)

@@ -211,7 +211,14 @@ def check_selection(
         rule = _importance_rule(report, layer)
         slack = 2 * (rule["atol"] + rule["rtol"] * np.abs(values))
         # A channel may change sides only when it lies on the border within the tolerance.
-        borders = [0.0, *(np.sort(values)[::-1][[config.caps[i] - 1, max(wanted.sum() - 1, 0)]])]
+        borders = [
+            0.0,
+            *(
+                np.sort(values)[::-1][
+                    [min(config.caps[i], len(values)) - 1, max(wanted.sum() - 1, 0)]
+                ]
+            ),
+        ]
         distance = np.min([np.abs(values - border) for border in borders], axis=0)
         swapped = ours != wanted
         good = bool(np.all(distance[swapped] <= slack[swapped]))

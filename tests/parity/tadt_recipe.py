@@ -125,9 +125,9 @@ def default_heads(
 
 
 def on_canvas(kernel: np.ndarray, side: int) -> jax.Array:
-    """A kernel centred in a square canvas (at least its own size)."""
+    """A kernel centred in an odd canvas (at least its own size)."""
     kh, kw, c = kernel.shape
-    rows, columns = max(side, kh), max(side, kw)
+    rows, columns = max(side | 1, kh), max(side | 1, kw)
     canvas = np.zeros((rows, columns, c), kernel.dtype)
     top, left = (rows - kh) // 2, (columns - kw) // 2
     canvas[top : top + kh, left : left + kw] = kernel
