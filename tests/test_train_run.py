@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Callable
 
 import jax
@@ -214,6 +215,30 @@ def test_full_disk_is_one_line(tmp_path: pathlib.Path) -> None:
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     assert "cannot be written" in done.stderr or "could not be written" in done.stderr
+
+
+def test_too_little_room_is_said_before_the_save(
+    toy: Callable[..., int],
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output = tmp_path / "run"
+    saved: list[object] = []
+
+    def usage(folder: object) -> object:
+        saved.append(folder)
+        return types.SimpleNamespace(free=10**9 if len(saved) < 3 else 100_000)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    assert toy("toy", "--output", output) == 1
+    line = only_line(capsys)
+    assert "the disk is full: 0.1 MB free, a checkpoint takes 0.2 MB" in line
+    assert "the last whole checkpoint is step 20" in line
+    monkeypatch.undo()
+    monkeypatch.setattr(presets, "all_presets", lambda: toy_training.PRESETS)
+    assert toy("toy", "--output", output, "--resume") == 0
+    assert [line["step"] for line in log_lines(output)] == list(range(5, 61, 5))
 
 
 def free_port() -> int:

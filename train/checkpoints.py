@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import pathlib
+import shutil
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -51,7 +52,8 @@ class Checkpoints:
         import orbax.checkpoint as ocp
         from orbax.checkpoint.checkpoint_managers import preservation_policy as keeping
 
-        logging.getLogger("absl").setLevel(logging.ERROR)  # one line per save is our own business
+        # Orbax tells every save, and every failure with its traceback; both are told here in our words.
+        logging.getLogger("absl").setLevel(logging.CRITICAL + 1)
         self._ocp = ocp
         self.folder = (output / FOLDER).absolute()
         policies = [keeping.LatestN(keep), keeping.BestN(get_metric_fn=_loss, reverse=True, n=1)]
@@ -109,6 +111,7 @@ class Checkpoints:
             JaxtrackError: this save, or the one before, cannot be written.
         """
         ocp, step = self._ocp, int(state.step)
+        self._check_space(state)
         args = ocp.args.Composite(
             state=ocp.args.PyTreeSave(parallel.to_save(state._asdict())),
             record=ocp.args.JsonSave(record),
@@ -116,6 +119,18 @@ class Checkpoints:
         self._guard(
             "written", lambda: self._manager.save(step, args=args, metrics={"loss": float(loss)})
         )
+
+    def _check_space(self, state: TrainState) -> None:
+        """Refuse to begin what the disk cannot take: a save that breaks off half-way is a mess to read."""
+        need = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _OVERHEAD
+        free = shutil.disk_usage(self.folder).free
+        if free < need:
+            self.wait()  # the save before this one may still be under way
+            safe = f"; the last whole checkpoint is step {self.latest}" if self.latest else ""
+            raise JaxtrackError(
+                f"{self.folder}: the disk is full: {free / 1e6:.1f} MB free, a checkpoint takes "
+                f"{need / 1e6:.1f} MB; make room, then --resume{safe}"
+            )
 
     def wait(self) -> None:
         """Wait until everything is on disk.
@@ -161,6 +176,7 @@ class Checkpoints:
         self._guard("written", self._manager.close)
 
 
+_OVERHEAD = 200_000  # bytes of a checkpoint beside its arrays
 # How the file system's refusals look in TensorStore's messages.
 _DISK = ("RESOURCE_EXHAUSTED", "No space left", "File too large", "PERMISSION_DENIED", "Read-only")
 

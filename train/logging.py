@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import pathlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -34,17 +35,21 @@ class RunLog:
         self._active = active
         if not active:
             return
-        import tensorboardX
+        # Not SummaryWriter: its background thread dies with a traceback when the disk is full.
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
         from tqdm import tqdm
 
-        try:
+        self._output = output
+        with self._disk():
             truncate_after(output / METRICS, first)
             self._lines = (output / METRICS).open("a", encoding="utf-8")
-            self._events = tensorboardX.SummaryWriter(
-                str(output / "tensorboard"), purge_step=first + 1 if first else None
-            )
-        except OSError as error:
-            raise JaxtrackError(f"{output}: cannot be written ({error.strerror})") from error
+            (output / "tensorboard").mkdir(exist_ok=True)
+            self._events = EventsWriter(str(output / "tensorboard" / "events"))
+            if first:  # TensorBoard forgets the steps that are done again
+                restart = Event(step=first + 1, wall_time=time.time())
+                restart.session_log.status = SessionLog.START
+                self._events.write_event(restart)
         self._bar = tqdm(
             total=steps,
             initial=first,
@@ -54,6 +59,13 @@ class RunLog:
             mininterval=0.5,
         )
         self._mark = (time.monotonic(), first)
+
+    @contextlib.contextmanager
+    def _disk(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise JaxtrackError(f"{self._output}: cannot be written ({error.strerror})") from error
 
     def tick(self) -> None:
         """One step is done."""
@@ -69,16 +81,22 @@ class RunLog:
         """
         if not self._active:
             return
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
         now = time.monotonic()
         then, before = self._mark
         speed = (step - before) / max(now - then, 1e-9)
         self._mark = (now, step)
         record: dict[str, Any] = {"step": step, **metrics, "steps_per_second": round(speed, 4)}
-        self._lines.write(json.dumps(record) + "\n")
-        self._lines.flush()
-        for name, value in record.items():
-            if name != "step":
-                self._events.add_scalar(name, value, step)
+        with self._disk():
+            self._lines.write(json.dumps(record) + "\n")
+            self._lines.flush()
+            for name, value in record.items():
+                if name != "step":
+                    event = Event(step=step, wall_time=time.time(), summary=scalar(name, value))
+                    self._events.write_event(event)
+            self._events.flush()
         self._bar.set_postfix_str(f"loss {metrics['loss']:.4f}", refresh=False)
 
     def say(self, line: str) -> None:
@@ -90,8 +108,9 @@ class RunLog:
         """Flush everything."""
         if self._active:
             self._bar.close()
-            self._lines.close()
-            self._events.close()
+            with self._disk():
+                self._lines.close()
+                self._events.close()
 
 
 def truncate_after(path: pathlib.Path, step: int) -> None:

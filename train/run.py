@@ -191,7 +191,8 @@ def train(options: Options) -> TrainState:
         The state after the last step.
 
     Raises:
-        JaxtrackError: see section "what can go wrong" of the README; one line each.
+        JaxtrackError: the recipe, the folder, the data, the weights or the devices do not serve, a save
+            failed, or the loss is not finite; one line each.
     """
     preset = presets.get(options.preset)
     parallel.initialize(options.coordinator, options.processes, options.process_id)
