@@ -317,6 +317,7 @@ def torchvision_mobilenet_state(shapes) -> dict[str, np.ndarray]:
         if stem:
             state[f"features.0.{stem[1]}.{stem[2]}"] = value
             continue
+        assert block is not None
         stage, i, part, leaf = int(block[1]), int(block[2]), block[3], block[4]
         parts = plain if stage == 1 else wide
         if part in parts:
