@@ -161,7 +161,8 @@ def _measure(
     """Attributes by the field's definitions where boxes decide them, as asked for elsewhere.
 
     Reference: LaSOT (Fan et al. 2019), table 2: scale and aspect ratio leave [0.5, 2] of the first
-    frame's, motion larger than the target, area below 1000 pixels (400 here: frames are small).
+    frame's; motion larger than the target (half of it here) and area below 1000 pixels (400 here):
+    the frames are small.
     """
     area = boxes[:, 2] * boxes[:, 3]
     whole = ~absent & (visible > 0.9)

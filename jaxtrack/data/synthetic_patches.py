@@ -7,7 +7,7 @@ caches), on a GPU by `jax.vmap`.
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -91,9 +91,6 @@ class Patches(NamedTuple):
     template_box: Float[Array, " 4"]
     patches: UInt8[Array, "n r r 3"]
     boxes: Float[Array, "n 4"]
-
-
-_Tree = TypeVar("_Tree")
 
 
 class _Windows(NamedTuple):
@@ -206,9 +203,9 @@ def _cut_patch(
     return picture, jnp.concatenate([box[:2] - corner, box[2:]]) / step
 
 
-def _pick(tree: _Tree, view: int | Array) -> _Tree:
-    """One view of a tree whose leaves lead with the view."""
-    return jax.tree.map(lambda leaf: leaf[view], tree)
+def _pick(windows: _Windows, view: int | Array) -> _Windows:
+    """One of several views."""
+    return jax.tree.map(lambda leaf: leaf[view], windows)
 
 
 def _bake_view(world: WorldConfig, scene: Scene, objects: Object, window: _Windows) -> Sprite:
@@ -238,24 +235,22 @@ def make_pair(world: WorldConfig, patch: PatchConfig, key: Array) -> Pair:
     negative = Draws(child(seed, 2), 1).flag(patch.negative_rate)
     target, count = world.behind, world.behind + 1 + world.front
     own: Object = jax.tree.map(lambda leaf: leaf[:count], scene.objects)
-    shown: Object = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), own)
+    searched = own
     if extra:
-        shown = jax.tree.map(
-            lambda both, every: both.at[1, target].set(
-                jnp.where(negative, every[-1], both[1, target])
-            ),
-            shown,
+        searched = jax.tree.map(
+            lambda mine, every: mine.at[target].set(jnp.where(negative, every[-1], mine[target])),
+            own,
             scene.objects,
         )
         hidden = negative & scene.alike[:count]  # nothing of the template is left to be found
         opacity = windows.poses.opacity.at[1].multiply(~hidden)
         windows = windows._replace(poses=windows.poses._replace(opacity=opacity))
-    sprites = jax.vmap(lambda objects, window: _bake_view(world, scene, objects, window))(
-        shown, windows
-    )
-    one, two = (_pick((sprites, windows), index) for index in range(2))
-    template, template_box = _cut_patch(scene, *one, target, patch, False)
-    search, search_box = _cut_patch(scene, *two, target, patch, True)
+    # one after the other: baked together, both would be drawn anew for each use, at twice the time
+    first, second = _pick(windows, 0), _pick(windows, 1)
+    one = _bake_view(world, scene, own, first)
+    two = _bake_view(world, scene, searched, second)
+    template, template_box = _cut_patch(scene, one, first, target, patch, False)
+    search, search_box = _cut_patch(scene, two, second, target, patch, True)
     return Pair(template, search, template_box, search_box, negative)
 
 
