@@ -14,6 +14,8 @@ $(SETUP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -c 'import cv2' || (echo 'OpenCV needs libGL: installing libgl1 and libglib2.0-0' && \
+	  apt-get update -qq && apt-get install -y -qq libgl1 libglib2.0-0)
 	touch $@
 
 # Train a small tracker on the synthetic world, track a clip, score the trackers, write video and report.
@@ -29,8 +31,9 @@ lint: $(SETUP)
 types: $(SETUP)
 	$(BIN)/mypy
 
+# One process a core; a file's tests stay together, so that they share what they compile.
 unit: $(SETUP)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 # Parity with the published codes: make parity PACK=../shared/parity/siamfc
 parity: $(SETUP)

@@ -17,7 +17,6 @@ score freezes the target and enlarges the search region until a high score ends 
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -27,146 +26,18 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from jaxtrack.losses.siamrpn import anchor_deltas, anchor_logits
 from jaxtrack.models.rpn import Kernels
-from jaxtrack.models.siamrpn import NetworkConfig, SiamRPN
+from jaxtrack.models.siamrpn import SiamRPN
 from jaxtrack.ops import crop
 from jaxtrack.ops.anchors import anchor_grid, base_anchors, decode
 from jaxtrack.ops.proposals import change_penalty, clip_to_frame, window_pysot
 from jaxtrack.ops.response import hann_window
 from jaxtrack.tracker import Prediction
+from jaxtrack.trackers.siamrpn_config import PRESETS, Config
+
+__all__ = ["PRESETS", "Config", "State", "init", "init_variables", "track_frame"]
 
 # Weight of the window while a lost target is searched for (a constant in PySOT's long-term tracker).
 LOST_WINDOW_INFLUENCE = 0.001
-
-
-_R50 = NetworkConfig()
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """Settings of SiamRPN++; the defaults are PySOT's ``siamrpn_r50_l234_dwxcorr`` (tuned on VOT).
-
-    Attributes:
-        network: backbone, neck and head.
-        stride: pixels of the search crop between map cells.
-        ratios: anchors' height over width.
-        scales: anchors' sizes, multiples of the stride.
-        exemplar_size: side of the template crop, pixels.
-        instance_size: side of the search crop, pixels.
-        base_size: cells that the map has beyond ``(instance - exemplar) / stride + 1``.
-        context: context amount around the target (see `crop.context_side`).
-        penalty_k: strength of the penalty on changes of scale and shape.
-        window_influence: weight of the cosine window against the penalised score.
-        size_rate: share of the new size, times penalty and score.
-        lost_instance_size: side of the search crop while the target is lost; 0: short-term tracker.
-        confidence_low: score below which the target is lost.
-        confidence_high: score above which a lost target is found.
-    """
-
-    network: NetworkConfig = _R50
-    stride: int = 8
-    ratios: tuple[float, ...] = (0.33, 0.5, 1, 2, 3)
-    scales: tuple[float, ...] = (8,)
-    exemplar_size: int = 127
-    instance_size: int = 255
-    base_size: int = 8
-    context: float = 0.5
-    penalty_k: float = 0.05
-    window_influence: float = 0.42
-    size_rate: float = 0.38
-    lost_instance_size: int = 0
-    confidence_low: float = 0.85
-    confidence_high: float = 0.998
-
-
-_ALEXNET = NetworkConfig(backbone="alexnet", levels=(5,), neck=(), head=(256,), fusion="single")
-_MOBILENET = NetworkConfig(backbone="mobilenetv2", width=1.4, levels=(3, 5, 7), fusion="average")
-_ALEX = Config(
-    network=_ALEXNET,
-    instance_size=287,
-    base_size=0,
-    penalty_k=0.16,
-    window_influence=0.40,
-    size_rate=0.30,
-)
-
-_TINY = Config(
-    network=NetworkConfig(
-        backbone="alexnet",
-        levels=(3, 4, 5),
-        channels=(32, 64, 96, 96, 96),
-        kernels=(7, 3, 3, 3, 3),
-        neck=(64, 64, 64),
-        neck_crop=0,
-        neck_align=True,
-        head=(64, 64, 64),
-    ),
-    base_size=0,
-    penalty_k=0.1,
-    window_influence=0.35,
-    size_rate=0.35,
-)
-
-
-def _with_levels(config: Config, levels: tuple[int, ...]) -> Config:
-    """The same network with fewer levels."""
-    count = len(levels)
-    network = dataclasses.replace(
-        config.network,
-        levels=levels,
-        neck=config.network.neck[:count],
-        head=config.network.head[:count],
-        fusion="weighted" if count > 1 else "single",
-    )
-    return dataclasses.replace(config, network=network)
-
-
-PRESETS: dict[str, Config] = {
-    # PySOT model zoo, siamrpn_r50_l234_dwxcorr.
-    "siamrpnpp-r50": Config(),
-    # siamrpn_r50_l234_dwxcorr_otb: levels averaged without weights.
-    "siamrpnpp-r50-otb": Config(
-        network=NetworkConfig(fusion="average"),
-        penalty_k=0.24,
-        window_influence=0.5,
-        size_rate=0.25,
-    ),
-    # siamrpn_mobilev2_l234_dwxcorr.
-    "siamrpnpp-mobilev2": Config(
-        network=_MOBILENET, penalty_k=0.04, window_influence=0.4, size_rate=0.5
-    ),
-    # siamrpn_alex_dwxcorr, and the same settings for the checkpoint tuned on OTB.
-    "siamrpnpp-alex": _ALEX,
-    "siamrpnpp-alex-otb": _ALEX,
-    # siamrpn_r50_l234_dwxcorr_lt.
-    "siamrpnpp-r50-lt": Config(
-        network=NetworkConfig(neck=(128, 256, 512), head=(128, 256, 512)),
-        penalty_k=0.05,
-        window_influence=0.28,
-        size_rate=0.22,
-        lost_instance_size=831,
-        confidence_low=0.8,
-        confidence_high=0.998,
-    ),
-    # Small, for the synthetic world and CPUs; shipped with weights.
-    "siamrpnpp-tiny": _TINY,
-    # The same with one or two levels, for the experiment on fusion (python -m eval.rpn_ablation).
-    "siamrpnpp-tiny-1level": _with_levels(_TINY, (5,)),
-    "siamrpnpp-tiny-2levels": _with_levels(_TINY, (4, 5)),
-    # Zero padding everywhere and large kernels: deep features know where the border is, as those of the
-    # paper's ResNet do, for the experiment on the centre bias (python -m eval.centre_bias).
-    "siamrpnpp-padded": Config(
-        network=NetworkConfig(
-            backbone="alexnet",
-            levels=(5,),
-            channels=(16, 24, 32, 32, 32),
-            kernels=(11, 5, 7, 7, 7),
-            padded=True,
-            neck=(32,),
-            head=(32,),
-            fusion="single",
-        )
-    ),
-}
 
 
 class State(NamedTuple):
