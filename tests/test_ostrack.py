@@ -1,6 +1,7 @@
 """OSTrack: windows and boxes against plain Python, labels, losses, schedule, weights, one compilation."""
 
 import dataclasses
+import functools
 import math
 
 import cv2
@@ -42,25 +43,24 @@ def reference_crop(image, box, factor, size):
     return cv2.resize(square, (size, size)), cv2.resize(mask, (size, size)) != 0
 
 
-@pytest.mark.parametrize(
-    "box",
-    [
-        (30.0, 20.0, 20.0, 16.0),
-        (-4.5, 3.0, 18.0, 9.0),
-        (66.0, 44.0, 14.0, 15.0),
-        (40.0, 30.0, 2.0, 3.0),
-    ],
-)
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def own_crop(image, box, factor, size):
+    window = crop_ostrack.window_ostrack(box, factor)
+    frame_size = jnp.asarray(image.shape[:2])
+    crop = crop_ostrack.crop_ostrack(image, window, size, frame_size)
+    return crop, crop_ostrack.padding_mask(window, size, frame_size)
+
+
 @pytest.mark.parametrize(("factor", "size"), [(2.0, 32), (4.0, 48)])
-def test_crop_and_padding_mask_are_opencvs(box, factor, size):
-    want, mask = reference_crop(IMAGE, box, factor, size)
-    window = crop_ostrack.window_ostrack(jnp.asarray(box), factor)
-    frame_size = jnp.asarray(IMAGE.shape[:2])
-    got = crop_ostrack.crop_ostrack(jnp.asarray(IMAGE), window, size, frame_size)
-    np.testing.assert_array_equal(got, want)
-    np.testing.assert_array_equal(crop_ostrack.padding_mask(window, size, frame_size), mask)
+def test_crop_and_padding_mask_are_opencvs(factor, size):
+    for box in [(30, 20, 20, 16), (-4.5, 3, 18, 9), (66, 44, 14, 15), (40, 30, 2, 3)]:
+        want, mask = reference_crop(IMAGE, box, factor, size)
+        got, own = own_crop(jnp.asarray(IMAGE), jnp.asarray(box, jnp.float32), factor, size)
+        np.testing.assert_array_equal(got, want)
+        np.testing.assert_array_equal(own, mask)
 
 
+own_clip = jax.jit(crop_ostrack.clip_box)
 coordinate = st.floats(-300, 300, width=32)
 extent = st.floats(1, 400, width=32)
 
@@ -68,7 +68,7 @@ extent = st.floats(1, 400, width=32)
 @settings(max_examples=60, deadline=None)
 @given(x=coordinate, y=coordinate, w=extent, h=extent)
 def test_clipped_boxes_stay_in_the_frame(x, y, w, h):
-    box = crop_ostrack.clip_box(jnp.asarray([x, y, w, h]), jnp.asarray([120, 160]), 10.0)
+    box = own_clip(jnp.asarray([x, y, w, h], jnp.float32), jnp.asarray([120, 160]), 10.0)
     x1, y1, w1, h1 = (float(value) for value in box)
     assert 0 <= x1 <= 150
     assert 0 <= y1 <= 110
@@ -191,7 +191,7 @@ def test_the_whole_annealing_is_one_trace():
         return jax.grad(loss, has_aux=True)(params)
 
     kept = []
-    for epoch in range(0, config.annealing.epochs, 9):
+    for epoch in range(0, config.annealing.epochs, 11):
         batch = {**small_batch(), "epoch": jnp.asarray(epoch, jnp.float32)}
         grads, aux = gradient(variables["params"], batch, jax.random.key(epoch))
         kept.append(int(aux.metrics["kept"]))
@@ -211,7 +211,8 @@ def test_training_crops_hold_their_boxes():
     for seed in range(6):
         key = jax.random.key(seed)
         crop, inside = cut(config, 96, 4.0, key, key, jnp.asarray(patch), box, True)
-        weight = np.asarray(crop)[:, :, 0] / 255
+        # Beyond the patch lies its mean colour, which is dark.
+        weight = (np.asarray(crop)[:, :, 0] > 127).astype(float)
         centre = [
             (weight.sum(axis) * (np.arange(96) + 0.5)).sum() / weight.sum() for axis in (0, 1)
         ]
@@ -241,7 +242,7 @@ def test_published_optimiser_spares_what_takes_no_part():
 def test_published_files_fit_and_other_crop_sizes_are_interpolated(tmp_path, capsys):
     config = dataclasses.replace(SMALL, pretraining_grid=4)
     variables = ostrack.init_variables(config, jax.random.key(0))
-    write_torch(tmp_path / "own.pth.tar", {"net": to_published(OSTRACK, variables)})
+    write_torch(tmp_path / "own.pth.tar", to_published(OSTRACK, variables))
     again = load_into(variables, tmp_path / "own.pth.tar", TABLES)
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), again, variables))
     assert capsys.readouterr().err == ""
@@ -255,9 +256,10 @@ def test_published_files_fit_and_other_crop_sizes_are_interpolated(tmp_path, cap
     wider = jax.eval_shape(
         lambda: ostrack.init_variables(dataclasses.replace(config, width=48), jax.random.key(0))
     )
-    with pytest.raises(JaxtrackError, match=r"(?s)of another shape.*pos_embed_z") as refused:
+    with pytest.raises(JaxtrackError, match="of another shape") as refused:
         load_into(wider, tmp_path / "own.pth.tar", TABLES)
-    assert "(1, 16, 48) wanted" in str(refused.value)
+    told = " ".join(str(refused.value).split())
+    assert "backbone.blocks.0.norm1.weight is (32,), (48,) wanted" in told
 
 
 def test_pretraining_files_fill_the_backbone(tmp_path, capsys):
@@ -269,7 +271,7 @@ def test_pretraining_files_fill_the_backbone(tmp_path, capsys):
         k: np.asarray(v) + 1 for k, v in state.items() if k not in ("pos_embed_z", "pos_embed_x")
     }
     extra = {"mask_token": np.zeros((1, 1, 32)), "decoder_embed.weight": np.zeros((8, 32))}
-    write_torch(tmp_path / "mae.pth", {"model": {**state, **extra}})
+    write_torch(tmp_path / "mae.pth", {**state, **extra})
     path, key = tmp_path / "mae.pth", jax.random.key(1)
     loaded = task.load(dataclasses.replace(small_task(), tracker=config), path, key)
     told = capsys.readouterr().err
