@@ -55,7 +55,6 @@ class Script(NamedTuple):
     origin: Float[Array, "t 2"]  # world position of the frame's top-left corner
     step: Float[Array, " t"]  # world units per pixel
     gain: Float[Array, "t 3"]
-    offset: Float[Array, " t"]
 
 
 def switches(attributes: Bool[Array, " a"]) -> Switches:
@@ -101,6 +100,125 @@ def event(time: Float[Array, " t"], middle: Array, duration: Array) -> Float[Arr
     return rise * rise * (3.0 - 2.0 * rise)
 
 
+class _Plan(NamedTuple):
+    """What all parts of a script are drawn from; numbers are taken in the order of the calls."""
+
+    on: Switches
+    d: Draws
+    paths: Draws
+    time: Float[Array, " t"]
+    frame: Float[Array, " 2"]  # width, height
+    number: int  # of objects
+    target: int  # index of the target
+
+
+def _sizes(
+    plan: _Plan, target_size: tuple[float, float], aspect: tuple[float, float]
+) -> tuple[Float[Array, ""], Float[Array, "t n 2"]]:
+    """The target's nominal side, and half width and height of every object over time."""
+    on, d, paths, time = plan.on, plan.d, plan.paths, plan.time
+    behind, count, frame = plan.target, plan.number, plan.frame
+    # sizes: low resolution means a target of 10 to 20 pixels
+    normal = d.log_uniform(*target_size)
+    small = d.log_uniform(0.4, 0.75) * target_size[0]
+    side = jnp.where(on.low_resolution > 0, small, normal)
+    growth = smooth_path(paths, time, (count,)) * (0.1 + 0.5 * on.scale)
+    trend = d.uniform(0.5, 1.0) * d.sign() * on.scale
+    growth = growth.at[:, behind].add(trend * time)
+    growth = jnp.clip(growth, -1.0, 1.0)
+    stretch = smooth_path(paths, time, (count,)) * (0.05 + 0.3 * on.aspect)
+    shape = jnp.log(d.log_uniform(*aspect, count))
+    flip = jnp.where(shape[behind] > 0, -1.0, 1.0)  # a wide target grows narrow, a narrow one wide
+    course = event(time, d.uniform(0.45, 0.8), d.uniform(0.7, 1.1))
+    stretch = stretch.at[:, behind].add(flip * d.uniform(0.9, 1.5) * on.aspect * course)
+    shape = jnp.clip(shape[None, :] + stretch, np.log(0.25), np.log(4.0))
+    sides = side * jnp.where(jnp.arange(count) == behind, 1.0, d.log_uniform(0.6, 1.6, count))
+    sides = sides[None, :] * jnp.exp(growth)
+    half = 0.5 * sides[..., None] * jnp.exp(jnp.stack([0.5 * shape, -0.5 * shape], -1))
+    limit = 0.32 * jnp.min(frame)
+    half = half * jnp.minimum(1.0, limit / jnp.max(half, axis=-1, keepdims=True))
+    return side, half
+
+
+def _target_path(plan: _Plan, half: Float[Array, " 2"]) -> Float[Array, "t 2"]:
+    """The target's centre in the frame: wandering, jumping, leaving and coming back."""
+    on, d, paths, time = plan.on, plan.d, plan.paths, plan.time
+    frame = plan.frame
+    margin = jnp.minimum(jnp.max(half) * 1.2, 0.35 * jnp.min(frame))
+    start = margin + d.uniform(0.0, 1.0, 2) * (frame - 2.0 * margin)
+    reach = 0.13 * frame * (1.0 + 0.6 * on.fast)
+    path = start[None] + smooth_path(paths, time, (2,)) * reach[None]
+    path = path + on.fast * jumps(d, time, 5) * (0.4 * frame)[None]
+    tremble = d.uniform(-1.0, 1.0, 2)[None] * jnp.sin(40.0 * time)[:, None]
+    walls = jnp.broadcast_to(margin, (1, 2))
+    path = fold(path + tremble, walls, frame[None] - walls)
+    leave_at, leave_for = d.uniform(0.4, 0.7), d.uniform(0.25, 0.45)
+    gone = event(time, leave_at, leave_for) * on.out_of_view  # and back again
+    exit_side = d.sign()
+    exit_x = jnp.where(exit_side > 0, frame[0] + 1.5 * margin, -1.5 * margin)
+    return jnp.stack([path[:, 0] + gone * (exit_x - path[:, 0]), path[:, 1]], 1)
+
+
+def _centers(
+    plan: _Plan, side: Float[Array, ""], half: Float[Array, "t n 2"]
+) -> Float[Array, "t n 2"]:
+    """Centres of all objects in the frame."""
+    on, d, paths, time = plan.on, plan.d, plan.paths, plan.time
+    behind, count = plan.target, plan.number
+    target = _target_path(plan, half[0, behind])
+    others = d.uniform(-0.1, 1.1, count, 2)[None] + 0.5 * smooth_path(paths, time, (count, 2))
+    others = others * plan.frame[None, None]
+    # those behind stay around the target when clutter is asked for
+    near = (
+        1.6 * side * (d.uniform(-1.0, 1.0, count, 2)[None] + smooth_path(paths, time, (count, 2)))
+    )
+    others = others + on.clutter * (target[:, None] + near - others)
+    crossing = _crossings(d, time, target, half[:, behind], half[:, behind + 1 :], on.occlusion)
+    return jnp.concatenate([others[:, :behind], target[:, None], crossing], 1)
+
+
+def _camera(plan: _Plan) -> tuple[Float[Array, "t 2"], Float[Array, " t"]]:
+    """World position of the frame's corner, and world units per pixel, over time."""
+    on, paths, time, frame = plan.on, plan.paths, plan.time, plan.frame
+    pan = smooth_path(paths, time, (2,)) * (0.02 + 0.4 * on.camera) * frame[None]
+    shake = jnp.stack([jnp.sin(97.0 * time), jnp.cos(83.0 * time)], 1) * on.camera * 2.0
+    zoom = jnp.exp(smooth_path(paths, time, ()) * 0.15 * on.camera)
+    step = 1.0 / zoom
+    origin = pan + shake + 0.5 * frame[None] * (1.0 - step[:, None])
+    return origin, step
+
+
+def _poses(plan: _Plan, world: Float[Array, "t n 2"], half: Float[Array, "t n 2"]) -> Pose:
+    """Poses from centres and sizes in the world."""
+    on, d, paths, time = plan.on, plan.d, plan.paths, plan.time
+    length, count = world.shape[:2]
+    exposure = 0.3 + 1.2 * on.blur
+    velocity = jnp.diff(world, axis=0, append=world[-1:])
+    turn = smooth_path(paths, time, (count,)) * (0.12 + 0.5 * on.rotation)
+    spin = d.uniform(-2.0, 2.0, count)[None] * time[:, None] * on.rotation
+    bend = smooth_path(paths, time, (count, 2)) * (0.03 + 0.16 * on.deformation)
+    rate = d.uniform(1.0, 5.0, count)[None]
+    return Pose(
+        center=world,
+        half=half,
+        angle=turn + spin + d.uniform(-0.4, 0.4, count)[None],
+        wave=bend,
+        phase=2.0 * np.pi * rate * time[:, None] + d.uniform(0.0, 2.0 * np.pi, count)[None],
+        swing=jnp.broadcast_to(0.25 + 0.75 * on.deformation, (length, count)),
+        opacity=jnp.ones((length, count), jnp.float32),
+        blur=exposure * velocity,
+    )
+
+
+def _gain(plan: _Plan) -> Float[Array, "t 3"]:
+    """The light over time, by channel."""
+    on, d, paths, time = plan.on, plan.d, plan.paths, plan.time
+    dim = smooth_path(paths, time, (1,)) * (0.06 + 0.35 * on.light)
+    sudden = jnp.where(time > d.uniform(0.2, 0.8), d.uniform(-0.5, 0.4), 0.0) * on.light
+    tint = smooth_path(paths, time, (3,)) * (0.01 + 0.1 * on.light)
+    return jnp.exp(jnp.clip(dim + sudden[:, None], -0.9, 0.6) + tint)
+
+
 def draw_script(
     seed: UInt32[Array, " 2"],
     attributes: Bool[Array, " a"],
@@ -126,88 +244,21 @@ def draw_script(
     Returns:
       The script; objects are ordered back to front, the target has index `behind`.
     """
-    on = switches(attributes)
     count = behind + 1 + front
-    d = Draws(child(seed, 0), 64 + 64 * count)
-    paths = Draws(child(seed, 1), 64 + 96 * count)
-    time = jnp.arange(length, dtype=jnp.float32) / max(length - 1, 1)
-    height, width = size
-    frame = jnp.asarray([width, height], jnp.float32)
-
-    # sizes: low resolution means a target of 10 to 20 pixels
-    normal = d.log_uniform(*target_size)
-    small = d.log_uniform(0.4, 0.75) * target_size[0]
-    side = jnp.where(on.low_resolution > 0, small, normal)
-    growth = smooth_path(paths, time, (count,)) * (0.1 + 0.5 * on.scale)
-    trend = d.uniform(0.5, 1.0) * d.sign() * on.scale
-    growth = growth.at[:, behind].add(trend * time)
-    growth = jnp.clip(growth, -1.0, 1.0)
-    stretch = smooth_path(paths, time, (count,)) * (0.05 + 0.3 * on.aspect)
-    shape = jnp.log(d.log_uniform(*aspect, count))
-    flip = jnp.where(shape[behind] > 0, -1.0, 1.0)  # a wide target grows narrow, a narrow one wide
-    course = event(time, d.uniform(0.45, 0.8), d.uniform(0.7, 1.1))
-    stretch = stretch.at[:, behind].add(flip * d.uniform(0.9, 1.5) * on.aspect * course)
-    shape = jnp.clip(shape[None, :] + stretch, np.log(0.25), np.log(4.0))
-    sides = side * jnp.where(jnp.arange(count) == behind, 1.0, d.log_uniform(0.6, 1.6, count))
-    sides = sides[None, :] * jnp.exp(growth)
-    half = 0.5 * sides[..., None] * jnp.exp(jnp.stack([0.5 * shape, -0.5 * shape], -1))
-    limit = 0.32 * jnp.min(frame)
-    half = half * jnp.minimum(1.0, limit / jnp.max(half, axis=-1, keepdims=True))
-
-    # places in the frame: everything moves, reflected at margins
-    margin = jnp.minimum(jnp.max(half[0, behind]) * 1.2, 0.35 * jnp.min(frame))
-    start = margin + d.uniform(0.0, 1.0, 2) * (frame - 2.0 * margin)
-    reach = 0.13 * frame * (1.0 + 0.6 * on.fast)
-    path = start[None] + smooth_path(paths, time, (2,)) * reach[None]
-    path = path + on.fast * jumps(d, time, 5) * (0.4 * frame)[None]
-    tremble = d.uniform(-1.0, 1.0, 2)[None] * jnp.sin(40.0 * time)[:, None]
-    walls = jnp.broadcast_to(margin, (1, 2))
-    path = fold(path + tremble, walls, frame[None] - walls)
-    leave_at, leave_for = d.uniform(0.4, 0.7), d.uniform(0.25, 0.45)
-    gone = event(time, leave_at, leave_for) * on.out_of_view  # and back again
-    exit_side = d.sign()
-    exit_x = jnp.where(exit_side > 0, frame[0] + 1.5 * margin, -1.5 * margin)
-    target = jnp.stack([path[:, 0] + gone * (exit_x - path[:, 0]), path[:, 1]], 1)
-
-    others = d.uniform(-0.1, 1.1, count, 2)[None] + 0.5 * smooth_path(paths, time, (count, 2))
-    others = others * frame[None, None]
-    # those behind stay around the target when clutter is asked for
-    near = (
-        1.6 * side * (d.uniform(-1.0, 1.0, count, 2)[None] + smooth_path(paths, time, (count, 2)))
+    plan = _Plan(
+        on=switches(attributes),
+        d=Draws(child(seed, 0), 64 + 64 * count),
+        paths=Draws(child(seed, 1), 64 + 96 * count),
+        time=jnp.arange(length, dtype=jnp.float32) / max(length - 1, 1),
+        frame=jnp.asarray([size[1], size[0]], jnp.float32),
+        number=count,
+        target=behind,
     )
-    others = others + on.clutter * (target[:, None] + near - others)
-    crossing = _crossings(d, time, target, half[:, behind], half[:, behind + 1 :], on.occlusion)
-    center = jnp.concatenate([others[:, :behind], target[:, None], crossing], 1)
-
-    # the camera
-    pan = smooth_path(paths, time, (2,)) * (0.02 + 0.4 * on.camera) * frame[None]
-    shake = jnp.stack([jnp.sin(97.0 * time), jnp.cos(83.0 * time)], 1) * on.camera * 2.0
-    zoom = jnp.exp(smooth_path(paths, time, ()) * 0.15 * on.camera)
-    step = 1.0 / zoom
-    origin = pan + shake + 0.5 * frame[None] * (1.0 - step[:, None])
-    world = origin[:, None] + center * step[:, None, None]
-
-    exposure = 0.3 + 1.2 * on.blur
-    velocity = jnp.diff(world, axis=0, append=world[-1:])
-    turn = smooth_path(paths, time, (count,)) * (0.12 + 0.5 * on.rotation)
-    spin = d.uniform(-2.0, 2.0, count)[None] * time[:, None] * on.rotation
-    bend = smooth_path(paths, time, (count, 2)) * (0.03 + 0.16 * on.deformation)
-    rate = d.uniform(1.0, 5.0, count)[None]
-    poses = Pose(
-        center=world,
-        half=half * step[:, None, None],
-        angle=turn + spin + d.uniform(-0.4, 0.4, count)[None],
-        wave=bend,
-        phase=2.0 * np.pi * rate * time[:, None] + d.uniform(0.0, 2.0 * np.pi, count)[None],
-        swing=jnp.broadcast_to(0.25 + 0.75 * on.deformation, (length, count)),
-        opacity=jnp.ones((length, count), jnp.float32),
-        blur=exposure * velocity,
-    )
-    dim = smooth_path(paths, time, (1,)) * (0.06 + 0.35 * on.light)
-    sudden = jnp.where(time > d.uniform(0.2, 0.8), d.uniform(-0.5, 0.4), 0.0) * on.light
-    tint = smooth_path(paths, time, (3,)) * (0.01 + 0.1 * on.light)
-    gain = jnp.exp(jnp.clip(dim + sudden[:, None], -0.9, 0.6) + tint)
-    return Script(poses, origin, step, gain, jnp.zeros((length,), jnp.float32))
+    side, half = _sizes(plan, target_size, aspect)
+    center = _centers(plan, side, half)
+    origin, step = _camera(plan)
+    poses = _poses(plan, origin[:, None] + center * step[:, None, None], half * step[:, None, None])
+    return Script(poses, origin, step, _gain(plan))
 
 
 def _crossings(
