@@ -97,9 +97,10 @@ def combinations(preset: str) -> dict[Switches, Tracker]:
         raise JaxtrackError(
             f"--tracker {preset}: its meta-learner lacks an output; take a full preset"
         )
+    onoff = (False, True)
     return {
-        switches: dataclasses.replace(whole, config=mlt.switched(whole.config, *switches))
-        for switches in itertools.product((False, True), repeat=3)
+        (a, b, c): dataclasses.replace(whole, config=mlt.switched(whole.config, a, b, c))
+        for a, b, c in itertools.product(onoff, onoff, onoff)
     }
 
 

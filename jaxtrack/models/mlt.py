@@ -155,8 +155,13 @@ def correlate(
     products = jnp.dot(
         searches.reshape(-1, channels), template.reshape(-1, channels).T, precision=precise
     ).reshape(n, a, b, h, w)
-    rows = sum(products[:, p : p + oh, :, p] for p in range(h))
-    return jnp.asarray(sum(rows[:, :, q : q + ow, q] for q in range(w)))
+    rows = products[:, :oh, :, 0]
+    for p in range(1, h):
+        rows = rows + products[:, p : p + oh, :, p]
+    total = rows[:, :, :ow, 0]
+    for q in range(1, w):
+        total = total + rows[:, :, q : q + ow, q]
+    return total
 
 
 def respond(

@@ -22,6 +22,7 @@ from jaxtrack.ops.response import entropy
 
 Patch = Any  # a tree of arrays: what one patch is for the network
 PatchLoss = Callable[[Array, Patch], Array]
+Moments = tuple[Array, Array, Array]  # a kernel with Adam's two moments
 
 
 class Adapted(NamedTuple):
@@ -192,7 +193,7 @@ def adam_steps(
         MLT, the variant "mt+ft"; Kingma and Ba, Adam, algorithm 1.
     """
 
-    def step(carry: tuple[Array, Array, Array], count: Array) -> tuple[tuple[Array, ...], None]:
+    def step(carry: Moments, count: Array) -> tuple[Moments, None]:
         kernel, first, second = carry
         delta = negative_gradient(kernel, problem.patch_loss, problem.patches, problem.weights)
         first = betas[0] * first + (1 - betas[0]) * delta
