@@ -23,7 +23,7 @@ from jaxtrack.tracker import Tracker
 from jaxtrack.trackers import mlt
 from tests.parity.standin import frames as draw
 
-# The same code with few channels: compiles and runs in no time.
+# The same code with few channels and small crops: compiles and runs in no time.
 SMALL = dataclasses.replace(
     mlt.PRESETS["mlt-tiny"],
     network=AlexNetConfig(
@@ -34,6 +34,8 @@ SMALL = dataclasses.replace(
         norm_epsilon=1e-5,
     ),
     meta=MetaConfig(hidden=12, target_kernels=3, per_row=True),
+    exemplar_size=79,
+    instance_size=159,
     samples=3,
     memory_size=4,
     update_interval=2,
@@ -66,7 +68,9 @@ def wide(tree):
 def features(config, count, seed=3):
     """Trunk outputs of an exemplar and of context patches, float64 where that is on."""
     rng = np.random.default_rng(seed)
-    sides = [net.feature_size(config.network, s, 4) for s in (127, 255)]
+    sides = [
+        net.feature_size(config.network, s, 4) for s in (config.exemplar_size, config.instance_size)
+    ]
     c = config.network.channels[3]
     exemplar = np.maximum(rng.normal(size=(sides[0], sides[0], c)), 0)
     patches = np.maximum(rng.normal(size=(count, sides[1], sides[1], c)), 0)
@@ -341,9 +345,7 @@ def test_memory_is_fed_at_the_interval_when_tau_is_passed():
     assert max(scores) <= 1
 
 
-@pytest.mark.parametrize(
-    "switches", [(False, False, True), (True, False, True), (False, True, False)]
-)
+@pytest.mark.parametrize("switches", [(True, False, True), (False, True, False)])
 def test_switches_are_independent(switches):
     config = mlt.switched(SMALL, *switches)
     variables = variables_of(SMALL)

@@ -12,7 +12,7 @@ from jaxtrack.losses.siamfc import balanced_logistic
 from jaxtrack.models import mlt as net
 from jaxtrack.trackers import mlt
 from jaxtrack.weights import Card, save_weights
-from tests.test_mlt import SMALL, variables_of
+from tests.test_mlt import SMALL, features, variables_of
 from train import optim, presets
 from train.step import init_state
 from train.tasks import mlt as task
@@ -21,7 +21,16 @@ from train.tasks import mlt as task
 def small(**changes):
     config = presets.get("mlt-tiny-meta").task.config
     tracker = dataclasses.replace(SMALL, meta=dataclasses.replace(SMALL.meta, keep=1.0))
-    return dataclasses.replace(config, tracker=tracker, patches=4, **changes)
+    template, context = (
+        dataclasses.replace(a, size=s)
+        for a, s in (
+            (config.template, tracker.exemplar_size),
+            (config.context, tracker.instance_size),
+        )
+    )
+    return dataclasses.replace(
+        config, tracker=tracker, template=template, context=context, patches=4, **changes
+    )
 
 
 def batch_of(videos, patches):
@@ -32,9 +41,9 @@ def batch_of(videos, patches):
 
     box = jnp.asarray([40.0, 40, 50, 50])
     return {
-        "template": pictures(videos, 139, 139),
+        "template": pictures(videos, 87, 87),
         "template_box": jnp.tile(box, (videos, 1)),
-        "patches": pictures(videos, patches, 279, 279),
+        "patches": pictures(videos, patches, 171, 171),
         "patch_boxes": jnp.tile(box, (videos, patches, 1)),
     }
 
@@ -69,9 +78,7 @@ def test_the_loss_of_a_video_is_that_of_its_adapted_network():
     config = small(fewest=3, other_videos=0.0)
     config = dataclasses.replace(config, patches=3)
     tracker, variables = config.tracker, variables_of(config.tracker)
-    rng = np.random.default_rng(0)
-    exemplar = jnp.asarray(rng.normal(size=(8, 8, 8)), jnp.float32)
-    patches = jnp.asarray(rng.normal(size=(3, 24, 24, 8)), jnp.float32)
+    exemplar, patches = (a.astype(jnp.float32) for a in features(tracker, 3))
     value, metrics = task.video_loss(
         config, variables, exemplar, patches, patches[:1], jax.random.key(3)
     )
