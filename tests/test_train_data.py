@@ -49,7 +49,8 @@ def test_resume_goes_on_with_the_next_batch(
     preset = toy_pairs(steps=6, save_every=2, log_every=1)
     options = ("--data", data_fixtures.built(), "--batch-size", 4)
     assert call(monkeypatch, preset, *options, "--output", tmp_path / "whole") == 0
-    real, seen = data.Built.next, []
+    real = data.Built.next
+    seen: list[Any] = []
 
     def stopping(self: data.Built) -> Any:
         if len(seen) == 5:
