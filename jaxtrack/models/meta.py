@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+_START = 0.1  # initial scale of the new kernels
+
 
 @dataclasses.dataclass(frozen=True)
 class MetaConfig:
@@ -52,9 +54,10 @@ class MetaOutput(NamedTuple):
 class MetaLearner(nn.Module):
     """Three fully connected layers: ``w_target, attention = g(delta)``.
 
-    The kernels are divided by the root of their fan-in, so that at random initial values the new channels
-    have the order of the old ones. (They must not start at zero: template and search are both multiplied
-    by them, so zero is a saddle point.) The attention is twice a sigmoid: an output of zero then leaves
+    The kernels are divided by the root of their fan-in, and start at a tenth of what would give the new
+    channels the order of the old ones: an untrained meta-learner changes a response by about a hundredth.
+    (They must not start at zero: template and search are both multiplied by them, so zero is a saddle
+    point.) The attention is twice a sigmoid: an output of zero then leaves
     every channel as it was.
 
     Reference:
@@ -83,7 +86,9 @@ class MetaLearner(nn.Module):
         kernel = jnp.zeros((kh, kw, channels, 0), delta.dtype)
         if new:
             width = new if config.per_row else kh * kw * channels * new
-            kernel = nn.Dense(width, name="fc3")(x).reshape(kh, kw, channels, new)
+            small = nn.initializers.variance_scaling(_START**2, "fan_in", "truncated_normal")
+            kernel = nn.Dense(width, kernel_init=small, name="fc3")(x)
+            kernel = kernel.reshape(kh, kw, channels, new)
             kernel = kernel / np.sqrt(kh * kw * channels).astype(delta.dtype)
         attention = jnp.ones((features + new,), delta.dtype)
         if config.attention:
