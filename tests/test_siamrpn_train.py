@@ -1,17 +1,22 @@
 """SiamRPN++'s training task: what trains when, labels on the device, augmentation."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxtrack import get_tracker, load_weights
 from jaxtrack.data.synthetic import PatchConfig
+from jaxtrack.errors import JaxtrackError
 from jaxtrack.models.siamrpn import NetworkConfig
-from jaxtrack.trackers import siamrpn
+from jaxtrack.trackers import siamfc, siamrpn
+from jaxtrack.weights import save_weights, shipped_path
 from train import augment_siamrpn as augmentation
 from train import optim, presets
+from train.tasks import siamrpn as siamrpn_presets
 from train.tasks import siamrpn_loss as task
 from train.tasks import siamrpn_recipe
 
@@ -170,3 +175,26 @@ def test_every_pair_of_the_world_can_be_labelled():
     config = dataclasses.replace(config, hardness=0.0)
     targets = task.label(config, logits, box, jnp.asarray([False]), jax.random.key(0))
     assert int(jnp.sum(targets.labels == 1)) > 0
+
+
+def test_training_starts_from_the_convolutions_of_siamfc(tmp_path):
+    config = presets.get("siamrpnpp-tiny").task.config
+    path = shipped_path("siamfc-tiny")
+    started = siamrpn_presets.load(config, path, jax.random.key(0))
+    fc = get_tracker("siamfc-tiny")
+    image = np.random.RandomState(0).randint(0, 256, (1, 127, 127, 3)).astype(np.uint8)
+    embed = jax.jit(partial(siamfc.module(fc.config).apply, method="embed"))
+    theirs = embed(load_weights("siamfc-tiny"), image / np.float32(255))
+    levels = jax.jit(partial(siamrpn.module(config.tracker).apply, method="backbone_levels"))
+    ours = levels(started, siamrpn.network_input(image))
+    # Levels 3 and 4; the fifth has a normalisation that SiamFC lacks.
+    for mine, its in zip(ours[:2], theirs[2:4], strict=True):
+        np.testing.assert_allclose(mine, its, atol=1e-4)
+
+    other = tmp_path / "other.safetensors"
+    variables = load_weights("siamfc-tiny")
+    kernel = variables["params"]["backbone"]["conv2.0"]["kernel"]
+    variables["params"]["backbone"]["conv2.0"]["kernel"] = kernel[..., :8]
+    save_weights(other, variables)
+    with pytest.raises(JaxtrackError, match=r"conv2\.0"):
+        siamrpn_presets.load(config, other, jax.random.key(0))

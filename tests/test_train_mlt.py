@@ -1,17 +1,19 @@
 """MLT's training: only the meta-learner learns, M' and M agree, and stage 2 starts from stage 1."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxtrack import load_weights
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.losses.siamfc import balanced_logistic
 from jaxtrack.models import mlt as net
-from jaxtrack.trackers import mlt
-from jaxtrack.weights import Card, save_weights
+from jaxtrack.trackers import mlt, siamfc
+from jaxtrack.weights import Card, save_weights, shipped_path
 from tests.test_mlt import SMALL, features, variables_of
 from train import optim, presets
 from train.step import init_state
@@ -152,3 +154,18 @@ def test_a_few_steps_teach_the_meta_learner():
         params, memory, value = step(params, memory, jax.random.key(i % 2))
         values.append(float(value))
     assert np.mean(values[-4:]) < 0.9 * np.mean(values[:4])
+
+
+def test_stage_one_starts_from_the_trunk_of_siamfc():
+    config = presets.get("mlt-tiny-matching").task.config
+    started = task.load_trunk(config, shipped_path("siamfc-tiny"), jax.random.key(0))
+    image = np.random.RandomState(0).uniform(0, 1, (1, 127, 127, 3)).astype(np.float32)
+    ours, theirs = (
+        jax.jit(partial(siamfc.module(fc).apply, method="embed"))(variables, image)
+        for fc, variables in (
+            (config.tracker, started),
+            (siamfc.PRESETS["siamfc-tiny"], load_weights("siamfc-tiny")),
+        )
+    )
+    np.testing.assert_array_equal(ours[3], theirs[3])
+    assert ours[4].shape != theirs[4].shape

@@ -61,12 +61,13 @@ _TINY = Config(
     network=NetworkConfig(
         backbone="alexnet",
         levels=(3, 4, 5),
-        channels=(32, 64, 96, 96, 96),
-        kernels=(7, 3, 3, 3, 3),
-        neck=(64, 64, 64),
+        # The widths of `siamfc-tiny`, whose weights the training starts from.
+        channels=(24, 64, 96, 96, 64),
+        kernels=(7, 5, 3, 3, 3),
+        neck=(96, 96, 96),
         neck_crop=0,
         neck_align=True,
-        head=(64, 64, 64),
+        head=(96, 96, 96),
     ),
     base_size=0,
     penalty_k=0.1,

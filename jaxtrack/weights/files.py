@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import pathlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -90,6 +91,7 @@ def load_into(
     *,
     source: str | None = None,
     key: str | None = None,
+    part: str | None = None,
 ) -> Variables:
     """Fill variables from a file or folder, strictly.
 
@@ -104,6 +106,8 @@ def load_into(
         tables: the family's name tables, by published code (see `jaxtrack.weights.tables`).
         source: take this table only.
         key: for PyTorch files, the entry that holds the state dict.
+        part: of a ``.safetensors`` file of ours, take only the arrays whose name (as
+            ``params/backbone/conv1.0/kernel``) this regular expression finds; None: all.
 
     Returns:
         The filled tree.
@@ -118,6 +122,8 @@ def load_into(
     cards.check_sum(path)
     state = read_published(path, key)
     if state and all(name.startswith(_OWN_COLLECTIONS) for name in state):
+        if part is not None:
+            state = {name: value for name, value in state.items() if re.search(part, name)}
         return _fill_own(template, state, path)
     tables = tables or {"our own names": NameTable()}
     if source is not None:

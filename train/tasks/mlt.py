@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import re
 from typing import Any
 
 import jax
@@ -84,6 +85,26 @@ def load(config: Config, path: pathlib.Path, key: Array) -> dict[str, Any]:
     fixed = load_into(shapes, path, tables_of("siamfc"))
     meta = init_variables(config, key)["params"]["meta"]
     return {"params": {**fixed["params"], "meta": meta}, "batch_stats": fixed["batch_stats"]}
+
+
+def load_trunk(config: matching.Config, path: pathlib.Path, key: Array) -> dict[str, Any]:
+    """Stage 1 from another network's blocks 1 to 4: ours of SiamFC, with the same widths and kernels.
+
+    Raises:
+        JaxtrackError: the file is unreadable, or its sizes are others; both lists are in the message.
+    """
+    variables = jax.jit(lambda k: siamfc.init_variables(config.tracker, k))(key)
+    name = config.tracker.backbone_name
+    blocks = re.compile(r"^conv[1-4]\.")
+    shared = {
+        kind: {name: {layer: x for layer, x in tree[name].items() if blocks.match(layer)}}
+        for kind, tree in variables.items()
+    }
+    found = load_into(shared, path, part=rf"/{name}/conv[1-4]\.")
+    return {
+        kind: {**tree, name: {**tree[name], **found[kind][name]}}
+        for kind, tree in variables.items()
+    }
 
 
 def sample(config: Config, key: Array, batch_size: int) -> Batch:
@@ -259,7 +280,12 @@ PRESETS: dict[str, Preset] = {
     "mlt-meta-noattention": _meta_preset("mlt-noattention", small=False),
     "siamfc-mlt": _meta_preset("siamfc-mlt", small=False, init_from="SiamFC's published weights"),
     "mlt-tiny-matching": dataclasses.replace(
-        matching.PRESETS["siamfc-tiny"], task=matching.task(_TINY), tracker="mlt-tiny-mt"
+        matching.PRESETS["siamfc-tiny"],
+        task=matching.task(_TINY),
+        tracker="mlt-tiny-mt",
+        steps=1000,
+        init_from="the weights of siamfc-tiny",
+        load=load_trunk,
     ),
     "mlt-tiny-meta": _meta_preset("mlt-tiny", small=True),
     "mlt-tiny-meta-noattention": _meta_preset("mlt-tiny-noattention", small=True),

@@ -36,16 +36,20 @@ def load(config: Config, path: pathlib.Path, key: Array) -> dict[str, Any]:
     Args:
         config: the task.
         path: PySOT's or torchvision's ImageNet file of the backbone (neck and head stay random), a
-            released tracker, or ours.
+            released tracker, or ours; of ours also a SiamFC whose five convolutions have these sizes.
         key: for what the file does not have.
 
     Raises:
         JaxtrackError: the file is unreadable, or its weights do not fit; both lists are in the message.
     """
     variables = jax.jit(lambda k: init_variables(config, k))(key)
-    if path.is_dir() or path.suffix == ".safetensors":
+    if path.is_dir():
         return load_into(variables, path, TABLES)
     state = read_published(path)
+    if "params/backbone/conv1.0/kernel" in state and config.tracker.network.backbone == "alexnet":
+        return start_from_siamfc(variables, path)
+    if path.suffix == ".safetensors":
+        return load_into(variables, path, TABLES)
     if any("rpn_head." in name for name in state):
         return load_into(variables, path, {"STVIR/pysot": TABLES["STVIR/pysot"]})
     backbone = config.tracker.network.backbone
@@ -57,6 +61,37 @@ def load(config: Config, path: pathlib.Path, key: Array) -> dict[str, Any]:
     part = {kind: {"backbone": tree["backbone"]} for kind, tree in variables.items()}
     filled = from_published(table, state, part)
     return {kind: {**tree, **filled[kind]} for kind, tree in variables.items()}
+
+
+def start_from_siamfc(variables: dict[str, Any], path: pathlib.Path) -> dict[str, Any]:
+    """A SiamFC's convolutions as the backbone of SiamRPN++; all else stays as it is.
+
+    Args:
+        variables: of a SiamRPN++ with an AlexNet.
+        path: weights of ours of a SiamFC with the same widths and kernels.
+
+    Raises:
+        JaxtrackError: the file is unreadable, or its sizes are others; both lists are in the message.
+    """
+    # SiamFC takes RGB from 0 to 1 where SiamRPN++ takes BGR from 0 to 255, and has no norm after conv5.
+    wanted = {
+        kind: {
+            "backbone": {
+                name.replace("layer", "conv"): leaves
+                for name, leaves in tree["backbone"].items()
+                if name != "layer5.1"
+            }
+        }
+        for kind, tree in variables.items()
+    }
+    found = load_into(wanted, path, part="/backbone/")
+    first = found["params"]["backbone"]["conv1.0"]
+    first["kernel"] = first["kernel"][:, :, ::-1] / 255.0
+    started = {}
+    for kind, tree in variables.items():
+        layers = {n.replace("conv", "layer"): x for n, x in found[kind]["backbone"].items()}
+        started[kind] = {**tree, "backbone": {**tree["backbone"], **layers}}
+    return started
 
 
 def published(
@@ -120,18 +155,25 @@ def _published_preset(
     )
 
 
+def _from_third(name: str) -> siamrpn.Config:
+    """A small tracker whose first two blocks stay as they were: they see edges and colours."""
+    tracker = siamrpn.PRESETS[name]
+    network = dataclasses.replace(tracker.network, frozen_below=3)
+    return dataclasses.replace(tracker, network=network)
+
+
 _TINY = Config(
-    tracker=siamrpn.PRESETS["siamrpnpp-tiny"],
+    tracker=_from_third("siamrpnpp-tiny"),
     template=CropConfig(size=127, shift=2, scale=0.03, colour=1.0),
-    search=CropConfig(size=223, shift=4, scale=0.1, colour=1.0, blur=0.1),
+    search=CropConfig(size=207, shift=4, scale=0.1, colour=1.0, blur=0.05),
     patch=PatchConfig(
         template_size=127,
         template_margin=16,
-        search_size=223,
+        search_size=207,
         search_margin=32,
-        search_factor=223 / 127,
-        max_shift=48.0,
-        max_scale=0.2,
+        search_factor=207 / 127,
+        max_shift=40.0,
+        max_scale=0.25,
         negative_rate=0.1,
         aspect_change=0.6,
     ),
@@ -145,7 +187,7 @@ def _shifted(shift: int) -> Config:
     """The padded network with targets spread by up to ``shift`` pixels: spatial-aware sampling."""
     return dataclasses.replace(
         _TINY,
-        tracker=siamrpn.PRESETS["siamrpnpp-padded"],
+        tracker=_from_third("siamrpnpp-padded"),
         template=CropConfig(size=127, colour=0.0),
         search=CropConfig(size=255, colour=0.0),
         patch=dataclasses.replace(
@@ -174,6 +216,8 @@ def _small(config: Config, tracker: str, steps: int) -> Preset:
         log_every=20,
         save_every=500,
         source="jaxtrack: the synthetic world",
+        init_from="the weights of siamfc-tiny",
+        load=load,
     )
 
 
@@ -212,11 +256,9 @@ PRESETS: dict[str, Preset] = {
         "an ImageNet AlexNet with batch normalisation",
         "STVIR/pysot, siamrpn_alex_dwxcorr_16gpu",
     ),
-    "siamrpnpp-tiny": _small(_TINY, "siamrpnpp-tiny", 4000),
+    "siamrpnpp-tiny": _small(_TINY, "siamrpnpp-tiny", 5000),
     **{
-        name: _small(
-            dataclasses.replace(_TINY, tracker=siamrpn.PRESETS[name]), name, _ABLATION_STEPS
-        )
+        name: _small(dataclasses.replace(_TINY, tracker=_from_third(name)), name, _ABLATION_STEPS)
         for name in ("siamrpnpp-tiny-1level", "siamrpnpp-tiny-2levels")
     },
     **{
