@@ -40,7 +40,8 @@ class Options:
         split: the benchmark's split; by default its own.
         sequence: only these sequences.
         output: folder of raw results and report.
-        slots: videos tracked side by side.
+        slots: videos tracked side by side, on all devices together.
+        devices: devices that share the slots, such as all GPUs of a machine.
         chunk: frames per compiled call.
         protocol: scoring rules; by default the benchmark's own.
         no_report: do not write the HTML report.
@@ -56,6 +57,7 @@ class Options:
     sequence: tuple[str, ...] = ()
     output: Path = Path("results")
     slots: int = 1
+    devices: int = 1
     chunk: int = 8
     protocol: str | None = None
     no_report: bool = False
@@ -104,7 +106,7 @@ def evaluate(options: Options) -> list[Outcome]:
         label = label_of(name)
         tracks, fresh = _track(name, sequences, options)
         seconds = time.perf_counter() - started
-        boxes = {s.name: _own_coordinates(tracks[s.name].boxes, s) for s in sequences}
+        boxes = {s.name: runner.own_coordinates(tracks[s.name].boxes, s) for s in sequences}
         report = evaluate_ope(boxes, truth, options.protocol, options.benchmark, label)
         rate = fresh / seconds if fresh else float("nan")
         outcomes.append(Outcome(label, tracks, report, rate))
@@ -121,15 +123,6 @@ def _check_names(options: Options) -> None:
     for name in options.peer:
         if name not in peers.names():
             raise JaxtrackError(f"no peer {name!r} here; known: {', '.join(peers.names())}")
-
-
-def _own_coordinates(boxes: np.ndarray, sequence: Sequence) -> np.ndarray:
-    """Boxes as the benchmark counts pixels."""
-    shifted = np.asarray(boxes, np.float64).copy()
-    shifted[:, :2] += sequence.origin
-    # The first row is the annotation itself, not its float32 copy.
-    shifted[0] = sequence.annotation.boxes[0]
-    return shifted
 
 
 def label_of(tracker: str) -> str:
@@ -158,9 +151,14 @@ def _track(name: str, sequences: list[Sequence], options: Options) -> tuple[dict
     total = sum(s.length for s in missing.values())
     with tqdm(total=total, unit=" frames", desc=label, disable=not total) as bar:
         if own:
-            todo, slots = list(missing.values()), options.slots
             run = runner.run(
-                tracker, variables, todo, slots=slots, chunk=options.chunk, progress=bar.update
+                tracker,
+                variables,
+                list(missing.values()),
+                slots=options.slots,
+                chunk=options.chunk,
+                devices=options.devices,
+                progress=bar.update,
             )
         else:
             run = _run_peer(name, missing, bar.update)
@@ -204,7 +202,7 @@ def _store(folder: Path, sequence: Sequence, track: Track) -> None:
     (folder / f"{sequence.name}_time.txt").write_text(lines)
     scores = "".join(f"{score:.6f}\n" for score in track.scores)
     (folder / f"{sequence.name}_score.txt").write_text(scores)
-    write_boxes(folder / f"{sequence.name}.txt", _own_coordinates(track.boxes, sequence))
+    write_boxes(folder / f"{sequence.name}.txt", runner.own_coordinates(track.boxes, sequence))
 
 
 def _stored(folder: Path, sequence: Sequence) -> Track | None:

@@ -250,12 +250,12 @@ def choose(
     """
     side = responses.shape[-1] * config.response_up
     upsampled = resize_maps(responses, (side, side), "cubic")
-    penalty = np.full(config.scale_count, config.scale_penalty, np.float32)
-    penalty[config.scale_count // 2] = 1
+    middle = np.arange(config.scale_count) == config.scale_count // 2
+    penalty = jnp.where(middle, 1, jnp.asarray(config.scale_penalty, jnp.float32))
     best = jnp.max(upsampled, axis=(1, 2)) * penalty
     # A negative maximum would gain by the penalty; the published code has the same quirk.
     scale = jnp.argmax(best).astype(jnp.int32)
-    response = upsampled[scale] * jnp.asarray(penalty)[scale]
+    response = upsampled[scale] * penalty[scale]
     response = response - jnp.min(response)
     response = response / (jnp.sum(response) + 1e-16)
     hann = hann_window(side)

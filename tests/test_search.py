@@ -1,0 +1,157 @@
+"""Many settings in one program give what each gives alone; the table, the plot, and what is refused."""
+
+import csv
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from eval import runner, search, sweep
+from eval.annotations import Annotation
+from eval.benchmarks import Sequence
+from jaxtrack import get_tracker
+from jaxtrack.errors import JaxtrackError
+
+GRIDS = {
+    "siamfc-tiny": ("window_influence=0.1,0.4", "scale_penalty=0.9,0.99", "scale_rate=0.3,0.7"),
+    "siamrpnpp-tiny": ("window_influence=0.2,0.6", "penalty_k=0.02,0.3", "size_rate=0.2,0.6"),
+}
+
+
+def clip(name, length, size, seed):
+    """A textured square that wanders over another texture."""
+    rng = np.random.default_rng(seed)
+    ground = rng.integers(0, 200, (size[0] // 8 + 1, size[1] // 8 + 1, 3), np.uint8)
+    ground = np.kron(ground, np.ones((8, 8, 1), np.uint8))[: size[0], : size[1]]
+    target = np.kron(rng.integers(60, 256, (6, 5, 3), np.uint8), np.ones((4, 4, 1), np.uint8))
+    frames, boxes = np.tile(ground[None], (length, 1, 1, 1)), np.zeros((length, 4))
+    for t in range(length):
+        x, y = 20 + 2 * t, 30 + t
+        frames[t, y : y + 24, x : x + 20] = target
+        boxes[t] = x, y, 20, 24
+    annotation = Annotation(boxes, size=size[::-1])
+    return Sequence(name, length, lambda: iter(frames), boxes, annotation, size)
+
+
+CLIPS = [clip("a", 7, (96, 120), 0), clip("b", 5, (100, 90), 1)]
+
+
+@pytest.fixture(scope="module")
+def made():
+    """Trackers with random values: their trajectories part all the same."""
+    found = {}
+    for name in GRIDS:
+        tracker = get_tracker(name)
+        make = jax.jit(tracker.init_variables, static_argnums=0)
+        found[name] = tracker, make(tracker.config, jax.random.key(1))
+    return found
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_every_setting_gets_what_it_gets_alone(name, made):
+    tracker, variables = made[name]
+    grid = search.parse_grid(GRIDS[name])
+    assert len(grid.values) == 8
+    found, looked = search.track_sequences(tracker, variables, CLIPS, grid, chunk=4, block=1)
+    windows = 3 if name == "siamfc-tiny" else 1
+    assert looked < 8 * windows * sum(s.length - 1 for s in CLIPS)  # some windows were shared
+    for index in (0, 3, 7):
+        alone = dataclasses.replace(tracker, config=grid.config(tracker.config, index))
+        for key, track in runner.run(alone, variables, CLIPS, chunk=4):
+            np.testing.assert_allclose(found[key][index], track.boxes, atol=1e-3)
+    boxes = found["a"]
+    assert len(np.unique(boxes[:, -1].round(3), axis=0)) > 1  # the settings do differ
+
+
+@pytest.mark.parametrize("block", [3, 64])
+def test_blocks_change_nothing(block, made):
+    tracker, variables = made["siamrpnpp-tiny"]
+    grid = search.parse_grid(GRIDS["siamrpnpp-tiny"])
+    sequences = CLIPS[1:]
+    one, _ = search.track_sequences(tracker, variables, sequences, grid, chunk=4, block=1)
+    more, _ = search.track_sequences(tracker, variables, sequences, grid, chunk=4, block=block)
+    np.testing.assert_allclose(more["b"], one["b"], atol=1e-3)
+
+
+def test_fields_that_the_first_state_reads(made):
+    tracker, variables = made["siamrpnpp-tiny"]
+    grid = search.parse_grid(["context=0.3,0.5", "size_rate=0.2,0.4"])
+    assert sweep.split_of(tracker, grid.names) is None
+    found, looked = search.track_sequences(tracker, variables, CLIPS[1:], grid, chunk=4)
+    assert looked == 4 * 4
+    alone = dataclasses.replace(tracker, config=grid.config(tracker.config, 0))
+    ((_, track),) = runner.run(alone, variables, CLIPS[1:], chunk=4)
+    np.testing.assert_allclose(found["b"][0], track.boxes, atol=1e-3)
+
+
+def test_groups_of_equal_rows():
+    rows = np.array([[1, 2], [3, 4], [1, 2], [1, 3], [3, 4]])
+    group, members, count = sweep.groups(rows)
+    np.testing.assert_array_equal(group, [0, 1, 0, 2, 1])
+    np.testing.assert_array_equal(members[:3], [0, 1, 3])
+    assert count == 3
+
+
+def test_random_settings_stay_between_the_values():
+    grid = search.parse_grid(["a=0.2,0.4,0.3", "b=1,2"], random=20, seed=3)
+    assert grid.values.shape == (20, 2)
+    assert (grid.values >= [0.2, 1]).all()
+    assert (grid.values <= [0.4, 2]).all()
+    np.testing.assert_array_equal(
+        grid.values, search.parse_grid(["a=0.2,0.4,0.3", "b=1,2"], 20, 3).values
+    )
+
+
+def test_table_and_plot(made, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(search, "load_weights", lambda name, path: made[name][1])
+    monkeypatch.setattr(search.benchmarks, "load", lambda *a: CLIPS[1:])
+    options = search.Options(
+        "siamrpnpp-tiny",
+        ("window_influence=0.2,0.6", "size_rate=0.2,0.6"),
+        output=tmp_path,
+        compare=2,
+    )
+    jax_setting = jax.config.jax_enable_compilation_cache
+    try:
+        rows = search.search(options)
+    finally:
+        jax.config.update("jax_enable_compilation_cache", jax_setting)
+    assert [row["auc"] for row in rows] == sorted((row["auc"] for row in rows), reverse=True)
+    with (tmp_path / "search.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [float(row["auc"]) for row in table] == [row["auc"] for row in rows]
+    stored = json.loads((tmp_path / "search.json").read_text())
+    assert stored["cost"]["largest_difference"] < 1e-3
+    assert stored["cost"]["cold"]["ratio"]["cpu"] > 0
+    assert (tmp_path / "search.png").read_bytes().startswith(b"\x89PNG")
+    assert "best of 4: window_influence=" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "nothing to search"),
+        ({"set": ("window_influence",)}, "give FIELD=VALUE"),
+        ({"set": ("window_influence=0.1,x",)}, "finite numbers"),
+        ({"set": ("window_influence=nan",)}, "finite numbers"),
+        ({"set": ("a=1", "a=2")}, "given twice"),
+        ({"set": ("windw=1",)}, "windw: this field of siamfc-tiny is unknown; .*window_influence"),
+        ({"set": ("scale_count=3",)}, "is no float"),
+        ({"set": ("input_divisor=1,2",)}, "built into the program; can be searched: .*scale_rate"),
+        ({"set": ("scale_rate=1",), "random": 0}, "--random 0"),
+        ({"set": ("scale_rate=1",), "compare": 2}, "--compare 2"),
+        ({"set": ("scale_rate=1",), "block": 0}, "--block are at least 1"),
+        ({"set": ("scale_rate=1",), "benchmark": "otbb"}, "unknown benchmark"),
+    ],
+)
+def test_mistakes_are_one_line(options, words):
+    with pytest.raises(JaxtrackError, match=words) as error:
+        search.search(search.Options(**{"tracker": "siamfc-tiny", **options}))
+    assert "\n" not in str(error.value)
+
+
+def test_a_field_without_effect_is_refused():
+    with pytest.raises(JaxtrackError, match="confidence_low: .* is not read in tracking"):
+        sweep.check_fields(get_tracker("siamrpnpp-tiny"), "siamrpnpp-tiny", ["confidence_low"])
