@@ -49,7 +49,12 @@ class Answers(NamedTuple):
 
 
 def trained(
-    preset: str, tracker: str, folder: Path, steps: int | None, cwd: Path | None = None
+    preset: str,
+    tracker: str,
+    folder: Path,
+    steps: int | None,
+    cwd: Path | None = None,
+    init_from: Path | None = None,
 ) -> Any:
     """Weights of a short training; it is run where its folder does not have them yet.
 
@@ -59,6 +64,7 @@ def trained(
         folder: of all runs.
         steps: length; None: the preset's.
         cwd: the checkout, where the training is started (default: here).
+        init_from: weights that it starts from.
 
     Returns:
         The tracker's variables.
@@ -72,6 +78,7 @@ def trained(
     if not weights.is_file():
         started = output.is_dir() and any(output.iterdir())
         given = ["--steps", str(steps)] if steps else []
+        given += ["--init-from", str(init_from)] if init_from else []
         resume = ["--resume"] if started else []
         command = [sys.executable, "-m", "train.run", preset, "--output", str(output)]
         done = subprocess.run([*command, *given, *resume], check=False, cwd=cwd)

@@ -26,6 +26,7 @@ from eval import pair_study
 from jaxtrack import command
 from jaxtrack.models.rpn import level_head
 from jaxtrack.trackers import siamrpn
+from jaxtrack.weights import shipped_path
 
 FUSION = {1: "siamrpnpp-tiny-1level", 2: "siamrpnpp-tiny-2levels", 3: "siamrpnpp-tiny"}
 
@@ -136,7 +137,10 @@ def fusion_rows(options: Options) -> list[Row]:
         tracker = jaxtrack.get_tracker(preset)
         config: Any = tracker.config
         if pairs is not None:
-            variables = pair_study.trained(preset, preset, options.runs, options.train)
+            variables = pair_study.trained(
+                *(preset, preset, options.runs, options.train),
+                init_from=shipped_path("siamfc-tiny"),
+            )
             answers = pair_study.answer(config, variables, pairs)
             overlaps[levels] = float(pair_study.overlap(answers, pairs).mean())
         else:

@@ -143,6 +143,14 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
+# The AlexNet's file has fewer negative pairs.
+RECIPES["siamrpn_alex"] = dataclasses.replace(
+    RECIPES["siamrpn"],
+    source="PySOT's SiamRPN++ training with AlexNet: as siamrpn, negatives 0.05",
+    negative=0.05,
+)
+
+
 def patch_config(
     size: int, nominal: int, factor: float, context: float, pad: Literal["mean", "black"] = "mean"
 ) -> PatchConfig:

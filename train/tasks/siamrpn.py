@@ -136,7 +136,13 @@ _ABLATION_STEPS = 800
 
 
 def _published_preset(
-    name: str, config: Config, recipe: Recipe, batch_size: int, init_from: str, source: str
+    name: str,
+    config: Config,
+    recipe: Recipe,
+    batch_size: int,
+    init_from: str,
+    source: str,
+    data: str = "siamrpn",
 ) -> Preset:
     """A published recipe: 600,000 pairs per epoch in batches of all processes."""
     per_epoch = _PAIRS_PER_EPOCH // batch_size
@@ -148,7 +154,7 @@ def _published_preset(
         steps=per_epoch * recipe.epochs,
         epochs=recipe.epochs,
         save_every=per_epoch,
-        data=same_patches("siamrpn", config.patch),
+        data=same_patches(data, config.patch),
         source=source,
         init_from=init_from,
         load=load,
@@ -187,7 +193,7 @@ def _shifted(shift: int) -> Config:
     """The padded network with targets spread by up to ``shift`` pixels: spatial-aware sampling."""
     return dataclasses.replace(
         _TINY,
-        tracker=_from_third("siamrpnpp-padded"),
+        tracker=siamrpn.PRESETS["siamrpnpp-padded"],
         template=CropConfig(size=127, colour=0.0),
         search=CropConfig(size=255, colour=0.0),
         patch=dataclasses.replace(
@@ -206,7 +212,8 @@ def _shifted(shift: int) -> Config:
 
 
 def _small(config: Config, tracker: str, steps: int) -> Preset:
-    """A short training on the synthetic world."""
+    """A short training on the synthetic world, from siamfc-tiny where blocks are frozen."""
+    frozen = config.tracker.network.frozen_below > 0
     return Preset(
         task=task(config),
         tracker=tracker,
@@ -216,7 +223,7 @@ def _small(config: Config, tracker: str, steps: int) -> Preset:
         log_every=20,
         save_every=500,
         source="jaxtrack: the synthetic world",
-        init_from="the weights of siamfc-tiny",
+        init_from="the weights of siamfc-tiny" if frozen else "",
         load=load,
     )
 
@@ -255,6 +262,7 @@ PRESETS: dict[str, Preset] = {
         128 * 16,
         "an ImageNet AlexNet with batch normalisation",
         "STVIR/pysot, siamrpn_alex_dwxcorr_16gpu",
+        data="siamrpn_alex",
     ),
     "siamrpnpp-tiny": _small(_TINY, "siamrpnpp-tiny", 5000),
     **{
