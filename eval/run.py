@@ -2,7 +2,8 @@
 
 Tracks every sequence (batched in slots), writes raw results in the published text format, prints the
 scores, and writes one HTML report. An interrupted run goes on where it was: sequences whose result files
-are there are not tracked again.
+are there are not tracked again. On VOT2016 to VOT2019, and with ``--protocol vot2018`` on any benchmark,
+trackers are restarted after failures (`eval.restart`).
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from eval import benchmarks, peers, runner
+from eval import benchmarks, peers, restart, results, runner
 from eval.benchmarks import Sequence
+from eval.eao import VOT_PROTOCOLS, Run
 from eval.metrics import OPEReport, evaluate_ope
 from eval.runner import Track
 from jaxtrack import command, get_tracker, load_weights
 from jaxtrack.errors import JaxtrackError
+from jaxtrack.io.atomic import write_whole
 from jaxtrack.io.sequences import read_boxes, write_boxes
 from jaxtrack.tracker import Tracker, Variables
 
@@ -35,7 +38,7 @@ class Options:
     Attributes:
         tracker: presets of jaxtrack with their shipped weights, or PRESET=WEIGHTS_FILE; several at once.
         peer: trackers to compare with: static (a box that never moves), mil, kcf, csrt.
-        benchmark: synthetic, otb, lasot, uav123, nfs, tc128, got10k, trackingnet.
+        benchmark: synthetic, otb, lasot, uav123, nfs, tc128, got10k, trackingnet, vot2016 to vot2019.
         root: the benchmark's folder (not for synthetic).
         split: the benchmark's split; by default its own.
         sequence: only these sequences.
@@ -43,7 +46,7 @@ class Options:
         slots: videos tracked side by side, on all devices together.
         devices: devices that share the slots, such as all GPUs of a machine.
         chunk: frames per compiled call.
-        protocol: scoring rules; by default the benchmark's own.
+        protocol: scoring rules; by default the benchmark's own. vot2016 to vot2019: restart after failures.
         no_report: do not write the HTML report.
         again: track again what is there already.
         debug: show the traceback of errors.
@@ -112,6 +115,80 @@ def evaluate(options: Options) -> list[Outcome]:
         outcomes.append(Outcome(label, tracks, report, rate))
         print(_line(outcomes[-1]), flush=True)
     return outcomes
+
+
+def supervise(options: Options, plan: restart.Plan) -> dict[str, dict[str, dict[str, float]]]:
+    """Track with restarts after failure, write raw results in VOT's format, score and print.
+
+    Args:
+        options: what to run.
+        plan: of `eval.restart.plan_of`.
+
+    Returns:
+        Tracker -> protocol -> "accuracy", "robustness", "lost", "eao".
+
+    Raises:
+        JaxtrackError: as `evaluate`; peers are refused, which cannot be restarted.
+    """
+    from tqdm import tqdm
+
+    if options.peer:
+        raise JaxtrackError(f"--peer {options.peer[0]}: peers cannot be restarted after a failure")
+    if not options.tracker:
+        raise JaxtrackError("nothing to run: name a --tracker")
+    _check_names(options)
+    sequences = benchmarks.load(options.benchmark, options.root, options.split, options.sequence)
+    rule = VOT_PROTOCOLS[plan.protocols[0]].regions
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for name in options.tracker:
+        label = label_of(name)
+        folder = results_folder(options, plan) / label
+        preset, _, weights = name.partition("=")
+        tracker, variables = get_tracker(preset), load_weights(preset, weights or None)
+        _check_mark(folder, f"{_fingerprint(tracker, variables)} {rule}", options.again)
+        runs = {} if options.again else _stored_runs(folder, sequences)
+        missing = [s for s in sequences if s.name not in runs]
+        total = sum(s.length for s in missing)
+        sizes = {"slots": options.slots, "chunk": options.chunk, "devices": options.devices}
+        with tqdm(total=total, unit=" frames", desc=label, disable=not total) as bar:
+            for finished, run in restart.run(
+                tracker, variables, missing, rule=rule, progress=bar.update, **sizes
+            ):
+                results.write_run(folder, finished, run)
+                # As the file has it: a run that goes on later gives the same scores.
+                runs[finished] = results.read_run(_run_file(folder, finished))
+        reports = restart.score(runs, sequences, plan, label)
+        found[label] = {report.protocol.name: report.overall() for report in reports}
+        for report in reports:
+            print(restart.line(report), flush=True)
+    return found
+
+
+def results_folder(options: Options, plan: restart.Plan | None) -> Path:
+    """Where a benchmark's results lie; supervised runs of other benchmarks than VOT's lie apart."""
+    if plan is None or options.benchmark.startswith("vot"):
+        return options.output / options.benchmark
+    return options.output / f"{options.benchmark}-{plan.year.name}"
+
+
+def _run_file(folder: Path, sequence: str) -> Path:
+    return folder / "baseline" / sequence / f"{sequence}_001.txt"
+
+
+def _stored_runs(folder: Path, sequences: list[Sequence]) -> dict[str, Run]:
+    """Supervised runs of an earlier call, where they are whole."""
+    found = {}
+    for sequence in sequences:
+        path = _run_file(folder, sequence.name)
+        if path.is_file():
+            run = results.read_run(path)
+            if len(run) != sequence.length:
+                raise JaxtrackError(
+                    f"{path}: {len(run)} rows, but {sequence.name} has {sequence.length} frames; "
+                    "remove the file or use --again"
+                )
+            found[sequence.name] = run
+    return found
 
 
 def _check_names(options: Options) -> None:
@@ -257,8 +334,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _main(options: Options) -> None:
     command.use_compilation_cache()
+    plan = restart.plan_of(options.benchmark, options.protocol)
+    folder = results_folder(options, plan)
+    if plan is not None:
+        scores = supervise(options, plan)
+        write_whole(folder / "scores.json", json.dumps(scores, indent=1).encode())
+        print(f"wrote {folder / 'scores.json'} and runs in VOT's format beside it")
+        return
     outcomes = evaluate(options)
-    folder = options.output / options.benchmark
     (folder / "scores.json").write_text(json.dumps(summary(outcomes), indent=1))
     if not options.no_report:
         from eval.report import write_report

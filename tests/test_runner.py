@@ -1,5 +1,6 @@
 """Slots give what one video after the other gives; results, report and errors of an evaluation."""
 
+import dataclasses
 import json
 import re
 from typing import NamedTuple
@@ -9,12 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from eval import restart, runner
 from eval import run as eval_run
-from eval import runner
 from eval.annotations import Annotation
 from eval.benchmarks import Sequence, load
+from eval.eao import FAILED, INITIALISED, REGION, SKIPPED
 from eval.metrics import evaluate_ope
+from eval.regions import region_overlap
 from eval.report import to_csv, to_latex, write_report
+from eval.results import read_results
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.tracker import Prediction, Tracker
 
@@ -74,6 +78,127 @@ def test_slots_change_nothing(slots, chunk):
         assert len(track.boxes) == len(track.scores)
         assert np.isnan(track.scores[0])
         assert np.isfinite(track.scores[1:]).all()
+
+
+@pytest.mark.parametrize(("slots", "devices"), [(1, 2), (4, 4), (5, 3), (5, 2)])
+def test_devices_change_nothing(slots, devices):
+    alone = tracks(1, 4)
+    options = {"slots": slots, "chunk": 4, "devices": devices}
+    together = dict(runner.run(FAKE, jnp.float32(1), SEQUENCES, **options))
+    assert sorted(together) == sorted(alone)
+    for name, track in together.items():
+        np.testing.assert_allclose(track.boxes, alone[name].boxes, atol=1e-5)
+
+
+def test_lanes_lie_on_all_devices():
+    lanes = runner.Lanes(FAKE, jnp.float32(1), (24, 30), 6, 2, devices=4)
+    assert lanes.count == 8
+    lanes.start(3, np.zeros((24, 30, 3), np.uint8), np.array([1.0, 2, 3, 4]))
+    assert len(lanes._states.box.sharding.device_set) == 4
+    boxes, scores = lanes.step([None] * 8)
+    assert boxes.shape == (8, 2, 4)
+    assert scores.shape == (8, 2)
+    assert len(lanes._states.box.sharding.device_set) == 4
+
+
+@pytest.mark.parametrize("devices", [0, 5])
+def test_devices_that_are_not_there_are_told(devices):
+    with pytest.raises(JaxtrackError, match=rf"--devices {devices}: 4 here \(cpu\)"):
+        list(runner.run(FAKE, jnp.float32(1), SEQUENCES, devices=devices))
+
+
+SPEED = jnp.float32(2)  # faster than the targets: the fake tracker loses them again and again
+
+
+def supervised_alone(sequence):
+    """Frame by frame, as the protocol says it."""
+    frames, truth = list(sequence.frames()), restart.usable_truth(sequence.annotation)
+    codes, boxes, state, wait = [], np.full((sequence.length, 4), np.nan), None, 0
+    for i, frame in enumerate(frames):
+        if wait:
+            wait -= 1
+            codes.append(SKIPPED)
+        elif state is None:
+            known = np.isfinite(truth[i, 0])
+            codes.append(INITIALISED if known else SKIPPED)
+            if known:
+                box = jnp.asarray(sequence.boxes[i], jnp.float32)
+                state = _init(0, SPEED, frame, box, jnp.asarray(frame.shape[:2]))
+        else:
+            state, found = _track(0, SPEED, state, frame)
+            box = np.asarray(found.box, np.float64)[None]
+            overlap = region_overlap(box, truth[i : i + 1], sequence.size[::-1])[0]
+            if np.isnan(truth[i, 0]) or overlap > 0:
+                codes.append(REGION)
+                boxes[i] = box[0]
+            else:
+                codes.append(FAILED)
+                state, wait = None, 4
+    return np.array(codes), boxes
+
+
+def long_sequences():
+    made = [sequence(f"v{i}", n, (40 + 4 * i, 60), i) for i, n in enumerate((33, 41, 1, 25, 38))]
+    absent = np.zeros(41, bool)
+    absent[9:17] = True
+    annotation = Annotation(made[1].boxes, absent, size=made[1].size[::-1])
+    boxes = made[3].boxes.copy()
+    boxes[12:15] = np.nan
+    gaps = Annotation(boxes, size=made[3].size[::-1])
+    made[1] = dataclasses.replace(made[1], annotation=annotation)
+    made[3] = dataclasses.replace(made[3], annotation=gaps, boxes=boxes)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("slots", "chunk", "devices"), [(1, 8, 1), (2, 3, 1), (4, 1, 1), (3, 5, 2)]
+)
+def test_restarts_are_those_of_one_frame_after_the_other(slots, chunk, devices):
+    sequences, counts = long_sequences(), []
+    options = {"slots": slots, "chunk": chunk, "devices": devices}
+    runs = dict(restart.run(FAKE, SPEED, sequences, progress=counts.append, **options))
+    assert sorted(runs) == sorted(s.name for s in sequences)
+    assert sum(counts) == sum(s.length for s in sequences)
+    failures = 0
+    for one in sequences:
+        codes, boxes = supervised_alone(one)
+        np.testing.assert_array_equal(runs[one.name].codes, codes)
+        np.testing.assert_allclose(runs[one.name].regions, boxes, atol=1e-4)
+        failures += len(runs[one.name].failures)
+    assert failures >= 4
+
+
+def test_supervised_runs_are_written_scored_and_taken_up_again(tmp_path, monkeypatch, capsys):
+    sequences = [s for s in long_sequences() if s.length > 20]
+    monkeypatch.setattr(eval_run.benchmarks, "load", lambda *a, **k: sequences)
+    monkeypatch.setattr(eval_run, "get_tracker", lambda name: FAKE)
+    monkeypatch.setattr(eval_run, "load_weights", lambda *a: SPEED)
+    options = ["--tracker", "siamfc-tiny", "--protocol", "vot2018", "--slots", "2"]
+    options += ["--output", str(tmp_path), "--devices", "2"]
+    assert eval_run.main(options) == 0
+    folder = tmp_path / "synthetic-vot2018"
+    scores = json.loads((folder / "scores.json").read_text())["siamfc-tiny"]
+    (stored,) = read_results(folder / "siamfc-tiny")
+    assert sorted(stored.runs) == sorted(s.name for s in sequences)
+    failures = sum(len(run.failures) for (run,) in stored.runs.values())
+    assert scores["pysot"]["lost"] == failures > 0
+    for name in ("pysot", "vot_toolkit"):
+        assert 0 < scores[name]["accuracy"] < 1
+        assert 0 < scores[name]["eao"] < 1
+    (folder / "siamfc-tiny" / "baseline" / "v1" / "v1_001.txt").unlink()
+    assert eval_run.main(options) == 0
+    assert json.loads((folder / "scores.json").read_text())["siamfc-tiny"] == scores
+    assert "pysot" in capsys.readouterr().out
+    assert eval_run.main([*options, "--peer", "static"]) == 1
+    assert "peers cannot be restarted" in capsys.readouterr().err
+
+
+def test_which_protocols_restart():
+    assert restart.plan_of("synthetic", None) is None
+    assert restart.plan_of("vot2018", "lasot_matlab") is None
+    assert restart.plan_of("otb", "vot2019").year.name == "vot2019"
+    assert restart.plan_of("vot2016", None).protocols == ("pysot", "vot_toolkit")
+    assert restart.plan_of("vot2016", "vot_toolkit").protocols == ("vot_toolkit",)
 
 
 def test_progress_counts_every_frame():
