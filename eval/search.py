@@ -13,28 +13,22 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import itertools
 import json
-import math
 import sys
-import time
-from collections.abc import Callable
 from collections.abc import Sequence as Items
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from eval import benchmarks, runner, sweep
 from eval.benchmarks import Sequence
 from eval.metrics import evaluate_ope
+from eval.search_cost import Clock, compare, print_costs
 from eval.search_plot import plot
+from eval.settings import Grid, parse_grid, track_sequences
 from jaxtrack import command, get_tracker, load_weights, streaming
 from jaxtrack.io.atomic import write_whole
-from jaxtrack.io.prefetch import prefetch
-from jaxtrack.tracker import Tracker, Variables
 
 METRICS = ("auc", "precision_20px", "norm_precision_0_20")
 
@@ -53,6 +47,7 @@ class Options:
         root: the benchmark's folder (not for synthetic).
         split: the benchmark's split; by default its own.
         sequence: only these sequences.
+        frames: only the first frames of each.
         protocol: scoring rules; by default the benchmark's own.
         output: folder of table and plot.
         chunk: frames per compiled call.
@@ -70,6 +65,7 @@ class Options:
     root: Path | None = None
     split: str | None = None
     sequence: tuple[str, ...] = ()
+    frames: int | None = None
     protocol: str | None = None
     output: Path = Path("search")
     chunk: int = streaming.CHUNK
@@ -78,113 +74,19 @@ class Options:
     debug: bool = False
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Grid:
-    """The settings to be tried.
-
-    Attributes:
-        names: (k,) fields of the config.
-        values: float64 (s, k), a row for each setting.
-    """
-
-    names: tuple[str, ...]
-    values: np.ndarray
-
-    def config(self, config: Any, index: int) -> Any:
-        """Return a config with one of the settings in it, as a preset would have it."""
-        return dataclasses.replace(config, **dict(zip(self.names, self.values[index].tolist())))
-
-
-def parse_grid(given: Items[str], random: int | None = None, seed: int = 0) -> Grid:
-    """Read FIELD=VALUE,VALUE,... options.
-
-    Args:
-        given: the options.
-        random: number of random settings between the smallest and the largest values; None: all combinations.
-        seed: of the random settings.
-
-    Returns:
-        The settings.
-
-    Raises:
-        JaxtrackError: nothing given, another form, a value that is no finite number, a field given twice.
-    """
-    axes: dict[str, list[float]] = {}
-    for text in given:
-        name, equals, listed = text.partition("=")
-        if not equals or not name or not listed:
-            raise command.UsageError(f"--set {text}: give FIELD=VALUE,VALUE,...")
-        if name in axes:
-            raise command.UsageError(f"--set {name} is given twice; list its values in one")
-        try:
-            values = [float(word) for word in listed.split(",")]
-        except ValueError:
-            values = [math.nan]
-        if not all(math.isfinite(value) for value in values):
-            raise command.UsageError(f"--set {text}: the values must be finite numbers")
-        axes[name] = list(dict.fromkeys(values))
-    if not axes:
-        raise command.UsageError("nothing to search: give --set FIELD=VALUE,VALUE,...")
-    if random is None:
-        return Grid(tuple(axes), np.array(list(itertools.product(*axes.values()))))
-    if random < 1:
-        raise command.UsageError(f"--random {random}: give 1 or more")
-    low, high = (np.array([pick(v) for v in axes.values()]) for pick in (min, max))
-    drawn = np.random.default_rng(seed).uniform(low, high, (random, len(axes)))
-    return Grid(tuple(axes), drawn)
-
-
-def track_sequences(
-    tracker: Tracker,
-    variables: Variables,
-    sequences: Items[Sequence],
-    grid: Grid,
-    *,
-    chunk: int = streaming.CHUNK,
-    block: int | None = None,
-    progress: Callable[[int], object] | None = None,
-) -> tuple[dict[str, np.ndarray], int]:
-    """Track every sequence with every setting.
-
-    Args:
-        tracker: the tracker; the settings replace fields of its config.
-        variables: its learned values.
-        sequences: what is tracked.
-        grid: the settings.
-        chunk: frames per compiled call.
-        block: settings that go through the network at once; None: what suits the platform.
-        progress: called with the number of settings times frames done since the last call.
-
-    Returns:
-        Sequence -> float32 boxes ``(s, n, 4)``, x, y, w, h in pixels, 0-based, row 0 the given box; and how
-        many search windows went through the network (without sharing: settings times frames times the
-        windows of a frame).
-
-    Raises:
-        JaxtrackError: as `eval.runner.run`.
-    """
-    values = jnp.asarray(grid.values, jnp.float32)
-    block = sweep.default_block() if block is None else block
-    canvas, found, looked = runner.canvas_of(sequences), {}, 0
-    for sequence in sequences:
-        runner.check_first_box(sequence.name, sequence.boxes[0])
-        frames = runner.checked_frames(sequence)
-        first = next(frames)
-        box = np.asarray(sequence.boxes[0], np.float32)
-        size = jnp.asarray(first.shape[:2], jnp.int32)
-        static = (tracker, grid.names, block, variables, values)
-        states = sweep.init_settings(*static, streaming.pad_frame(first, canvas), box, size)
-        parts, left = [np.tile(box, (1, len(values), 1))], sequence.length - 1
-        for held in prefetch(runner.chunks_of(frames, chunk, canvas), 2):
-            states, seen, runs = sweep.track_settings(*static, states, held)
-            count = min(left, chunk)
-            parts.append(np.asarray(seen.box)[:count])
-            looked += int(np.asarray(runs)[:count].sum())
-            left -= count
-            if progress is not None:
-                progress(count * len(values))
-        found[sequence.name] = np.concatenate(parts).transpose(1, 0, 2)
-    return found, looked
+def shortened(sequence: Sequence, frames: int) -> Sequence:
+    """The first frames of a sequence."""
+    note = sequence.annotation
+    rows = {"boxes": note.boxes, "absent": note.absent, "polygons": note.polygons}
+    cut: dict[str, Any] = {k: None if v is None else v[:frames] for k, v in rows.items()}
+    cut["cover"] = None if note.cover is None else note.cover[:frames]
+    cut["tags"] = {name: flags[:frames] for name, flags in note.tags.items()}
+    return dataclasses.replace(
+        sequence,
+        length=min(frames, sequence.length),
+        boxes=sequence.boxes[:frames],
+        annotation=dataclasses.replace(note, **cut),
+    )
 
 
 def score(
@@ -216,82 +118,6 @@ def score(
     return sorted(rows, key=lambda row: -row["auc"])
 
 
-@dataclasses.dataclass
-class Clock:
-    """Wall and processor seconds (of all threads) since it was made."""
-
-    wall: float = dataclasses.field(default_factory=time.perf_counter)
-    cpu: float = dataclasses.field(default_factory=time.process_time)
-
-    def read(self) -> dict[str, float]:
-        """Return the seconds so far, "wall" and "cpu"."""
-        return {"wall": time.perf_counter() - self.wall, "cpu": time.process_time() - self.cpu}
-
-
-def compare(
-    tracker: Tracker,
-    variables: Variables,
-    sequences: Items[Sequence],
-    grid: Grid,
-    options: Options,
-) -> dict[str, Any]:
-    """Measure all settings in one run against settings one by one, with and without compilation.
-
-    Args:
-        tracker: the tracker.
-        variables: its learned values.
-        sequences: what is tracked.
-        grid: the settings.
-        options: ``compare`` settings, spread over the grid, are run by `eval.runner.run`, each with its own
-            static config; their mean cost is taken for each of the others.
-
-    Returns:
-        Seconds ("wall" and "cpu") of the search and of all settings one by one, "cold" (with compilation, no
-        cache) and "warm"; their ratios; the largest difference of boxes between both ways, pixels.
-    """
-    jax.config.update("jax_enable_compilation_cache", False)
-    chosen = np.unique(np.linspace(0, len(grid.values) - 1, options.compare).round().astype(int))
-    figures: dict[str, Any] = {"settings": len(grid.values), "one_by_one": len(chosen)}
-    costs: dict[str, list[dict[str, float]]] = {"search": [], "single": []}
-    boxes: dict[str, np.ndarray] = {}
-    for _ in ("cold", "warm"):
-        clock = Clock()
-        boxes, _ = track_sequences(
-            tracker, variables, sequences, grid, chunk=options.chunk, block=options.block
-        )
-        costs["search"].append(clock.read())
-    difference = 0.0
-    for _ in ("cold", "warm"):
-        clock = Clock()
-        for index in chosen:
-            changed = dataclasses.replace(tracker, config=grid.config(tracker.config, index))
-            for name, track in runner.run(changed, variables, sequences, chunk=options.chunk):
-                apart = np.abs(track.boxes - boxes[name][index]).max()
-                difference = max(difference, float(apart))
-        share = len(grid.values) / len(chosen)
-        costs["single"].append({key: value * share for key, value in clock.read().items()})
-    for k, kind in enumerate(("cold", "warm")):
-        search, single = costs["search"][k], costs["single"][k]
-        ratio = {key: search[key] / single[key] for key in search}
-        figures[kind] = {"search": search, "one_by_one": single, "ratio": ratio}
-    return {**figures, "largest_difference": difference}
-
-
-def _print_costs(figures: dict[str, Any]) -> None:
-    for kind, words in (("cold", "with compilation"), ("warm", "without compilation")):
-        part = figures[kind]
-        for key in ("cpu", "wall"):
-            print(
-                f"{words:20s} {key:4s}  {figures['settings']} settings in one run "
-                f"{part['search'][key]:8.1f} s, one by one {part['one_by_one'][key]:8.1f} s: "
-                f"ratio {part['ratio'][key]:.3f}"
-            )
-    print(
-        f"(one by one: {figures['one_by_one']} settings were run, their mean counts for all; boxes differ "
-        f"by at most {figures['largest_difference']:.2g} pixels)"
-    )
-
-
 def search(options: Options) -> list[dict[str, float]]:
     """Track, score, print and write; returns the rows of `score`.
 
@@ -310,31 +136,35 @@ def search(options: Options) -> list[dict[str, float]]:
         raise command.UsageError(
             f"--compare {options.compare}: 1 to {len(grid.values)}, the settings"
         )
+    if options.frames is not None and options.frames < 2:
+        raise command.UsageError(f"--frames {options.frames}: give 2 or more")
     tracker = get_tracker(options.tracker)
     sweep.check_fields(tracker, options.tracker, grid.names)
     variables = load_weights(options.tracker, options.weights)
     sequences = benchmarks.load(options.benchmark, options.root, options.split, options.sequence)
+    if options.frames is not None:
+        sequences = [shortened(s, options.frames) for s in sequences]
     figures: dict[str, Any] = {
         "tracker": options.tracker,
         "benchmark": options.benchmark,
         "sequences": [s.name for s in sequences],
         "arguments": sys.argv[1:],
     }
-    if options.compare:
-        figures["cost"] = compare(tracker, variables, sequences, grid, options)
-        _print_costs(figures["cost"])
     total, clock = len(grid.values) * sum(s.length - 1 for s in sequences), Clock()
-    with tqdm(total=total, unit=" settings x frames", desc=options.tracker) as bar:
-        boxes, looked = track_sequences(
-            tracker,
-            variables,
-            sequences,
-            grid,
-            chunk=options.chunk,
-            block=options.block,
-            progress=bar.update,
+    sizes: dict[str, Any] = {"chunk": options.chunk, "block": options.block}
+    if options.compare:
+        count = options.compare
+        figures["cost"], boxes, looked = compare(
+            tracker, variables, sequences, grid, count, **sizes
         )
-    figures["seconds"], figures["windows"] = clock.read(), looked
+        print_costs(figures["cost"])
+    else:
+        with tqdm(total=total, unit=" settings x frames", desc=options.tracker) as bar:
+            boxes, looked = track_sequences(
+                tracker, variables, sequences, grid, progress=bar.update, **sizes
+            )
+        figures["seconds"] = clock.read()
+    figures["windows"] = looked
     rows = score(boxes, sequences, grid, options.protocol, options.benchmark)
     _write(options, grid, rows, figures)
     best = "  ".join(f"{name}={rows[0][name]:.6g}" for name in grid.names)

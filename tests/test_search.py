@@ -18,7 +18,7 @@ from jaxtrack.models.siamrpn import NetworkConfig
 from jaxtrack.trackers import siamfc, siamrpn
 
 GRIDS = {
-    "siamfc-tiny": ("window_influence=0.1,0.4", "scale_penalty=0.9,0.99", "scale_rate=0.3,0.7"),
+    "siamfc-tiny": ("window_influence=0.1,0.4", "scale_penalty=0.99,1.2", "scale_rate=0.3,0.7"),
     "siamrpnpp-tiny": ("window_influence=0.2,0.6", "penalty_k=0.02,0.3", "size_rate=0.2,0.6"),
 }
 
@@ -48,6 +48,7 @@ SMALL = {
         input_divisor=255.0,
         exemplar_size=87,
         instance_size=119,
+        response_up=4,
     ),
     "siamrpnpp-tiny": siamrpn.Config(
         network=NetworkConfig(
@@ -75,8 +76,11 @@ def random_values(tracker):
     def value(path, leaf):
         if path[-1].key in ("var", "scale"):
             return np.ones(leaf.shape, np.float32)
-        fan = max(1, int(np.prod(leaf.shape[:-1])))
-        return (rng.standard_normal(leaf.shape) / np.sqrt(fan)).astype(np.float32)
+        names = ".".join(str(part.key) for part in path)
+        drawn = rng.standard_normal(leaf.shape) / np.sqrt(max(1, np.prod(leaf.shape[:-1])))
+        # SiamRPN++ sees 0..255, and its boxes are exponentials.
+        factor = 0.01 if "layer1.0" in names else 1.0
+        return (drawn * (0.05 if ".loc." in names else factor)).astype(np.float32)
 
     return jax.tree_util.tree_map_with_path(value, shapes)
 
@@ -99,7 +103,7 @@ def test_every_setting_gets_what_it_gets_alone(name, made):
     found, looked = search.track_sequences(tracker, variables, CLIPS, grid, chunk=4, block=1)
     windows = 3 if name == "siamfc-tiny" else 1
     assert looked < 8 * windows * sum(s.length - 1 for s in CLIPS)  # some windows were shared
-    for index in (0, 3, 7):
+    for index in (1, 6):
         alone = dataclasses.replace(tracker, config=grid.config(tracker.config, index))
         for key, track in runner.run(alone, variables, CLIPS, chunk=4):
             np.testing.assert_allclose(found[key][index], track.boxes, atol=1e-3)
@@ -155,12 +159,9 @@ def test_table_and_plot(made, tmp_path, monkeypatch, capsys):
         ("window_influence=0.2,0.6", "size_rate=0.2,0.6"),
         output=tmp_path,
         compare=2,
+        frames=4,
     )
-    jax_setting = jax.config.jax_enable_compilation_cache
-    try:
-        rows = search.search(options)
-    finally:
-        jax.config.update("jax_enable_compilation_cache", jax_setting)
+    rows = search.search(options)
     assert [row["auc"] for row in rows] == sorted((row["auc"] for row in rows), reverse=True)
     with (tmp_path / "search.csv").open() as file:
         table = list(csv.DictReader(file))
@@ -185,6 +186,7 @@ def test_table_and_plot(made, tmp_path, monkeypatch, capsys):
         ({"set": ("input_divisor=1,2",)}, "built into the program; can be searched: .*scale_rate"),
         ({"set": ("scale_rate=1",), "random": 0}, "--random 0"),
         ({"set": ("scale_rate=1",), "compare": 2}, "--compare 2"),
+        ({"set": ("scale_rate=1",), "frames": 1}, "--frames 1"),
         ({"set": ("scale_rate=1",), "block": 0}, "--block are at least 1"),
         ({"set": ("scale_rate=1",), "benchmark": "otbb"}, "unknown benchmark"),
     ],
