@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtrack.ops import conv
+from jaxtrack.ops import conv, winograd
 
 CASES = [
     # n, h, w, c, kernel, features, stride, padding, dilation
@@ -57,3 +57,43 @@ def test_groups(groups, stride):
     ours = conv.conv2d(x, kernel, groups=groups, **arguments)
     theirs = conv.conv2d_xla(x, kernel, groups=groups, **arguments)
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize("taps", range(2, winograd.MOST_TAPS + 1))
+def test_winograd_transforms_are_exact(taps):
+    """In float64 minimal filtering is the direct sum, so its constants have no rounding of their own."""
+    outputs = winograd.tile_outputs(taps)
+    out_side, kernel_side, tile_side = winograd.transforms(outputs, taps)
+    rng = np.random.default_rng(taps)
+    tile, kernel = rng.normal(size=outputs + taps - 1), rng.normal(size=taps)
+    found = out_side @ ((kernel_side @ kernel) * (tile_side @ tile))
+    np.testing.assert_allclose(found, np.correlate(tile, kernel, "valid"), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("n", "channels", "side", "features", "stride", "pad", "groups"),
+    [(3, 12, 3, 16, 1, 1, 1), (1, 24, 5, 32, 1, 0, 2), (2, 3, 7, 16, 2, 1, 1)],
+)
+def test_minimal_filtering_agrees_with_its_gradients(
+    n, channels, side, features, stride, pad, groups
+):
+    keys = jax.random.split(jax.random.key(2), 2)
+    x = jax.random.normal(keys[0], (n, 21, 26, channels))
+    kernel = jax.random.normal(keys[1], (side, side, channels // groups, features))
+    strides, padding = (stride, stride), ((pad, pad), (pad, pad))
+    one = x[..., : channels // groups], kernel[..., : features // groups]
+    assert conv._filters_fast(*one, strides, padding, (1, 1))
+
+    def chosen(x, kernel):
+        return conv.conv2d(x, kernel, strides=strides, padding=padding, groups=groups)
+
+    def xla(x, kernel):
+        return conv.conv2d_xla(x, kernel, strides, padding, groups=groups)
+
+    def gradients(function):
+        return jax.grad(lambda x, k: jnp.sum(jnp.sin(function(x, k) / 8)), argnums=(0, 1))
+
+    np.testing.assert_allclose(jax.jit(chosen)(x, kernel), xla(x, kernel), atol=2e-4)
+    ours, theirs = jax.jit(gradients(chosen))(x, kernel), jax.jit(gradients(xla))(x, kernel)
+    for a, b in zip(ours, theirs):
+        np.testing.assert_allclose(a, b, atol=1e-3)

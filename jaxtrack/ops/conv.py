@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from jaxtrack.ops.winograd import MOST_TAPS, conv2d_winograd
+
 Padding = tuple[tuple[int, int], tuple[int, int]]
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 # From this batch on, XLA's convolution falls behind one large matrix product, forward and backward.
@@ -53,6 +55,14 @@ def conv2d(
     # XLA's grouped convolution is slower on a CPU than its groups one by one.
     xs = jnp.split(x, groups, axis=-1)
     kernels = jnp.split(kernel, groups, axis=-1)
+    if x.shape[0] < _PATCHES_FROM_BATCH and _filters_fast(
+        xs[0], kernels[0], strides, padding, dilation
+    ):
+        # As a loop, so that it is compiled once for all groups.
+        out = lax.map(
+            lambda pair: _conv2d_fast(*pair, strides, padding), (jnp.stack(xs), jnp.stack(kernels))
+        )
+        return jnp.moveaxis(out, 0, 3).reshape(*out.shape[1:4], -1)
     parts = [_conv2d_cpu(a, k, strides, padding, dilation) for a, k in zip(xs, kernels)]
     return jnp.concatenate(parts, axis=-1)
 
@@ -74,10 +84,76 @@ def _conv2d_cpu(
         if channels <= 4 and strides[0] == strides[1] > 1 and dilation == (1, 1):
             return conv2d_space_to_depth(x, kernel, strides[0], padding)
         return conv2d_patches(x, kernel, strides, padding, dilation)
-    # A few images: XLA's convolution one by one, but where many channels meet, rows are faster.
+    if _filters_fast(x, kernel, strides, padding, dilation):
+        return _conv2d_fast(x, kernel, strides, padding)
+    return _conv2d_few(x, kernel, strides, padding, dilation)
+
+
+def _conv2d_few(
+    x: Array,
+    kernel: Array,
+    strides: tuple[int, int],
+    padding: Padding,
+    dilation: tuple[int, int],
+) -> Array:
+    """A few images: XLA's convolution one by one, but where many channels meet, rows are faster."""
+    kh, kw, channels, _ = kernel.shape
     wide = channels >= 256 or (channels >= 96 and kh * kw >= 25)
     formulation = conv2d_rows if wide else conv2d_xla
     return _per_image(x, lambda image: formulation(image, kernel, strides, padding, dilation))
+
+
+def _filters_fast(
+    x: Array,
+    kernel: Array,
+    strides: tuple[int, int],
+    padding: Padding,
+    dilation: tuple[int, int],
+) -> bool:
+    """Whether minimal filtering pays."""
+    kh, kw, channels, features = kernel.shape
+    stride = strides[0]
+    if dilation != (1, 1) or strides[1] != stride:
+        return False
+    if stride > 1 and channels > 4:
+        return False
+    if x.dtype not in (jnp.float32, jnp.float64):
+        return False  # Fewer bits would show in the sums.
+    kh, kw, channels = -(-kh // stride), -(-kw // stride), channels * stride * stride
+    if not (kh >= 2 and 2 <= kw <= MOST_TAPS and channels >= 12 and features >= 16):
+        return False
+    height = (x.shape[1] + sum(padding[0])) // stride - kh + 1
+    width = (x.shape[2] + sum(padding[1])) // stride - kw + 1
+    # Small maps are not worth the kernel's transform; the tiles of large ones leave the cache.
+    return height * width >= 64 and height * width * kh * channels <= 2**22
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _conv2d_fast(x: Array, kernel: Array, strides: tuple[int, int], padding: Padding) -> Array:
+    """Minimal filtering forward; the gradients are those of `_conv2d_few`.
+
+    (Has gradients of any order, but no forward mode.)
+    """
+    if strides[0] > 1:
+        x, kernel = _blocks_to_channels(x, kernel, strides[0], padding)
+        return conv2d_winograd(x, kernel)
+    return conv2d_winograd(x, kernel, padding)
+
+
+def _fast_forward(
+    x: Array, kernel: Array, strides: tuple[int, int], padding: Padding
+) -> tuple[Array, tuple[Array, Array]]:
+    return _conv2d_fast(x, kernel, strides, padding), (x, kernel)
+
+
+def _fast_backward(
+    strides: tuple[int, int], padding: Padding, saved: tuple[Array, Array], cotangent: Array
+) -> tuple[Array, Array]:
+    _, transpose = jax.vjp(lambda x, k: _conv2d_few(x, k, strides, padding, (1, 1)), *saved)
+    return transpose(cotangent)
+
+
+_conv2d_fast.defvjp(_fast_forward, _fast_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
@@ -228,17 +304,10 @@ def conv2d_rows(
     return total.reshape(x.shape[0], oh, ow, features)
 
 
-def conv2d_space_to_depth(
-    x: Float[Array, "n h w c"],
-    kernel: Float[Array, "kh kw i o"],
-    stride: int,
-    padding: Padding = ((0, 0), (0, 0)),
-) -> Float[Array, "n oh ow o"]:
-    """A strided convolution of few channels as an unstrided one of ``stride**2`` times as many.
-
-    Blocks of ``stride x stride`` pixels become channels, so that the matrix products of the first layer
-    have long rows. Arguments as in `conv2d`; image by image, which keeps the patches in the cache.
-    """
+def _blocks_to_channels(
+    x: Array, kernel: Array, stride: int, padding: Padding
+) -> tuple[Array, Array]:
+    """Input and kernel of the unstrided convolution that equals one of equal strides."""
     x = _pad(x, padding)
     kh, kw, channels, features = kernel.shape
     oh, ow = _output_size(x, kernel, (stride, stride), (1, 1))
@@ -257,6 +326,21 @@ def conv2d_space_to_depth(
     blocks = blocks.transpose(0, 2, 1, 3, 4, 5).reshape(
         blocks_h, blocks_w, stride * stride * channels, features
     )
+    return x, blocks
+
+
+def conv2d_space_to_depth(
+    x: Float[Array, "n h w c"],
+    kernel: Float[Array, "kh kw i o"],
+    stride: int,
+    padding: Padding = ((0, 0), (0, 0)),
+) -> Float[Array, "n oh ow o"]:
+    """A strided convolution of few channels as an unstrided one of ``stride**2`` times as many.
+
+    Blocks of ``stride x stride`` pixels become channels, so that the matrix products of the first layer
+    have long rows. Arguments as in `conv2d`; image by image, which keeps the patches in the cache.
+    """
+    x, blocks = _blocks_to_channels(x, kernel, stride, padding)
     return _per_image(x, lambda image: conv2d_rows(image, blocks))
 
 

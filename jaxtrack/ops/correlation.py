@@ -24,14 +24,28 @@ def cross_correlation(
     Reference:
         SiamFC, equation 1.
     """
-    return conv2d(search, template[..., None])[..., 0]
+    if jax.default_backend() != "cpu":
+        return conv2d(search, template[..., None])[..., 0]
+    # One output channel leaves a convolution nothing to share: its patches (10 MB a map) would only be
+    # copied. So the channels are summed for each tap at every position, then the taps are shifted.
+    h, w, channels = template.shape
+    n, rows, columns, _ = search.shape
+    taps = jnp.einsum(
+        "tc,pc->tp",
+        template.reshape(-1, channels),
+        search.reshape(-1, channels),
+        precision="highest",
+    ).reshape(h, w, n, rows, columns)
+    oh, ow = rows - h + 1, columns - w + 1
+    shifted = [taps[i, j, :, i : i + oh, j : j + ow] for i in range(h) for j in range(w)]
+    return sum(shifted[1:], start=shifted[0])
 
 
 def cross_correlation_pairs(
     templates: Float[Array, "n h w c"], searches: Float[Array, "n sh sw c"]
 ) -> Float[Array, "n oh ow"]:
     """`cross_correlation` of each template with its own search map (a training batch)."""
-    return jax.vmap(lambda z, x: cross_correlation(z, x[None])[0])(templates, searches)
+    return jax.vmap(lambda z, x: conv2d(x[None], z[..., None])[0, ..., 0])(templates, searches)
 
 
 @jax.custom_vjp
