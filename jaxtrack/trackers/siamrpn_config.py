@@ -72,7 +72,7 @@ _TINY = Config(
     base_size=0,
     penalty_k=0.1,
     window_influence=0.35,
-    size_rate=0.35,
+    size_rate=0.15,
 )
 
 
