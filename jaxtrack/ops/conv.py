@@ -130,9 +130,10 @@ def _filters_fast(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv2d_fast(x: Array, kernel: Array, strides: tuple[int, int], padding: Padding) -> Array:
-    """Minimal filtering forward; the gradients are those of `_conv2d_few`.
+    """Minimal filtering, where no gradient is taken; else `_conv2d_few`, forward too.
 
-    (Has gradients of any order, but no forward mode.)
+    Training keeps the direct sums: gradients of the first layer, whose inputs are up to 255, would show
+    the lost digits. (Has gradients of any order, but no forward mode.)
     """
     if strides[0] > 1:
         x, kernel = _blocks_to_channels(x, kernel, strides[0], padding)
@@ -143,7 +144,7 @@ def _conv2d_fast(x: Array, kernel: Array, strides: tuple[int, int], padding: Pad
 def _fast_forward(
     x: Array, kernel: Array, strides: tuple[int, int], padding: Padding
 ) -> tuple[Array, tuple[Array, Array]]:
-    return _conv2d_fast(x, kernel, strides, padding), (x, kernel)
+    return _conv2d_few(x, kernel, strides, padding, (1, 1)), (x, kernel)
 
 
 def _fast_backward(
