@@ -96,11 +96,8 @@ def _conv2d_few(
     padding: Padding,
     dilation: tuple[int, int],
 ) -> Array:
-    """A few images: XLA's convolution one by one, but where many channels meet, rows are faster."""
-    kh, kw, channels, _ = kernel.shape
-    wide = channels >= 256 or (channels >= 96 and kh * kw >= 25)
-    formulation = conv2d_rows if wide else conv2d_xla
-    return _per_image(x, lambda image: formulation(image, kernel, strides, padding, dilation))
+    """A few images: XLA's convolution one by one."""
+    return _per_image(x, lambda image: conv2d_xla(image, kernel, strides, padding, dilation))
 
 
 def _filters_fast(
@@ -124,8 +121,9 @@ def _filters_fast(
         return False
     height = (x.shape[1] + sum(padding[0])) // stride - kh + 1
     width = (x.shape[2] + sum(padding[1])) // stride - kw + 1
+    area = height * width
     # Small maps are not worth the kernel's transform; the tiles of large ones leave the cache.
-    return height * width >= 64 and height * width * kh * channels <= 2**22
+    return area >= max(64, channels // 2) and area * kh * channels <= 2**22
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
