@@ -104,6 +104,7 @@ def test_inside_the_real_got10k(tiny, tmp_path, capsys):
     tracker, variables, frames = tiny
     root = tmp_path / "data" / "val"
     folder = root / "GOT-10k_Val_000001"
+    folder.mkdir(parents=True)
     for i, frame in enumerate(frames, 1):
         write_image(folder / f"{i:08d}.jpg", frame)
     boxes = np.array([BOX + np.array([2 * i + 1, i + 1, 0, 0]) for i in range(4)])
