@@ -26,6 +26,7 @@ def test_runs(path):
     # A process of its own: here the tests' four devices are set, and warnings are errors.
     words = ["-m", "pytest", "-q", "--nbmake", "--nbmake-timeout=1800", str(path)]
     environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "MPLBACKEND")}
+    environment["PYTHONPATH"] = str(ROOT)
     done = subprocess.run(
         [sys.executable, *words], capture_output=True, text=True, cwd=ROOT, env=environment
     )
