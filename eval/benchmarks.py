@@ -6,6 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -75,6 +76,21 @@ def load(
             f"{', '.join(s.name for s in sequences[:5])}"
         )
     return [s for s in sequences if not names or s.name in names]
+
+
+def shortened(sequence: Sequence, frames: int) -> Sequence:
+    """The first frames of a sequence."""
+    note = sequence.annotation
+    rows = {"boxes": note.boxes, "absent": note.absent, "polygons": note.polygons}
+    cut: dict[str, Any] = {k: None if v is None else v[:frames] for k, v in rows.items()}
+    cut["cover"] = None if note.cover is None else note.cover[:frames]
+    cut["tags"] = {name: flags[:frames] for name, flags in note.tags.items()}
+    return dataclasses.replace(
+        sequence,
+        length=min(frames, sequence.length),
+        boxes=sequence.boxes[:frames],
+        annotation=dataclasses.replace(note, **cut),
+    )
 
 
 @functools.lru_cache(maxsize=1)

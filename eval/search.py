@@ -74,21 +74,6 @@ class Options:
     debug: bool = False
 
 
-def shortened(sequence: Sequence, frames: int) -> Sequence:
-    """The first frames of a sequence."""
-    note = sequence.annotation
-    rows = {"boxes": note.boxes, "absent": note.absent, "polygons": note.polygons}
-    cut: dict[str, Any] = {k: None if v is None else v[:frames] for k, v in rows.items()}
-    cut["cover"] = None if note.cover is None else note.cover[:frames]
-    cut["tags"] = {name: flags[:frames] for name, flags in note.tags.items()}
-    return dataclasses.replace(
-        sequence,
-        length=min(frames, sequence.length),
-        boxes=sequence.boxes[:frames],
-        annotation=dataclasses.replace(note, **cut),
-    )
-
-
 def score(
     boxes: dict[str, np.ndarray],
     sequences: Items[Sequence],
@@ -143,7 +128,7 @@ def search(options: Options) -> list[dict[str, float]]:
     variables = load_weights(options.tracker, options.weights)
     sequences = benchmarks.load(options.benchmark, options.root, options.split, options.sequence)
     if options.frames is not None:
-        sequences = [shortened(s, options.frames) for s in sequences]
+        sequences = [benchmarks.shortened(s, options.frames) for s in sequences]
     figures: dict[str, Any] = {
         "tracker": options.tracker,
         "benchmark": options.benchmark,

@@ -22,7 +22,6 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.ops import crop
-from jaxtrack.ops.proposals import window_pysot
 from jaxtrack.tracker import Prediction, State, Tracker, Variables
 from jaxtrack.trackers import siamfc, siamrpn
 
@@ -67,20 +66,15 @@ def _siamfc_decide(config: Any, state: siamfc.State, responses: Array) -> tuple[
 
 
 def _siamrpn_windows(config: Any, state: siamrpn.State) -> Array:
-    side = crop.context_side(state.size, config.context)
-    side = crop.round_half_even(side * (config.instance_size / config.exemplar_size))
-    return jnp.stack(window_pysot(state.centre, jnp.maximum(side, 1)))[None]
+    return jnp.stack(siamrpn.search_window(config, state, config.instance_size))[None]
 
 
 def _siamrpn_look(
     config: Any, variables: Variables, state: siamrpn.State, frame: Array, window: Array
 ) -> Any:
-    shape, colour = (config.instance_size, config.instance_size), jnp.floor(state.fill)
-    image = crop.resize_window(frame, crop.Window(*window), shape, state.frame_size, colour)
-    inputs = siamrpn.network_input(image[None])
-    features = siamrpn.apply(config, variables, inputs, method="features")
-    cls, loc = siamrpn.apply(config, variables, state.kernels, features, method="predict")
-    return cls[0], loc[0]
+    place, size = crop.Window(*window), config.instance_size
+    maps = siamrpn.look_into(config, variables, state, frame, place, size)
+    return maps.cls, maps.loc
 
 
 def _siamrpn_decide(config: Any, state: siamrpn.State, maps: Any) -> tuple[State, Prediction]:

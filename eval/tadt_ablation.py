@@ -98,35 +98,7 @@ def cut(sequences: list[benchmarks.Sequence], clips: int, frames: int) -> list[b
     if clips and clips < len(sequences):
         places = np.linspace(0, len(sequences) - 1, clips).round().astype(int)
         sequences = [sequences[i] for i in places]
-    if not frames:
-        return sequences
-    short = []
-    for one in sequences:
-        length = min(frames, one.length)
-        absent = one.annotation.absent
-        annotation = dataclasses.replace(
-            one.annotation,
-            boxes=one.annotation.boxes[:length],
-            absent=None if absent is None else absent[:length],
-        )
-        short.append(
-            dataclasses.replace(
-                one,
-                length=length,
-                frames=_first(one, length),
-                boxes=one.boxes[:length],
-                annotation=annotation,
-            )
-        )
-    return short
-
-
-def _first(sequence: benchmarks.Sequence, length: int) -> Any:
-    def opened() -> Any:
-        for _, frame in zip(range(length), sequence.frames()):
-            yield frame
-
-    return opened
+    return [benchmarks.shortened(s, frames) for s in sequences] if frames else sequences
 
 
 def score(

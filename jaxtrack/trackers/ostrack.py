@@ -118,7 +118,7 @@ PRESETS: dict[str, Config] = {
     "ostrack-384-ce": _eliminating(_LARGE),  # vitb_384_mae_ce_32x4_ep300
     # vitb_256_mae_ce_32x4_got10k_ep100: the same network, trained on GOT-10k alone.
     "ostrack-256-got10k": _eliminating(_BASE),
-    # Small, for the synthetic world and CPUs.
+    # Small, for the synthetic world and CPUs; shipped with weights.
     "ostrack-tiny": Config(
         template_size=64,
         search_size=128,

@@ -164,9 +164,23 @@ def cut(
         fill: ``(3,)`` mean colour of the first frame.
         frame_size: ``(2,)`` true height and width.
     """
-    window = window_pysot(centre, jnp.maximum(crop.round_half_even(side), 1))
-    colour = jnp.floor(fill)
-    return crop.resize_window(frame, window, (out_size, out_size), frame_size, colour)
+    return cut_window(frame, whole_window(centre, side), out_size, fill, frame_size)
+
+
+def whole_window(centre: Float[Array, "2"], side: Float[Array, ""]) -> crop.Window:
+    """The window of a crop in whole pixels: its side rounded half to even, at least 1."""
+    return window_pysot(centre, jnp.maximum(crop.round_half_even(side), 1))
+
+
+def cut_window(
+    frame: UInt8[Array, "h w 3"],
+    window: crop.Window,
+    out_size: int,
+    fill: Float[Array, "3"],
+    frame_size: Int[Array, "2"],
+) -> UInt8[Array, "n n 3"]:
+    """`cut` of a window that is already in whole pixels."""
+    return crop.resize_window(frame, window, (out_size, out_size), frame_size, jnp.floor(fill))
 
 
 def template_features(
@@ -212,8 +226,26 @@ def look(
     instance_size: int,
 ) -> Maps:
     """Cut the search region out of a frame and run the network on it."""
+    window = search_window(config, state, instance_size)
+    return look_into(config, variables, state, frame, window, instance_size)
+
+
+def search_window(config: Config, state: State, instance_size: int) -> crop.Window:
+    """The search region in whole pixels of the frame."""
     side = crop.context_side(state.size, config.context) * (instance_size / config.exemplar_size)
-    image = cut(frame, state.centre, side, instance_size, state.fill, state.frame_size)
+    return whole_window(state.centre, side)
+
+
+def look_into(
+    config: Config,
+    variables: Any,
+    state: State,
+    frame: UInt8[Array, "h w 3"],
+    window: crop.Window,
+    instance_size: int,
+) -> Maps:
+    """`look` into a window; of the state it reads the kernels, the fill colour and the frame's size."""
+    image = cut_window(frame, window, instance_size, state.fill, state.frame_size)
     features = apply(config, variables, network_input(image[None]), method="features")
     cls, loc = apply(config, variables, state.kernels, features, method="predict")
     return Maps(image, cls[0], loc[0])
