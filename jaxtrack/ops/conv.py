@@ -9,13 +9,13 @@ backend at tracing: an array that lives elsewhere is convolved as correctly, onl
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from jaxtrack.ops.mapping import one_by_one
 from jaxtrack.ops.winograd import MOST_TAPS, conv2d_winograd
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
@@ -97,7 +97,7 @@ def _conv2d_few(
     dilation: tuple[int, int],
 ) -> Array:
     """A few images: XLA's convolution one by one."""
-    return _per_image(x, lambda image: conv2d_xla(image, kernel, strides, padding, dilation))
+    return one_by_one(lambda image: conv2d_xla(image, kernel, strides, padding, dilation), x)
 
 
 def _filters_fast(
@@ -171,7 +171,7 @@ def _conv2d_mixed(
     """
     if kernel.shape[2] <= 4 and strides[0] == strides[1] > 1 and dilation == (1, 1):
         return conv2d_space_to_depth(x, kernel, strides[0], padding)
-    return _per_image(x, lambda image: conv2d_rows(image, kernel, strides, padding, dilation))
+    return one_by_one(lambda image: conv2d_rows(image, kernel, strides, padding, dilation), x)
 
 
 def _mixed_forward(
@@ -196,13 +196,6 @@ def _mixed_backward(
 
 
 _conv2d_mixed.defvjp(_mixed_forward, _mixed_backward)
-
-
-def _per_image(x: Array, convolve: Callable[[Array], Array]) -> Array:
-    """Convolve image by image: on a CPU, XLA's convolution is fastest on one image."""
-    if x.shape[0] == 1:
-        return convolve(x)
-    return lax.map(lambda image: convolve(image[None])[0], x)
 
 
 def conv2d_xla(
@@ -340,7 +333,7 @@ def conv2d_space_to_depth(
     have long rows. Arguments as in `conv2d`; image by image, which keeps the patches in the cache.
     """
     x, blocks = _blocks_to_channels(x, kernel, stride, padding)
-    return _per_image(x, lambda image: conv2d_rows(image, blocks))
+    return one_by_one(lambda image: conv2d_rows(image, blocks), x)
 
 
 def conv2d_depthwise(

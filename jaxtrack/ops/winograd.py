@@ -20,6 +20,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from jaxtrack.ops.mapping import one_by_one
+
 Padding = tuple[tuple[int, int], tuple[int, int]]
 # Small in size and reciprocal: powers of other points would cost digits. Infinity is always one more.
 _POINTS = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5)
@@ -125,4 +127,4 @@ def conv2d_winograd(
         return outputs.reshape(oh, tiles * step, features)[:, :ow]
 
     # One image at a time: its tiles stay in the cache.
-    return one(x[0])[None] if x.shape[0] == 1 else lax.map(one, x)
+    return one_by_one(lambda images: one(images[0])[None], x)

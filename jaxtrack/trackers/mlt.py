@@ -34,6 +34,7 @@ from jaxtrack.models import mlt as net
 from jaxtrack.models.alexnet import SiamFC
 from jaxtrack.ops import adaptation, crop
 from jaxtrack.ops.adaptation import Adapted, Memory, Problem
+from jaxtrack.ops.mapping import image_by_image
 from jaxtrack.ops.pyramid import Peak, find_peak
 from jaxtrack.ops.response import scale_factors
 from jaxtrack.tracker import Prediction
@@ -201,7 +202,7 @@ def embed(config: Config, variables: Any, crops: UInt8[Array, "n h w 3"]) -> Arr
     images = crops.astype(jnp.float32)
     if config.input_divisor != 1:
         images = images / config.input_divisor
-    return net.trunk(module(config), variables, images)
+    return image_by_image(lambda images: net.trunk(module(config), variables, images), images)
 
 
 def cut(

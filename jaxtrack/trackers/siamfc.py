@@ -32,6 +32,7 @@ from jaxtrack.models.alexnet import (
 )
 from jaxtrack.ops import crop
 from jaxtrack.ops.correlation import cross_correlation
+from jaxtrack.ops.mapping import image_by_image
 from jaxtrack.ops.response import first_peak, hann_window, resize_maps, scale_factors
 from jaxtrack.tracker import Prediction
 
@@ -189,8 +190,12 @@ def embed(
     images = crops.astype(jnp.float32)
     if config.input_divisor != 1:
         images = images / config.input_divisor
-    blocks: Any = module(config).apply(variables, images, method="embed")
-    return blocks[-1]
+
+    def network(images: Array) -> Array:
+        blocks: Any = module(config).apply(variables, images, method="embed")
+        return blocks[-1]
+
+    return image_by_image(network, images)
 
 
 def respond(
