@@ -3,7 +3,8 @@
 Frames per second end to end, and decoding, cropping, network and everything else apart; time to compile and
 to the first box; the device named. Peers are measured in the same run, turn by turn: ``--peer COMMAND`` runs
 a program of yours that prints a line ``ms_per_frame NUMBER``. ``--ops`` times the formulations of the
-convolution side by side. Timings are medians (and minima) over rounds; run them on a quiet machine.
+convolution and of the depth-wise correlation side by side. Timings are medians (and minima) over rounds;
+run them on a quiet machine.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ import numpy as np
 import jaxtrack
 from jaxtrack import command, trackers
 from jaxtrack.errors import JaxtrackError
-from jaxtrack.ops import conv
+from jaxtrack.ops import conv, correlation
+from jaxtrack.ops.winograd import conv2d_winograd
 
 FRAME_SIZE = (480, 640)  # height, width: common in the field's benchmarks
 BOX = (280.0, 190.0, 84.0, 66.0)
@@ -46,7 +48,7 @@ class Options:
         rounds: how often each is measured, turn by turn.
         frames: tracked frames in each measurement.
         targets: targets tracked at once under vmap, besides the single one; 0: none.
-        ops: time the formulations of the convolution instead.
+        ops: time the formulations of convolution and depth-wise correlation instead.
         output: write the figures as json.
         debug: show the traceback of errors.
     """
@@ -217,6 +219,7 @@ _SHAPES = {
     "siamfc conv2, 3 scales": ((3, 61, 61, 96), (5, 5, 48, 256), 1, 2, 1),
     "siamfc conv3, 3 scales": ((3, 28, 28, 256), (3, 3, 256, 384), 1, 1, 1),
     "siamfc conv4, 3 scales": ((3, 26, 26, 384), (3, 3, 192, 384), 1, 2, 1),
+    "siamfc conv5, 3 scales": ((3, 24, 24, 384), (3, 3, 192, 256), 1, 2, 1),
     "mlt conv2": ((1, 61, 61, 128), (5, 5, 128, 256), 1, 1, 1),
     "resnet layer3": ((1, 33, 33, 256), (3, 3, 256, 256), 1, 1, 2),
     "vgg conv1_2": ((1, 180, 180, 64), (3, 3, 64, 64), 1, 1, 1),
@@ -224,13 +227,17 @@ _SHAPES = {
 }
 
 
+# Depth-wise correlations: template, search map (SiamRPN++'s, and the one of a larger search region).
+_CORRELATIONS = {
+    "depth-wise 5x5": ((1, 5, 5, 256), (1, 29, 29, 256)),
+    "depth-wise 5x5, lost target": ((1, 5, 5, 256), (1, 101, 101, 256)),
+}
+
+
 def measure_ops(rounds: int) -> dict[str, Any]:
-    """Milliseconds of each formulation of the convolution on the networks' heaviest layers."""
+    """Milliseconds of each formulation on the networks' heaviest layers and correlations."""
     figures: dict[str, Any] = {"device": describe_device()}
     for name, (shape, kernel_shape, stride, groups, dilation) in _SHAPES.items():
-        keys = jax.random.split(jax.random.key(0))
-        x = jax.random.normal(keys[0], shape)
-        kernel = jax.random.normal(keys[1], kernel_shape)
         partial: Any = functools.partial
         tapped = {"strides": (stride, stride), "dilation": (dilation, dilation)}
         forms = {"chosen": partial(conv.conv2d, groups=groups, **tapped)}
@@ -238,15 +245,32 @@ def measure_ops(rounds: int) -> dict[str, Any]:
         if groups == 1:
             forms["patches"] = partial(conv.conv2d_patches, **tapped)
             forms["rows"] = partial(conv.conv2d_rows, **tapped)
-        compiled = {key: jax.jit(form) for key, form in forms.items()}
-        for form in compiled.values():
-            jax.block_until_ready(form(x, kernel))
-        times: dict[str, list[float]] = {key: [] for key in compiled}
-        for _ in range(rounds):
-            for key, form in compiled.items():
-                times[key] += clock(functools.partial(form, x, kernel), 1)
-        figures[name] = {key: 1e3 * min(values) for key, values in times.items()}
+            if stride == dilation == 1:
+                forms["winograd"] = conv2d_winograd
+        figures[name] = _in_turns(forms, shape, kernel_shape, rounds)
+    for name, (template, search) in _CORRELATIONS.items():
+        forms = {
+            "chosen": correlation.depthwise_correlation,
+            "xla": correlation.depthwise_correlation_grouped,
+        }
+        figures[name] = _in_turns(forms, template, search, rounds)
     return figures
+
+
+def _in_turns(
+    forms: dict[str, Any], first: tuple[int, ...], second: tuple[int, ...], rounds: int
+) -> dict[str, float]:
+    """Least milliseconds of several functions of the same two arrays, measured in turns."""
+    keys = jax.random.split(jax.random.key(0))
+    x, y = jax.random.normal(keys[0], first), jax.random.normal(keys[1], second)
+    compiled = {key: jax.jit(form) for key, form in forms.items()}
+    for form in compiled.values():
+        jax.block_until_ready(form(x, y))
+    times: dict[str, list[float]] = {key: [] for key in compiled}
+    for _ in range(rounds):
+        for key, form in compiled.items():
+            times[key] += clock(functools.partial(form, x, y), 1)
+    return {key: 1e3 * min(values) for key, values in times.items()}
 
 
 def _print(figures: dict[str, Any]) -> None:
