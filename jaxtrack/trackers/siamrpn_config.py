@@ -70,6 +70,7 @@ _TINY = Config(
         head=(96, 96, 96),
     ),
     base_size=0,
+    instance_size=287,
     penalty_k=0.1,
     window_influence=0.35,
     size_rate=0.15,
