@@ -192,7 +192,11 @@ def ablate(options: Options) -> list[dict[str, Any]]:
     per_sequence: dict[Switches, np.ndarray] = {}
     rows = []
     for switches, tracker in trackers.items():
-        reports = [score(tracker, variables, sequences, options) for variables in learned]
+        # Without the meta-learner, seeds that share the matching network are one and the same.
+        shared = options.matching_weights is not None and not any(switches[:2])
+        distinct = learned[:1] if shared else learned
+        reports = [score(tracker, variables, sequences, options) for variables in distinct]
+        reports *= len(learned) // len(distinct)
         auc = np.asarray([r.overall()["auc"] for r in reports])
         precision = [r.overall()["precision_20px"] for r in reports]
         per_sequence[switches] = np.mean([r.sequence_scores()["auc"] for r in reports], axis=0)

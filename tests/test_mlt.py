@@ -266,7 +266,7 @@ def test_base_kernels_stay_bit_equal_and_zero_output_is_the_matching_network():
     assert not np.all(np.asarray(layer.attention) == 1)
 
     meta = dict(variables["params"]["meta"])
-    for name in ("fc3", "attention"):
+    for name in ("fc3", "fc3_bias", "attention"):
         meta[name] = jax.tree.map(jnp.zeros_like, meta[name])
     silent = {**variables, "params": {**variables["params"], "meta": meta}}
     layer = mlt.adapt(SMALL, silent, task, task.kernel)

@@ -54,7 +54,7 @@ def test_presets_carry_the_published_settings():
 
 
 @pytest.mark.parametrize(
-    ("name", "size"), [("siamrpnpp-r50", 25), ("siamrpnpp-alex", 21), ("siamrpnpp-tiny", 17)]
+    ("name", "size"), [("siamrpnpp-r50", 25), ("siamrpnpp-alex", 21), ("siamrpnpp-tiny", 21)]
 )
 def test_the_network_fills_the_map(name, size):
     """The formula of the map's side agrees with the network itself."""

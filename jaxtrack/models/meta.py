@@ -1,8 +1,8 @@
 """MLT's meta-learner: from the gradient of the last layer to new kernels and channel attention.
 
 What the reachable texts leave open is a field of `MetaConfig` or stated here: rectified linear units between
-the layers; attention is a second output of the last hidden layer; both outputs are scaled so that
-an adapted layer begins near the layer that it extends (see `MetaLearner`).
+the layers; attention is a second output of the last hidden layer; how both outputs begin (see
+`MetaLearner`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-_START = 0.1  # initial scale of the new kernels
+# Initial scales of what delta adds to the new kernels, and of their bias.
+_START, _BIAS = 0.05, 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,11 +55,12 @@ class MetaOutput(NamedTuple):
 class MetaLearner(nn.Module):
     """Three fully connected layers: ``w_target, attention = g(delta)``.
 
-    The kernels are divided by the root of their fan-in, and start at a tenth of what would give the new
-    channels the order of the old ones: an untrained meta-learner changes a response by about a hundredth.
-    (They must not start at zero: template and search are both multiplied by them, so zero is a saddle
-    point.) The attention is twice a sigmoid: an output of zero then leaves
-    every channel as it was.
+    The kernels are divided by the root of their fan-in. Template and search are both multiplied by them,
+    so a response changes by their square: kernels that were delta's image alone could tell neither its sign
+    nor begin to learn. So the last layer's bias, one value for every element in both readings, starts at
+    the order of the base kernels, and what delta adds at a twentieth (chosen by experiment, as
+    ``eval/RESULTS.md`` tells). The attention is twice a sigmoid of an output that starts at zero: at first
+    every channel stays as it was.
 
     Reference:
         MLT (Choi, Kwon and Lee, Deep Meta Learning for Real-Time Target-Aware Visual Tracking, 2019),
@@ -87,11 +89,16 @@ class MetaLearner(nn.Module):
         if new:
             width = new if config.per_row else kh * kw * channels * new
             small = nn.initializers.variance_scaling(_START**2, "fan_in", "truncated_normal")
-            kernel = nn.Dense(width, kernel_init=small, name="fc3")(x)
-            kernel = kernel.reshape(kh, kw, channels, new)
+            kernel = nn.Dense(width, kernel_init=small, use_bias=False, name="fc3")(x)
+            shape = (kh, kw, channels, new)
+            bias = self.param("fc3_bias", nn.initializers.normal(_BIAS), shape)
+            kernel = kernel.reshape(shape) + bias
             kernel = kernel / np.sqrt(kh * kw * channels).astype(delta.dtype)
         attention = jnp.ones((features + new,), delta.dtype)
         if config.attention:
-            logits = nn.Dense(features + new, name="attention")(jnp.mean(x, axis=0))
+            zero = nn.initializers.zeros
+            logits = nn.Dense(features + new, kernel_init=zero, name="attention")(
+                jnp.mean(x, axis=0)
+            )
             attention = 2 * nn.sigmoid(logits)
         return MetaOutput(kernel, attention)

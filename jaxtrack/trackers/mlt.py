@@ -14,8 +14,7 @@ Adapting is one compiled step under `jax.lax.cond`: every `update_interval` fram
 tau, the patch at the new position is embedded and remembered, and the layer adapted. With `jax.vmap` over
 targets the condition becomes a selection, so that then every frame pays for it.
 
-The score of a prediction is the sigmoid of the response at the peak, in [0, 1]. It is comparable over time,
-not between networks.
+The score of a prediction is the sigmoid of the response's peak; it compares over time, not between networks.
 """
 
 from __future__ import annotations

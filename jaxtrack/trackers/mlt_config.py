@@ -83,7 +83,7 @@ class Config:
     first_order: bool = False
     positive_radius: float = 16.0
     fine_tune_steps: int = 8
-    fine_tune_rate: float = 1e-4
+    fine_tune_rate: float = 1e-3
     scale_count: int = 3
     scale_step: float = 1.0375
     scale_rate: float = 0.59
@@ -151,7 +151,7 @@ def switched(config: Config, meta_learner: bool, attention: bool, fine_tuning: b
 
 _TINY = Config(
     network=MATCHING_TINY,
-    meta=MetaConfig(hidden=128, target_kernels=16, per_row=True),
+    meta=MetaConfig(hidden=128, target_kernels=32),
     samples=4,
     memory_size=8,
 )
@@ -163,7 +163,9 @@ _SIAMFC = Config(
     meta=MetaConfig(per_row=True),
 )
 _SIAMFC_TINY = dataclasses.replace(
-    _TINY, network=dataclasses.replace(MATCHING_TINY, kernels=(7, 5, 3, 3, 3), final_norm=False)
+    _TINY,
+    network=dataclasses.replace(MATCHING_TINY, kernels=(7, 5, 3, 3, 3), final_norm=False),
+    meta=MetaConfig(hidden=128, target_kernels=32, per_row=True),
 )
 
 

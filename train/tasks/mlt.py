@@ -223,7 +223,7 @@ def _matching(tracker: mlt.Config, like: matching.Config) -> matching.Config:
     return dataclasses.replace(like, tracker=network, positive_radius=tracker.positive_radius)
 
 
-def _meta(tracker: str, patches: int, fewest: int, other_videos: float) -> Config:
+def _meta(tracker: str, patches: int, fewest: int) -> Config:
     config = mlt.PRESETS[tracker]
     return Config(
         tracker=config,
@@ -232,7 +232,6 @@ def _meta(tracker: str, patches: int, fewest: int, other_videos: float) -> Confi
         patch=PatchConfig(template_margin=12, search_margin=24),
         patches=patches,
         fewest=fewest,
-        other_videos=other_videos,
     )
 
 
@@ -244,7 +243,7 @@ _DESCRIBED = "MLT as described; what is not is this library's (see jaxtrack.trac
 
 
 def _meta_preset(tracker: str, small: bool, init_from: str = _STAGE_1) -> Preset:
-    config = _meta(tracker, 8, 1, 0.5) if small else _meta(tracker, 16, 8, 0.0)
+    config = _meta(tracker, 8, 1) if small else _meta(tracker, 16, 8)
     recipe = OptimConfig("adam", 1e-4, groups=_FIXED)
     if small:
         recipe = OptimConfig("adamw", 1e-3, Schedule("onecycle"), weight_decay=1e-4, groups=_FIXED)
@@ -283,7 +282,7 @@ PRESETS: dict[str, Preset] = {
         matching.PRESETS["siamfc-tiny"],
         task=matching.task(_TINY),
         tracker="mlt-tiny-mt",
-        steps=1000,
+        steps=3000,
         init_from="the weights of siamfc-tiny",
         load=load_trunk,
     ),
