@@ -104,7 +104,8 @@ def draw(found: list[Bias]) -> Any:
     """The heat maps side by side, each over its own mean, one colour scale; a matplotlib figure."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, len(found), figsize=(3.2 * len(found), 3.6), squeeze=False)
+    size = (3.0 * len(found) + 0.8, 3.2)
+    figure, axes = plt.subplots(1, len(found), figsize=size, squeeze=False, layout="constrained")
     maps = [bias.mean_map / bias.mean_map.mean() for bias in found]
     top = max(float(m.max()) for m in maps)
     for axis, bias, values in zip(axes[0], found, maps):
