@@ -4,9 +4,10 @@ All eight combinations of the three switches (meta-learner, attention, fine-tuni
 benchmark, for several seeds of training: mean and spread of the scores, the paired difference to the
 matching network alone, and frames per second of each, measured in turns on the same clip.
 
-Trains what is not there yet (both stages, in processes of their own; ``OUTPUT/seed-N/``), or takes
-``--weights``, one file per seed. Weights of the full tracker serve all combinations: a switch that is off
-leaves its part unused.
+Trains what is not there yet (both stages and the calibration between them, in processes of their own;
+``OUTPUT/seed-N/``), or takes ``--weights``, one file per seed. Weights of the full tracker serve all
+combinations: a switch that is off leaves its part unused. New kernels and attention have been trained
+together, so that one without the other is not what a training of its own would give.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class Options:
         weights: weights of the full tracker, one file per seed; empty: train.
         seeds: trainings, where no weights are given.
         matching: name of the training preset of stage 1.
+        calibration: name of the training preset between the stages.
         meta: name of the training preset of stage 2.
         matching_weights: weights of stage 1 for every seed, in place of training it.
         matching_steps: length of stage 1 (default: the preset's).
@@ -63,6 +65,7 @@ class Options:
     weights: tuple[Path, ...] = ()
     seeds: int = 3
     matching: str = "mlt-tiny-matching"
+    calibration: str = "mlt-tiny-calibration"
     meta: str = "mlt-tiny-meta"
     matching_weights: Path | None = None
     matching_steps: int | None = None
@@ -113,10 +116,14 @@ def trained(options: Options) -> list[Path]:
     found = []
     for seed in range(options.seeds):
         folder = options.output / f"seed-{seed}"
-        first = options.matching_weights or _train(
-            options.matching, folder / "matching", seed, options.matching_steps, None
-        )
-        found.append(_train(options.meta, folder / "meta", seed, options.meta_steps, first))
+        if options.matching_weights:
+            first, place, own = options.matching_weights, options.output, 0
+        else:
+            place, own = folder, seed
+            steps = options.matching_steps
+            first = _train(options.matching, folder / "matching", seed, steps, None)
+        ready = _train(options.calibration, place / "calibration", own, None, first)
+        found.append(_train(options.meta, folder / "meta", seed, options.meta_steps, ready))
     return found
 
 

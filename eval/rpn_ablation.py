@@ -190,9 +190,9 @@ def draw(correlation: list[Row], fusion: list[Row]) -> Any:
     for axis, (title, rows, field) in zip(axes[0], panels):
         axis.bar([row.name for row in rows], [getattr(row, field) or 0 for row in rows])
         axis.set_title(title, fontsize=9)
-        axis.tick_params(labelsize=7)
         if field == "parameters":
             axis.set_yscale("log")
+        axis.tick_params(labelsize=7, which="both")
     figure.tight_layout()
     return figure
 

@@ -75,6 +75,26 @@ def test_only_the_meta_learner_learns():
     assert any(np.any(np.asarray(leaf) != 0) for leaf in jax.tree.leaves(updates["meta"]))
 
 
+def test_the_calibration_moves_the_gain_alone():
+    preset = presets.get("mlt-tiny-calibration")
+    tracker = mlt.switched(SMALL, False, False, False)
+    config = small(learns=preset.task.config.learns)
+    config = dataclasses.replace(config, tracker=tracker)
+    variables = variables_of(tracker)
+    gradient = jax.jit(
+        jax.grad(
+            lambda p: task.loss(
+                config, p, variables["batch_stats"], batch_of(2, 4), jax.random.key(0)
+            )[0]
+        )
+    )(variables["params"])
+    optimizer = optim.make(preset.optim, variables["params"], 10, 1)
+    state = init_state(variables, optimizer)
+    updates, _ = optimizer.update(gradient, state.opt_state, variables["params"])
+    assert all(np.all(np.asarray(leaf) == 0) for leaf in jax.tree.leaves(updates["backbone"]))
+    assert all(np.all(np.asarray(leaf) != 0) for leaf in updates["match_batchnorm"].values())
+
+
 def test_the_loss_of_a_video_is_that_of_its_adapted_network():
     """One video, all M' = M patches, no dropout: the same as the tracker's own functions give."""
     config = small(fewest=3, other_videos=0.0)
@@ -112,7 +132,7 @@ def test_stage_two_starts_from_stage_one(tmp_path):
 
 
 def test_stages_have_the_trackers_variables():
-    for name in ("mlt-tiny-matching", "mlt-tiny-meta", "siamfc-tiny-mlt"):
+    for name in ("mlt-tiny-matching", "mlt-tiny-calibration", "mlt-tiny-meta", "siamfc-tiny-mlt"):
         preset = presets.get(name)
         config = mlt.PRESETS[preset.tracker]
         want = jax.eval_shape(lambda k, c=config: mlt.init_variables(c, k), jax.random.key(0))

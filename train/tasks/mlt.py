@@ -3,6 +3,11 @@
 Stage 1 is SiamFC's task with MLT's network. Stage 2 draws, for each video, an anchor x and M' context patches
 of the same target; M of them give the gradient delta, and the loss of the adapted network is taken over
 all M'. Only the meta-learner learns; start stage 2 with ``--init-from`` the weights of stage 1.
+
+Between the two lies a calibration: the gain and the bias behind the correlation (the tracker's
+``match_norm``) learn on stage 2's patches. Stage 1 also sees pairs without the target, so that its network
+is less sure than patches with it deserve; the meta-learner would earn its loss by making every response
+larger, and learn little else (``eval/RESULTS.md``). No peak moves by it.
 """
 
 from __future__ import annotations
@@ -45,8 +50,9 @@ class Config:
             at its first frame. M: always M, as described.
         other_videos: weight of the loss on patches of another video of the batch, on which the adapted
             network must find nothing; 0: none, as described.
-        learn_matching: the matching network learns too, through the adaptation (second order unless
-            the tracker's ``first_order``); False: fixed, as described.
+        learns: the parts of the variables that learn. ``("meta",)``: the matching network is fixed, as
+            described. With names of its parts it learns too, through the adaptation (second order
+            unless the tracker's ``first_order``).
     """
 
     tracker: mlt.Config
@@ -57,7 +63,7 @@ class Config:
     patches: int = 16
     fewest: int = 8
     other_videos: float = 0.0
-    learn_matching: bool = False
+    learns: tuple[str, ...] = ("meta",)
 
     def __post_init__(self) -> None:
         """Refuse numbers of patches that contradict each other, by name."""
@@ -79,12 +85,14 @@ def init_variables(config: Config, key: Array) -> dict[str, Any]:
 
 
 def load(config: Config, path: pathlib.Path, key: Array) -> dict[str, Any]:
-    """The matching network from a file (ours of stage 1, or SiamFC's), the meta-learner at random."""
+    """The matching network from a file (ours of stage 1, or SiamFC's), a meta-learner at random."""
     still = mlt.switched(config.tracker, meta_learner=False, attention=False, fine_tuning=False)
     shapes = jax.eval_shape(lambda k: mlt.init_variables(still, k), key)
     fixed = load_into(shapes, path, tables_of("siamfc"))
-    meta = init_variables(config, key)["params"]["meta"]
-    return {"params": {**fixed["params"], "meta": meta}, "batch_stats": fixed["batch_stats"]}
+    return {
+        "params": {**init_variables(config, key)["params"], **fixed["params"]},
+        "batch_stats": fixed["batch_stats"],
+    }
 
 
 def load_trunk(config: matching.Config, path: pathlib.Path, key: Array) -> dict[str, Any]:
@@ -189,8 +197,7 @@ def loss(
 ) -> tuple[Float[Array, ""], Aux]:
     """Mean of `video_loss` over the videos of a batch; see `train.step`."""
     key_crops, key_videos = jax.random.split(key)
-    if not config.learn_matching:
-        params = {k: v if k == "meta" else jax.lax.stop_gradient(v) for k, v in params.items()}
+    params = {k: v if k in config.learns else jax.lax.stop_gradient(v) for k, v in params.items()}
     variables = {"params": params, "batch_stats": batch_stats}
     z, x = crops(config, batch, key_crops)
     count = z.shape[0]
@@ -223,27 +230,29 @@ def _matching(tracker: mlt.Config, like: matching.Config) -> matching.Config:
     return dataclasses.replace(like, tracker=network, positive_radius=tracker.positive_radius)
 
 
-def _meta(tracker: str, patches: int, fewest: int) -> Config:
+def _meta(tracker: str, small: bool) -> Config:
     config = mlt.PRESETS[tracker]
     return Config(
         tracker=config,
         template=AugmentConfig(size=config.exemplar_size, shift=2, scale=0.03),
         context=AugmentConfig(size=config.instance_size, shift=4, scale=0.05),
         patch=PatchConfig(template_margin=12, search_margin=24),
-        patches=patches,
-        fewest=fewest,
+        patches=8 if small else 16,
+        fewest=1 if small else 8,
     )
 
 
-# Only the meta-learner learns: nothing else has a rate.
+# Only the meta-learner learns, or in the calibration only the gain: nothing else has a rate.
 _FIXED = (Group(r"^(?!meta\.)", rate=0.0),)
-_STAGE_1 = "the weights of stage 1"
+_GAIN = "match_batchnorm"
+_ALL_BUT_GAIN = (Group(rf"^(?!{_GAIN}\.)", rate=0.0),)
+_STAGE_1 = "the weights of stage 1, calibrated"
 _OURS = "jaxtrack: the synthetic world"
 _DESCRIBED = "MLT as described; what is not is this library's (see jaxtrack.trackers.mlt_config)"
 
 
 def _meta_preset(tracker: str, small: bool, init_from: str = _STAGE_1) -> Preset:
-    config = _meta(tracker, 8, 1) if small else _meta(tracker, 16, 8)
+    config = _meta(tracker, small)
     recipe = OptimConfig("adam", 1e-4, groups=_FIXED)
     if small:
         recipe = OptimConfig("adamw", 1e-3, Schedule("onecycle"), weight_decay=1e-4, groups=_FIXED)
@@ -261,6 +270,18 @@ def _meta_preset(tracker: str, small: bool, init_from: str = _STAGE_1) -> Preset
     )
 
 
+def _calibration(tracker: str, small: bool) -> Preset:
+    """Stage 2's patches and no meta-learner: only the gain and the bias of the response learn."""
+    config = dataclasses.replace(_meta(tracker, small), learns=(_GAIN,))
+    return dataclasses.replace(
+        _meta_preset(tracker, small, init_from="the weights of stage 1"),
+        task=task(config),
+        optim=OptimConfig("adam", 2e-2, Schedule("onecycle"), groups=_ALL_BUT_GAIN),
+        steps=200,
+        source=_OURS,
+    )
+
+
 _TINY = _matching(mlt.PRESETS["mlt-tiny-mt"], matching.PRESETS["siamfc-tiny"].task.config)  # type: ignore[arg-type]
 _FULL = _matching(mlt.PRESETS["mlt-mt"], matching.PRESETS["siamfc-got10k"].task.config)  # type: ignore[arg-type]
 
@@ -275,6 +296,7 @@ PRESETS: dict[str, Preset] = {
         save_every=1000,
         source=_DESCRIBED,
     ),
+    "mlt-calibration": _calibration("mlt-mt", small=False),
     "mlt-meta": _meta_preset("mlt", small=False),
     "mlt-meta-noattention": _meta_preset("mlt-noattention", small=False),
     "siamfc-mlt": _meta_preset("siamfc-mlt", small=False, init_from="SiamFC's published weights"),
@@ -286,6 +308,7 @@ PRESETS: dict[str, Preset] = {
         init_from="the weights of siamfc-tiny",
         load=load_trunk,
     ),
+    "mlt-tiny-calibration": _calibration("mlt-tiny-mt", small=True),
     "mlt-tiny-meta": _meta_preset("mlt-tiny", small=True),
     "mlt-tiny-meta-noattention": _meta_preset("mlt-tiny-noattention", small=True),
     "siamfc-tiny-mlt": _meta_preset(
