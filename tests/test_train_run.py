@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import re
 import shlex
 import shutil
 import signal
@@ -43,8 +44,10 @@ def command(*arguments: object) -> list[str]:
 
 
 def environment(devices: int = 1) -> dict[str, str]:
-    flag = f"--xla_force_host_platform_device_count={devices}"
-    return {**os.environ, "XLA_FLAGS": flag, "JAX_PLATFORMS": "cpu", "PYTHONWARNINGS": "default"}
+    """This process's flags but for the devices: the same bits need the same compilation."""
+    count = "--xla_force_host_platform_device_count="
+    flags = re.sub(rf"{count}\d+", f"{count}{devices}", os.environ["XLA_FLAGS"])
+    return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONWARNINGS": "default"}
 
 
 def weights(output: pathlib.Path) -> dict[str, np.ndarray]:
