@@ -5,7 +5,7 @@ import os
 # Before JAX starts its backends: four devices, so that data-parallel code is really parallel; and quick
 # compilation rather than fast programs, for most of them run once.
 for _flag in ("--xla_force_host_platform_device_count=4", "--xla_backend_optimization_level=0"):
-    if _flag.split("=")[0] not in os.environ.get("XLA_FLAGS", ""):
+    if _flag not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_flag}".strip()
 
 import pathlib

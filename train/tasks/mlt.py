@@ -2,7 +2,7 @@
 
 Stage 1 is SiamFC's task with MLT's network. Stage 2 draws, for each video, an anchor x and M' context patches
 of the same target; M of them give the gradient delta, and the loss of the adapted network is taken over
-all M'. Only the meta-learner learns; start stage 2 with ``--init-from`` the weights of stage 1.
+all M'. Only the meta-learner learns; start stage 2 with ``--init-from`` the calibrated weights of stage 1.
 
 Between the two lies a calibration: the gain and the bias behind the correlation (the tracker's
 ``match_norm``) learn on stage 2's patches. Stage 1 also sees pairs without the target, so that its network
