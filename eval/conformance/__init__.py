@@ -1,0 +1,1 @@
+"""Comparison of the metrics with folders of expected values (``eval.score --pack``)."""

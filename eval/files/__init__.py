@@ -1,0 +1,1 @@
+"""Files of results and annotations: one reader and one writer of each."""

@@ -1,0 +1,1 @@
+"""Scores, as the toolkits of the field compute them, each variant under its name."""

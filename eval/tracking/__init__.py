@@ -1,0 +1,1 @@
+"""Trackers run over sequences: what is tracked, in slots side by side, by whom."""

@@ -1,0 +1,1 @@
+"""OSTrack (2022): one transformer over template and search tokens."""

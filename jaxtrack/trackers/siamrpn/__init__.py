@@ -1,0 +1,1 @@
+"""SiamRPN++ (2019): siamese region proposals on deep backbones."""
