@@ -14,7 +14,8 @@ import sys
 import time
 from pathlib import Path
 
-from jaxtrack import command, weights
+from jaxtrack import cli as command
+from jaxtrack import weights
 from jaxtrack.errors import JaxtrackError
 
 # A part of the benchmark with most attributes: the demo stays under its eight minutes on two cores.
@@ -76,7 +77,7 @@ def demo(output: Path, steps: int, clips: int) -> None:
 
 
 def _clip_names(count: int) -> list[str]:
-    from jaxtrack.data.synthetic import BENCHMARK
+    from jaxtrack.synthetic.world import BENCHMARK
 
     # Clips repeat their leading attribute every few entries; a coprime stride meets them all.
     total = len(BENCHMARK)

@@ -3,7 +3,7 @@
 Tracks every sequence (batched in slots), writes raw results in the published text format, prints the
 scores, and writes one HTML report. An interrupted run goes on where it was: sequences whose result files
 are there are not tracked again. On VOT2016 to VOT2019, and with ``--protocol vot2018`` on any benchmark,
-trackers are restarted after failures (`eval.restart`).
+trackers are restarted after failures (`eval.tracking.restart`).
 """
 
 from __future__ import annotations
@@ -19,16 +19,21 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from eval import benchmarks, peers, restart, results, runner
-from eval.benchmarks import Sequence
-from eval.eao import VOT_PROTOCOLS, Run
-from eval.metrics import OPEReport, evaluate_ope
-from eval.runner import Track
-from jaxtrack import command, get_tracker, load_weights
+from eval.files import results
+from eval.metrics.eao import VOT_PROTOCOLS, Run
+from eval.metrics.ope import OPEReport, evaluate_ope
+from eval.tracking import baselines as peers
+from eval.tracking import restart
+from eval.tracking import sequences as benchmarks
+from eval.tracking import slots as runner
+from eval.tracking.sequences import Sequence
+from eval.tracking.slots import Track
+from jaxtrack import cli as command
+from jaxtrack import get_tracker, load_weights
+from jaxtrack.base import Tracker, Variables
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io.atomic import write_whole
-from jaxtrack.io.sequences import read_boxes, write_boxes
-from jaxtrack.tracker import Tracker, Variables
+from jaxtrack.io.boxes import read_boxes, write_boxes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +127,7 @@ def supervise(options: Options, plan: restart.Plan) -> dict[str, dict[str, dict[
 
     Args:
         options: what to run.
-        plan: of `eval.restart.plan_of`.
+        plan: of `eval.tracking.restart.plan_of`.
 
     Returns:
         Tracker -> protocol -> "accuracy", "robustness", "lost", "eao".
@@ -344,7 +349,7 @@ def _main(options: Options) -> None:
     outcomes = evaluate(options)
     (folder / "scores.json").write_text(json.dumps(summary(outcomes), indent=1))
     if not options.no_report:
-        from eval.report import write_report
+        from eval.report.page import write_report
 
         sequences = benchmarks.load(
             options.benchmark, options.root, options.split, options.sequence

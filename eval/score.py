@@ -15,18 +15,18 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from eval import tables
-from eval.annotations import Annotation
-from eval.checks import listing
-from eval.eao import VOT_PROTOCOLS
-from eval.got10k import evaluate_got10k
-from eval.ground_truth import read_ground_truth
-from eval.metrics import evaluate_ope, overlaps
-from eval.pack import check_pack
-from eval.protocols import PROTOCOLS, Benchmark, get_benchmark
-from eval.results import TrackerResults, common_names, read_results
-from eval.vot import evaluate_vot
-from jaxtrack import command
+from eval.conformance.pack import check_pack
+from eval.files.names import listing
+from eval.files.results import TrackerResults, common_names, read_results
+from eval.files.truth import read_ground_truth
+from eval.metrics.annotation import Annotation
+from eval.metrics.eao import VOT_PROTOCOLS
+from eval.metrics.got10k import evaluate_got10k
+from eval.metrics.ope import evaluate_ope, overlaps
+from eval.metrics.protocols import PROTOCOLS, Benchmark, get_benchmark
+from eval.metrics.vot import evaluate_vot
+from eval.report import tables
+from jaxtrack import cli as command
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io.atomic import write_whole
 
@@ -77,7 +77,7 @@ def score(
     """Score one tracker under one protocol.
 
     Args:
-        results: of `eval.results.read_results`.
+        results: of `eval.files.results.read_results`.
         ground_truth: sequence -> annotation.
         benchmark: the benchmark; its kind decides the metric.
         protocol: a protocol's name, or None for the benchmark's own.

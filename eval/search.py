@@ -3,9 +3,9 @@ r"""Hyper-parameter search, many settings in one compiled run.
     python -m eval.search --tracker siamrpnpp-tiny --set window_influence=0.2,0.3,0.4,0.5 \
         --set penalty_k=0.05,0.1,0.15,0.2 --set size_rate=0.2,0.3,0.4,0.5
 
-tracks the benchmark with all 64 combinations side by side (see `eval.sweep`) and writes a table (csv, json)
-and a plot. Each setting gets what `eval.run` gives with that config. ``--compare N`` also runs N of the
-settings one by one, each its own program, and prints what both ways cost.
+tracks the benchmark with all 64 combinations side by side (see `eval.sweep.compiled`) and writes a table
+(csv, json) and a plot. Each setting gets what `eval.run` gives with that config. ``--compare N`` also runs
+N of the settings one by one, each its own program, and prints what both ways cost.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ from typing import Any
 
 import numpy as np
 
-from eval import benchmarks, runner, sweep
-from eval.benchmarks import Sequence
-from eval.metrics import evaluate_ope
-from eval.search_cost import Clock, compare, print_costs
-from eval.search_plot import plot
-from eval.settings import Grid, parse_grid, track_sequences
-from jaxtrack import command, get_tracker, load_weights, streaming
+from eval.metrics.ope import evaluate_ope
+from eval.sweep import compiled as sweep
+from eval.sweep.cost import Clock, compare, print_costs
+from eval.sweep.grid import Grid, parse_grid, track_sequences
+from eval.sweep.plot import plot
+from eval.tracking import sequences as benchmarks
+from eval.tracking import slots as runner
+from eval.tracking.sequences import Sequence
+from jaxtrack import cli as command
+from jaxtrack import get_tracker, load_weights, streaming
 from jaxtrack.io.atomic import write_whole
 
 METRICS = ("auc", "precision_20px", "norm_precision_0_20")

@@ -29,10 +29,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxtrack
-from jaxtrack import command, trackers
+from jaxtrack import cli as command
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.ops import conv, correlation
 from jaxtrack.ops.winograd import conv2d_winograd
+from jaxtrack.trackers.siamfc import tracker as siamfc
 
 FRAME_SIZE = (480, 640)  # height, width: common in the field's benchmarks
 BOX = (280.0, 190.0, 84.0, 66.0)
@@ -145,10 +146,10 @@ class Measured:
         assert done
         decode = clock(lambda: cv2.imdecode(data, cv2.IMREAD_COLOR), 20)
         found = {"decode": 1e3 * statistics.median(decode)}
-        stages = getattr(trackers.family_of(self.name), "stages", None)
-        if stages is not None:
-            config = self.tracker.config
-            for name, action in stages(config, self.variables, self.state, self.images[1]).items():
+        config = self.tracker.config
+        if isinstance(config, siamfc.Config):
+            stages = siamfc.stages(config, self.variables, self.state, self.images[1])
+            for name, action in stages.items():
                 jax.block_until_ready(action())
                 found[name] = 1e3 * statistics.median(clock(action, 10))
         return found

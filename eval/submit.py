@@ -18,12 +18,12 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from eval.checks import listing
-from eval.ground_truth import read_ground_truth
-from eval.protocols import get_benchmark
-from eval.results import TrackerResults, read_results
-from eval.textio import parse_numbers
-from jaxtrack import command
+from eval.files.names import listing
+from eval.files.results import TrackerResults, read_results
+from eval.files.text import parse_numbers
+from eval.files.truth import read_ground_truth
+from eval.metrics.protocols import get_benchmark
+from jaxtrack import cli as command
 from jaxtrack.errors import JaxtrackError
 
 

@@ -26,8 +26,8 @@ import numpy as np
 import tyro
 
 import jaxtrack
-from eval.adapters import FrameTracker
-from jaxtrack import command
+from eval.tracking.adapters import FrameTracker
+from jaxtrack import cli as command
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io.images import read_image
 

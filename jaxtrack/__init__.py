@@ -8,9 +8,9 @@
 Frames are uint8 RGB ``(h, w, 3)``; boxes are ``(x, y, w, h)`` with a 0-based corner, in pixels.
 """
 
+from jaxtrack.base import Prediction, Tracker, init, track_clip, track_frame
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.loading import load_weights
-from jaxtrack.tracker import Prediction, Tracker, init, track_clip, track_frame
 from jaxtrack.trackers import get as get_tracker
 from jaxtrack.trackers import names as tracker_names
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import tyro
 
-from jaxtrack import command, streaming
-from jaxtrack.command import UsageError
+from jaxtrack import cli as command
+from jaxtrack import streaming
+from jaxtrack.cli import UsageError
 from jaxtrack.errors import JaxtrackError
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def track(options: Track) -> None:
 
 
 def _parse_boxes(options: Track) -> np.ndarray | None:
-    from jaxtrack.io.sequences import parse_box
+    from jaxtrack.io.boxes import parse_box
 
     if not options.box:
         if options.show:
@@ -177,7 +178,7 @@ def _parse_boxes(options: Track) -> np.ndarray | None:
 
 
 def _check_boxes(boxes: np.ndarray, size: tuple[int, int]) -> None:
-    from jaxtrack.io.sequences import check_box
+    from jaxtrack.io.boxes import check_box
 
     for number, box in enumerate(boxes, 1):
         try:
@@ -234,12 +235,9 @@ def info(options: Info) -> None:
     print(f"Compiled programs: {command.current_cache()}")
     print("Presets (* comes with weights):")
     shipped = weights.shipped_names()
-    families: dict[str, list[str]] = {}
-    for name in trackers.names():
-        family = trackers.family_of(name).__name__.rsplit(".", 1)[-1]
-        families.setdefault(family, []).append(f"{name}*" if name in shipped else name)
-    for family, names in families.items():
-        print(f"  {family}: {', '.join(names)}")
+    for family in trackers.families():
+        names = [f"{name}*" if name in shipped else name for name in family.presets]
+        print(f"  {family.name}: {', '.join(names)}")
     for name in shipped:
         card = weights.read_card(weights.shipped_path(name))
         scores = ", ".join(f"{what} {value:g}" for what, value in card.expected.items())
@@ -258,10 +256,10 @@ def demo(options: Demo) -> None:
     import jax.numpy as jnp
 
     from jaxtrack import trackers
-    from jaxtrack.data.synthetic import BENCHMARK, benchmark_clips
     from jaxtrack.io.writer import COLOURS, VideoWriter, draw_boxes
     from jaxtrack.loading import load_weights
     from jaxtrack.ops.boxes import iou_xyxy, xywh_to_xyxy
+    from jaxtrack.synthetic.world import BENCHMARK, benchmark_clips
 
     if not 0 <= options.clip < len(BENCHMARK):
         raise UsageError(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -52,6 +52,34 @@ class Tracker:
     init_variables: Callable[..., Variables]
     init: Callable[..., State]
     track_frame: Callable[..., tuple[State, Prediction]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Family:
+    """What the library knows of a family of trackers: the presets and the functions that they share.
+
+    Attributes:
+        name: as it is listed, ``siamfc`` and so on.
+        presets: preset name to config.
+        init_variables: see `Tracker`; likewise ``init`` and ``track_frame``.
+        tables: name of a published code to the `jaxtrack.weights.NameTable` that leads from its names
+            to ours; empty where no code was published.
+    """
+
+    name: str
+    presets: Mapping[str, Hashable]
+    init_variables: Callable[..., Variables]
+    init: Callable[..., State]
+    track_frame: Callable[..., tuple[State, Prediction]]
+    tables: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def tracker(self, config: Hashable) -> Tracker:
+        """Return the tracker of this family with a config, a preset's or one's own."""
+        return Tracker(config, self.init_variables, self.init, self.track_frame)
+
+    def owns(self, tracker: Tracker) -> bool:
+        """Say whether a tracker, whatever its config, is made of this family's functions."""
+        return tracker == self.tracker(tracker.config)
 
 
 @functools.partial(jax.jit, static_argnums=0)

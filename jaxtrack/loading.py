@@ -7,8 +7,8 @@ import os
 import jax
 
 from jaxtrack import trackers, weights
+from jaxtrack.base import Tracker, Variables
 from jaxtrack.errors import JaxtrackError
-from jaxtrack.tracker import Tracker, Variables
 
 
 def load_weights(
@@ -21,7 +21,7 @@ def load_weights(
         path: a published checkpoint (``.pth``, ``.pth.tar``, ``.pt``, ``.mat``, ``.npz``), our
             ``.safetensors``, or the folder of an Orbax checkpoint; None: the weights that come with
             the preset.
-        source: name table to be used, where a family has several (see `jaxtrack.weights.TABLES`).
+        source: name table to be used, where a family has several (see `jaxtrack.base.Family.tables`).
 
     Returns:
         ``{"params": ..., "batch_stats": ...}``.
@@ -38,11 +38,10 @@ def load_weights(
             trackers.family_of(tracker)  # an unknown name is told as such
         path = weights.shipped_path(name)
     record = trackers.get(tracker) if isinstance(tracker, str) else tracker
-    family = record.init_variables.__module__.rsplit(".", 1)[-1]
     template = jax.eval_shape(
         lambda key: record.init_variables(record.config, key), jax.random.key(0)
     )
-    return weights.load_into(template, path, weights.tables_of(family), source=source)
+    return weights.load_into(template, path, trackers.family_of(record).tables, source=source)
 
 
 def preset_of(tracker: Tracker) -> str | None:

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from jaxtrack.command import UsageError
+from jaxtrack.cli import UsageError
 from jaxtrack.errors import JaxtrackError
-from jaxtrack.io.sequences import format_box
+from jaxtrack.io.boxes import format_box
 from jaxtrack.io.video import FrameSource
 from jaxtrack.io.writer import VideoWriter, draw_boxes
 from jaxtrack.streaming import Piece

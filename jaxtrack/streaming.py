@@ -18,10 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Real, UInt8
 
-from jaxtrack import tracker as verbs
+from jaxtrack import base as verbs
+from jaxtrack.base import Prediction, State, Tracker, Variables
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io.prefetch import prefetch
-from jaxtrack.tracker import Prediction, State, Tracker, Variables
 
 CHUNK = 8  # frames: 8 of 1280x720 are 22 MB, and already hide the cost of a call
 

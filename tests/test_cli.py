@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 
 from jaxtrack import __main__ as cli
-from jaxtrack import command, loading, outputs, trackers
-from jaxtrack.data import synthetic
+from jaxtrack import cli as command
+from jaxtrack import loading, outputs, trackers
+from jaxtrack.base import Prediction, Tracker
 from jaxtrack.errors import JaxtrackError
-from jaxtrack.io import images, sequences, video
-from jaxtrack.tracker import Prediction, Tracker
+from jaxtrack.io import boxes as sequences
+from jaxtrack.io import images, video
+from jaxtrack.synthetic import world as synthetic
 from jaxtrack.weights import save_weights
 
 

@@ -29,7 +29,7 @@ def shapes(tree):
 
 def test_every_family_has_a_tiny_preset():
     for family in trackers.FAMILIES:
-        assert any(name in trackers.family_of(name).PRESETS for name in TINY if family[:4] in name)
+        assert any(name in trackers.family_of(name).presets for name in TINY if family[:4] in name)
 
 
 @pytest.mark.parametrize("name", trackers.names())

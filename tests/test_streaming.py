@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxtrack import base as verbs
 from jaxtrack import streaming
-from jaxtrack import tracker as verbs
+from jaxtrack.base import Prediction, Tracker
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io.prefetch import prefetch
-from jaxtrack.tracker import Prediction, Tracker
 
 TRACES: list[str] = []
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxtrack.ops import crop_ostrack
+from jaxtrack.trackers.ostrack import crop as crop_ostrack
 from train.augment import AugmentConfig, change_colours, change_detail, sample_window
 
 

@@ -83,7 +83,8 @@ class Built:
         shard: tuple[int, int],
         workers: int,
     ) -> None:
-        from jaxtrack.data import pairs, recipes
+        from jaxtrack.data import recipes
+        from jaxtrack.data import sampling as pairs
 
         def patch(spec: PatchSpec) -> pairs.PatchConfig:
             whole = recipes.patch_config(spec.size, spec.nominal, spec.factor, spec.context)

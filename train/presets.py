@@ -11,8 +11,8 @@ from typing import Any
 
 import jax
 
-from jaxtrack.data.synthetic import PatchConfig
 from jaxtrack.errors import JaxtrackError
+from jaxtrack.synthetic.world import PatchConfig
 from train import tasks
 from train.optim import OptimConfig
 from train.step import Task
@@ -20,14 +20,14 @@ from train.step import Task
 
 @dataclasses.dataclass(frozen=True)
 class PatchSpec:
-    """The patch that the host cuts around a target (`jaxtrack.data.pairs.PatchConfig`).
+    """The patch that the host cuts around a target (`jaxtrack.data.sampling.PatchConfig`).
 
     Attributes:
         size: side of the patch, margin included, pixels.
         nominal: side without the margin.
         factor: side of the nominal patch's window in reference sides ``sqrt((w + c)(h + c))``.
         context: ``c = context * (w + h)``.
-        shift: see `jaxtrack.data.pairs.PatchConfig`; 0 where the device shifts.
+        shift: see `jaxtrack.data.sampling.PatchConfig`; 0 where the device shifts.
         log_scale: likewise.
     """
 

@@ -19,7 +19,7 @@ import tyro
 
 from jaxtrack import trackers
 from jaxtrack.errors import JaxtrackError
-from jaxtrack.weights import Card, load_into, save_weights, tables_of
+from jaxtrack.weights import Card, load_into, save_weights
 from train import optim, parallel, presets
 from train.checkpoints import Checkpoints, read_settings, write_settings
 from train.data import SYNTHETIC, open_batches
@@ -146,12 +146,7 @@ def first_variables(settings: dict[str, Any], preset: Preset, key: Any) -> Any:
         return jax.jit(lambda k: task.init_variables(task.config, k))(key)
     if preset.load is not None:
         return preset.load(task.config, pathlib.Path(path), key)
-    return load_into(presets.shapes(task), path, tables_of(family_name(preset.tracker)))
-
-
-def family_name(tracker: str) -> str:
-    """The family of a tracker preset, ``siamfc`` and so on."""
-    return trackers.family_of(tracker).__name__.rpartition(".")[2]
+    return load_into(presets.shapes(task), path, trackers.family_of(preset.tracker).tables)
 
 
 def write_weights(

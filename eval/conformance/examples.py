@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from eval.annotations import Annotation
-from eval.got10k import GOT10kReport, bounded_overlap, evaluate_got10k
-from eval.longterm import LongTermReport, evaluate_longterm, f_score
-from eval.pack import Checker
-from eval.polygons import exact_overlap
-from eval.regions import RULES, region_overlap
+from eval.conformance.pack import Checker
+from eval.metrics.annotation import Annotation
+from eval.metrics.got10k import GOT10kReport, bounded_overlap, evaluate_got10k
+from eval.metrics.longterm import LongTermReport, evaluate_longterm, f_score
+from eval.metrics.polygons import exact_overlap
+from eval.metrics.regions import RULES, region_overlap
 from jaxtrack.errors import JaxtrackError
 
 _GOT10K_INPUTS = {"groundtruth", "cover", "absence", "resolution", "results", "times"}

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from eval.annotations import Annotation
-from eval.arrays import annotations_from_arrays, split
-from eval.metrics import OPEReport, evaluate_ope
-from eval.pack import Checker, Group
-from eval.protocols import (
+from eval.conformance.pack import Checker, Group
+from eval.files.arrays import annotations_from_arrays, split
+from eval.metrics.annotation import Annotation
+from eval.metrics.ope import OPEReport, evaluate_ope
+from eval.metrics.protocols import (
     NORM_PRECISION_THRESHOLDS,
     PRECISION_THRESHOLDS,
     PROTOCOLS,

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.arrays import load_json, load_npz
+from eval.files.arrays import load_json, load_npz
 from jaxtrack.errors import JaxtrackError
 
 TOLERANCE = 1e-6  # one frame more or less moves a rate by 1 / length, a hundred times more
@@ -158,7 +158,9 @@ def check_pack(folder: str | Path) -> Checker:
     Raises:
         JaxtrackError: no such folder, or nothing to check in it.
     """
-    from eval import pack_examples, pack_ope, pack_vot
+    from eval.conformance import examples as pack_examples
+    from eval.conformance import ope as pack_ope
+    from eval.conformance import vot as pack_vot
 
     folder = Path(folder)
     if not folder.is_dir():

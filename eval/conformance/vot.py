@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from eval.annotations import Annotation
-from eval.arrays import regions_from_arrays, split
-from eval.eao import REGION
-from eval.pack import Checker, Group
-from eval.pack_examples import bounds_of
-from eval.protocols import BENCHMARKS, Benchmark
-from eval.regions import region_overlap
-from eval.vot import Run, VOTReport, burn_in, evaluate_vot
+from eval.conformance.examples import bounds_of
+from eval.conformance.pack import Checker, Group
+from eval.files.arrays import regions_from_arrays, split
+from eval.metrics.annotation import Annotation
+from eval.metrics.eao import REGION
+from eval.metrics.protocols import BENCHMARKS, Benchmark
+from eval.metrics.regions import region_overlap
+from eval.metrics.vot import Run, VOTReport, burn_in, evaluate_vot
 
 _FRAMES = re.compile(
     r"^(?P<toolkit>vot_toolkit_)?overlap_(?:burnin(?P<burn>\d+)_)?(?P<bounds>(?:no_)?bounds.*)$"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.annotations import Annotation
+from eval.metrics.annotation import Annotation
 from jaxtrack.errors import JaxtrackError
 
 

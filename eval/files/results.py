@@ -21,9 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.arrays import load_npz, split
-from eval.eao import FAILED, INITIALISED, REGION, SKIPPED, Run
-from eval.textio import read_many, read_numbers
+from eval.files.arrays import load_npz, split
+from eval.files.text import read_many, read_numbers
+from eval.metrics.eao import FAILED, INITIALISED, REGION, SKIPPED, Run
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io.atomic import write_whole
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from eval.annotations import Annotation
-from eval.arrays import annotations_from_arrays, load_json, load_npz, regions_from_arrays
-from eval.protocols import Benchmark
-from eval.results import polygons_to_boxes
-from eval.textio import read_numbers
+from eval.files.arrays import annotations_from_arrays, load_json, load_npz, regions_from_arrays
+from eval.files.results import polygons_to_boxes
+from eval.files.text import read_numbers
+from eval.metrics.annotation import Annotation
+from eval.metrics.protocols import Benchmark
 from jaxtrack.errors import JaxtrackError
 
 # Columns of the LaSOT toolkit's attribute files, spelled as there.

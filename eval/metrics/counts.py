@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from eval.annotations import Annotation
-from eval.protocols import (
+from eval.metrics.annotation import Annotation
+from eval.metrics.protocols import (
     Benchmark,
     Protocol,
 )

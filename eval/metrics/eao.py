@@ -43,7 +43,7 @@ class VOTProtocol:
     Attributes:
         name: name on the command line.
         source: the published code.
-        regions: rule of `eval.regions`.
+        regions: rule of `eval.metrics.regions`.
         eao_margin: pixels by which the bounds shrink for the expected average overlap.
         pooling: accuracy and failures over the "frames" of all sequences (failures are summed), or
             as a mean over "sequences" weighted by their lengths.

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from eval.annotations import Annotation
-from eval.checks import match_names
-from eval.frames import overlaps
-from eval.metrics import bootstrap
-from eval.protocols import FLOAT64_EPSILON
+from eval.files.names import match_names
+from eval.metrics.annotation import Annotation
+from eval.metrics.counts import overlaps
+from eval.metrics.ope import bootstrap
+from eval.metrics.protocols import FLOAT64_EPSILON
 from jaxtrack.errors import JaxtrackError
 
 THRESHOLDS = np.linspace(0, 1, 101)

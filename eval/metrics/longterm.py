@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from eval.annotations import Annotation
-from eval.checks import match_names
-from eval.regions import as_regions, region_overlap
+from eval.files.names import match_names
+from eval.metrics.annotation import Annotation
+from eval.metrics.regions import as_regions, region_overlap
 from jaxtrack.errors import JaxtrackError
 
 RESOLUTION = 100

@@ -2,7 +2,7 @@
 
 `evaluate_ope(results, ground_truth, protocol)` scores all frames of all sequences at once.
 Everything is float64: boxes are often integers, their overlaps hit thresholds exactly, and the
-order of the float operations then decides frames (`eval.frames`).
+order of the float operations then decides frames (`eval.metrics.counts`).
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from eval.annotations import Annotation
-from eval.checks import match_names
-from eval.frames import Counts, Frames, count, fit, overlaps
-from eval.protocols import FLOAT64_EPSILON, Benchmark, Protocol, get_benchmark, get_protocol
+from eval.files.names import match_names
+from eval.metrics.annotation import Annotation
+from eval.metrics.counts import Counts, Frames, count, fit, overlaps
+from eval.metrics.protocols import FLOAT64_EPSILON, Benchmark, Protocol, get_benchmark, get_protocol
 from jaxtrack.errors import JaxtrackError
 
 __all__ = ["OPEReport", "bootstrap", "evaluate_ope", "overlaps"]
@@ -252,8 +252,8 @@ def evaluate_ope(
         results: sequence -> (n, 4) boxes (x, y, w, h), pixels, in the coordinates of the ground
             truth; row 0 is the first frame.
         ground_truth: sequence -> annotation.
-        protocol: a name of `eval.protocols.PROTOCOLS`, a `Protocol`, or None for the benchmark's own.
-        benchmark: a name of `eval.protocols.BENCHMARKS` or a `Benchmark`.
+        protocol: a name of `eval.metrics.protocols.PROTOCOLS`, a `Protocol`, or None for the benchmark's own.
+        benchmark: a name of `eval.metrics.protocols.BENCHMARKS` or a `Benchmark`.
         tracker: name for the report.
         allow_missing: score what is there when sequences, rows or values are missing; every
             omission is a line in `notes`.

@@ -1,7 +1,7 @@
 """Restart-after-failure evaluation of VOT2016 to VOT2019: accuracy, robustness, expected average overlap.
 
 A supervised run is written as one line per frame: 1 initialisation, 2 failure, 0 skipped, else a
-region. The two toolkits of the field differ in how they paint regions (`eval.regions`), pool frames
+region. The two toolkits of the field differ in how they paint regions (`eval.metrics.regions`), pool frames
 and cut runs into fragments; `VOT_PROTOCOLS` names their rules.
 """
 
@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from eval.annotations import Annotation
-from eval.checks import match_names
-from eval.eao import (
+from eval.files.names import match_names
+from eval.metrics.annotation import Annotation
+from eval.metrics.eao import (
     BURN_IN,
     INITIALISED,
     REGION,
@@ -30,9 +30,9 @@ from eval.eao import (
     nan_mean,
     running_means,
 )
-from eval.metrics import bootstrap
-from eval.protocols import Benchmark, get_benchmark
-from eval.regions import as_regions, region_overlap, region_overlaps_two_bounds
+from eval.metrics.ope import bootstrap
+from eval.metrics.protocols import Benchmark, get_benchmark
+from eval.metrics.regions import as_regions, region_overlap, region_overlaps_two_bounds
 from jaxtrack.errors import JaxtrackError
 
 

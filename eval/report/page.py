@@ -23,8 +23,8 @@ import jax
 import numpy as np
 
 import jaxtrack
-from eval.benchmarks import Sequence
-from eval.published import of_benchmark
+from eval.report.published import of_benchmark
+from eval.tracking.sequences import Sequence
 from jaxtrack.io.atomic import write_whole
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def write_report(path: Path, outcomes: Items[Outcome], sequences: Items[Sequence
     import jinja2
 
     data = collect(outcomes, sequences)
-    template = (Path(__file__).parent / "report.html.jinja").read_text()
+    template = (Path(__file__).parent / "page.html.jinja").read_text()
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     # "</" inside a script element would end it.
     payload = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")

@@ -1,4 +1,4 @@
-"""Does padding teach a network where the middle is? ``python -m eval.centre_bias``.
+"""Does padding teach a network where the middle is? ``python -m eval.studies.centre_bias``.
 
 Trains small padded networks whose training targets are at most 0, 16, 32 (64) pixels off the middle, then
 shows each the same fresh pairs, their targets spread evenly over the search region, and draws the mean
@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 import jaxtrack
-from eval import pair_study
-from jaxtrack import command
+from eval.studies import pairs as pair_study
+from jaxtrack import cli as command
 
 TRACKER = "siamrpnpp-padded"
 SIZE = 255  # side of the search crops, pixels
@@ -132,7 +132,7 @@ def main(arguments: list[str] | None = None) -> int:
     import tyro
 
     mpl.use("Agg")
-    options = tyro.cli(Options, prog="python -m eval.centre_bias", args=arguments)
+    options = tyro.cli(Options, prog="python -m eval.studies.centre_bias", args=arguments)
 
     def action() -> None:
         found = study(options)

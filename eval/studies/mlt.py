@@ -1,4 +1,4 @@
-"""MLT's ablation from one command: ``python -m eval.mlt_ablation --output ablation``.
+"""MLT's ablation from one command: ``python -m eval.studies.mlt --output ablation``.
 
 All eight combinations of the three switches (meta-learner, attention, fine-tuning) on the fixed synthetic
 benchmark, for several seeds of training: mean and spread of the scores, the paired difference to the
@@ -24,14 +24,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from eval import benchmarks, runner
-from eval.benchmarks import Sequence
-from eval.metrics import OPEReport, bootstrap, evaluate_ope
-from jaxtrack import command, get_tracker, load_weights
-from jaxtrack import tracker as verbs
+from eval.metrics.ope import OPEReport, bootstrap, evaluate_ope
+from eval.tracking import sequences as benchmarks
+from eval.tracking import slots as runner
+from eval.tracking.sequences import Sequence
+from jaxtrack import base as verbs
+from jaxtrack import cli as command
+from jaxtrack import get_tracker, load_weights
+from jaxtrack.base import Tracker
 from jaxtrack.errors import JaxtrackError
-from jaxtrack.tracker import Tracker
-from jaxtrack.trackers import mlt
+from jaxtrack.trackers.mlt import tracker as mlt
 
 Switches = tuple[bool, bool, bool]
 MT: Switches = (False, False, False)
@@ -282,7 +284,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = tyro.cli(
         Options,
         args=arguments,
-        prog="python -m eval.mlt_ablation",
+        prog="python -m eval.studies.mlt",
         config=(tyro.conf.UseAppendAction, tyro.conf.FlagCreatePairsOff),
     )
     return command.run(lambda: _main(options), options.debug)

@@ -14,12 +14,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import jaxtrack
-from jaxtrack.data.synthetic import PatchConfig, WorldConfig, make_pair
 from jaxtrack.errors import JaxtrackError
-from jaxtrack.losses.siamrpn import anchor_deltas, anchor_logits
-from jaxtrack.ops.anchors import decode
 from jaxtrack.ops.boxes import iou_xyxy, xywh_to_xyxy
-from jaxtrack.trackers import siamrpn
+from jaxtrack.synthetic.world import PatchConfig, WorldConfig, make_pair
+from jaxtrack.trackers.siamrpn import tracker as siamrpn
+from jaxtrack.trackers.siamrpn.anchors import decode
+from jaxtrack.trackers.siamrpn.losses import anchor_deltas, anchor_logits
 
 
 class Pairs(NamedTuple):

@@ -1,4 +1,4 @@
-"""What correlation and fusion cost in a region proposal head: ``python -m eval.rpn_ablation``.
+"""What correlation and fusion cost in a region proposal head: ``python -m eval.studies.rpn``.
 
 Part one: parameters, operations and time of a full-size head with depth-wise, up-channel and plain
 correlation. Part two: the tiny network with one, two and three fused levels; with ``--train`` each is also
@@ -22,10 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxtrack
-from eval import pair_study
-from jaxtrack import command
-from jaxtrack.models.rpn import level_head
-from jaxtrack.trackers import siamrpn
+from eval.studies import pairs as pair_study
+from jaxtrack import cli as command
+from jaxtrack.trackers.siamrpn import tracker as siamrpn
+from jaxtrack.trackers.siamrpn.heads import level_head
 from jaxtrack.weights import shipped_path
 
 FUSION = {1: "siamrpnpp-tiny-1level", 2: "siamrpnpp-tiny-2levels", 3: "siamrpnpp-tiny"}
@@ -203,7 +203,7 @@ def main(arguments: list[str] | None = None) -> int:
     import tyro
 
     mpl.use("Agg")
-    options = tyro.cli(Options, prog="python -m eval.rpn_ablation", args=arguments)
+    options = tyro.cli(Options, prog="python -m eval.studies.rpn", args=arguments)
 
     def action() -> None:
         correlation = correlation_rows(options.width, options.rounds)

@@ -1,4 +1,4 @@
-"""Does it matter which channels TADT keeps: ``python -m eval.tadt_ablation``.
+"""Does it matter which channels TADT keeps: ``python -m eval.studies.tadt``.
 
 The same backbone, matching and update with different choices of channels, on the synthetic benchmark: all
 channels, as many at random, by the ridge branch alone, by the ranking branch alone, by both (the paper's
@@ -21,11 +21,13 @@ from typing import Any
 import numpy as np
 
 import jaxtrack
-from eval import benchmarks, runner
-from eval.metrics import evaluate_ope
-from jaxtrack import command
+from eval.metrics.ope import evaluate_ope
+from eval.tracking import sequences as benchmarks
+from eval.tracking import slots as runner
+from jaxtrack import cli as command
+from jaxtrack import trackers
+from jaxtrack.base import Tracker, Variables
 from jaxtrack.errors import JaxtrackError
-from jaxtrack.tracker import Tracker, Variables
 
 # What each line changes in the preset's settings.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -125,7 +127,7 @@ def measure(options: Options) -> list[Row]:
     if options.seeds < 1 or options.clips < 0 or options.frames < 0:
         raise JaxtrackError("seeds is at least 1, clips and frames at least 0 (all of them)")
     record = jaxtrack.get_tracker(options.tracker)
-    if not record.init.__module__.endswith(".tadt"):
+    if not trackers.family("tadt").owns(record):
         raise JaxtrackError(f"{options.tracker} is not a preset of TADT")
     variables = jaxtrack.load_weights(options.tracker, options.weights or None)
     sequences = cut(benchmarks.load("synthetic"), options.clips, options.frames)
@@ -183,7 +185,7 @@ def main(arguments: list[str] | None = None) -> int:
     import tyro
 
     mpl.use("Agg")
-    options = tyro.cli(Options, prog="python -m eval.tadt_ablation", args=arguments)
+    options = tyro.cli(Options, prog="python -m eval.studies.tadt", args=arguments)
 
     def action() -> None:
         rows = measure(options)

@@ -20,10 +20,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
+from jaxtrack.base import Prediction, State, Tracker, Variables
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.ops import crop
-from jaxtrack.tracker import Prediction, State, Tracker, Variables
-from jaxtrack.trackers import siamfc, siamrpn
+from jaxtrack.trackers.siamfc import tracker as siamfc
+from jaxtrack.trackers.siamrpn import tracker as siamrpn
 
 
 @dataclasses.dataclass(frozen=True)

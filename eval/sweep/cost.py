@@ -10,11 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from eval import runner
-from eval.benchmarks import Sequence
-from eval.settings import Grid, track_sequences
+from eval.sweep.grid import Grid, track_sequences
+from eval.tracking import slots as runner
+from eval.tracking.sequences import Sequence
 from jaxtrack import streaming
-from jaxtrack.tracker import Tracker, Variables
+from jaxtrack.base import Tracker, Variables
 
 
 @dataclasses.dataclass
@@ -45,8 +45,8 @@ def compare(
         variables: its learned values.
         sequences: what is tracked.
         grid: the settings.
-        count: this many settings, spread over the grid, are run by `eval.runner.run`, each with its own
-            static config; their mean cost is taken for each of the others.
+        count: this many settings, spread over the grid, are run by `eval.tracking.slots.run`, each with its
+            own static config; their mean cost is taken for each of the others.
         chunk: frames per compiled call.
         block: settings that go through the network at once.
 

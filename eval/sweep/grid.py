@@ -1,4 +1,4 @@
-"""The settings of a hyper-parameter search, and tracking with all of them (see `eval.sweep`)."""
+"""The settings of a hyper-parameter search, and tracking with all of them (see `eval.sweep.compiled`)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from eval import runner, sweep
-from eval.benchmarks import Sequence
-from jaxtrack import command, streaming
+from eval.sweep import compiled as sweep
+from eval.tracking import slots as runner
+from eval.tracking.sequences import Sequence
+from jaxtrack import cli as command
+from jaxtrack import streaming
+from jaxtrack.base import Tracker, Variables
 from jaxtrack.io.prefetch import prefetch
-from jaxtrack.tracker import Tracker, Variables
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -102,7 +104,7 @@ def track_sequences(
         windows of a frame).
 
     Raises:
-        JaxtrackError: as `eval.runner.run`.
+        JaxtrackError: as `eval.tracking.slots.run`.
     """
     values = jnp.asarray(grid.values, jnp.float32)
     block = sweep.default_block() if block is None else block

@@ -17,11 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from jaxtrack import tracker as verbs
+from jaxtrack import base as verbs
+from jaxtrack.base import State, Tracker, Variables
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io.images import read_image
 from jaxtrack.streaming import pad_frame
-from jaxtrack.tracker import State, Tracker, Variables
 
 CANVAS_STEP = 64
 

@@ -9,8 +9,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from eval.benchmarks import Sequence
-from eval.runner import Track
+from eval.tracking.sequences import Sequence
+from eval.tracking.slots import Track
 from jaxtrack.errors import JaxtrackError
 
 

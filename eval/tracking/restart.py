@@ -2,8 +2,8 @@
 
 A tracker that has lost its target (no overlap with the ground truth) is stopped, five frames later it is
 started anew on the ground truth. Each line of a result is a box, or 1 where the tracker was started, 2 where
-it failed, 0 where it was stopped (`eval.vot` scores it). Frames are tracked in chunks; what was computed
-beyond a failure is thrown away, so the results are those of a tracker that goes frame by frame.
+it failed, 0 where it was stopped (`eval.metrics.vot` scores it). Frames are tracked in chunks; what was
+computed beyond a failure is thrown away, so the results are those of a tracker that goes frame by frame.
 
 Frames whose target is out of view or not annotated, which VOT's own sequences have not, cannot be failed,
 and no tracker is started on them.
@@ -18,16 +18,16 @@ from collections.abc import Sequence as Items
 
 import numpy as np
 
-from eval import runner
-from eval.annotations import Annotation
-from eval.benchmarks import Frame, Sequence
-from eval.eao import FAILED, INITIALISED, REGION, SKIPPED, SKIPPING, VOT_PROTOCOLS, Run
-from eval.protocols import BENCHMARKS, Benchmark
-from eval.regions import as_regions, region_overlap
-from eval.vot import VOTReport, evaluate_vot
+from eval.metrics.annotation import Annotation
+from eval.metrics.eao import FAILED, INITIALISED, REGION, SKIPPED, SKIPPING, VOT_PROTOCOLS, Run
+from eval.metrics.protocols import BENCHMARKS, Benchmark
+from eval.metrics.regions import as_regions, region_overlap
+from eval.metrics.vot import VOTReport, evaluate_vot
+from eval.tracking import slots as runner
+from eval.tracking.sequences import Frame, Sequence
 from jaxtrack import streaming
+from jaxtrack.base import Tracker, Variables
 from jaxtrack.io.prefetch import prefetch
-from jaxtrack.tracker import Tracker, Variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +156,7 @@ def run(
         tracker: the tracker.
         variables: its learned values.
         sequences: what is tracked.
-        rule: of `eval.regions`, which overlap counts.
+        rule: of `eval.metrics.regions`, which overlap counts.
         slots: videos side by side, on all devices together.
         chunk: frames per compiled call.
         devices: devices that share the slots.
@@ -166,7 +166,7 @@ def run(
         Name and run (boxes in the benchmark's coordinates) of each sequence, as they end.
 
     Raises:
-        JaxtrackError: as `eval.runner.run`.
+        JaxtrackError: as `eval.tracking.slots.run`.
     """
     for sequence in sequences:
         runner.check_first_box(sequence.name, sequence.boxes[0])

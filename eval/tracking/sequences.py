@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from eval.annotations import Annotation, from_record
-from eval.protocols import BENCHMARKS
+from eval.metrics.annotation import Annotation, from_record
+from eval.metrics.protocols import BENCHMARKS
 from jaxtrack.errors import JaxtrackError
 
 Frame = np.ndarray
@@ -98,7 +98,7 @@ def _synthetic_clips() -> tuple[
     tuple[str, np.ndarray, np.ndarray, np.ndarray, tuple[str, ...]], ...
 ]:
     # Half a gigabyte of frames, drawn once a process: every tracker sees the same clips.
-    from jaxtrack.data.synthetic import benchmark_clips
+    from jaxtrack.synthetic.world import benchmark_clips
 
     return tuple(
         (

@@ -20,12 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from eval.benchmarks import Frame, Sequence
-from jaxtrack import command, streaming
-from jaxtrack import tracker as verbs
+from eval.tracking.sequences import Frame, Sequence
+from jaxtrack import base as verbs
+from jaxtrack import cli as command
+from jaxtrack import streaming
+from jaxtrack.base import Prediction, State, Tracker, Variables
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io.prefetch import prefetch
-from jaxtrack.tracker import Prediction, State, Tracker, Variables
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

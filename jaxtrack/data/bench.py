@@ -27,7 +27,8 @@ import tyro
 from tqdm import tqdm
 
 from jaxtrack.data import frames as frame_io
-from jaxtrack.data import pairs, recipes
+from jaxtrack.data import recipes
+from jaxtrack.data import sampling as pairs
 from jaxtrack.data.builders import parts
 from jaxtrack.data.pipeline import Dataset, make_iterator
 from jaxtrack.data.source import FrameSource

@@ -18,7 +18,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from jaxtrack.data.pairs import FrameFilter, PairConfig, Sampler
+from jaxtrack.data.sampling import FrameFilter, PairConfig, Sampler
 from jaxtrack.data.source import FrameSource
 from jaxtrack.errors import JaxtrackError
 

@@ -11,8 +11,8 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from jaxtrack.data.pairs import FrameFilter, PairConfig, PatchConfig
 from jaxtrack.data.pipeline import Dataset, TrainIterator, make_iterator
+from jaxtrack.data.sampling import FrameFilter, PairConfig, PatchConfig
 from jaxtrack.data.source import built_in, find_built
 from jaxtrack.errors import JaxtrackError
 

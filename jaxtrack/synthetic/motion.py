@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt32
 
-from jaxtrack.data.synthetic_objects import Pose
-from jaxtrack.data.synthetic_textures import Draws, child
+from jaxtrack.synthetic.objects import Pose
+from jaxtrack.synthetic.textures import Draws, child
 
 ATTRIBUTES = (
     "scale_variation",

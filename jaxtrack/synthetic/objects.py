@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt32
 
-from jaxtrack.data.synthetic_textures import (
+from jaxtrack.synthetic.textures import (
     Draws,
     child,
     object_texture,

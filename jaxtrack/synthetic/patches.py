@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8, UInt32
 
-from jaxtrack.data.synthetic_objects import Object, Pose, Sprite
-from jaxtrack.data.synthetic_render import (
+from jaxtrack.synthetic.objects import Object, Pose, Sprite
+from jaxtrack.synthetic.render import (
     Scene,
     View,
     WorldConfig,
@@ -24,7 +24,7 @@ from jaxtrack.data.synthetic_render import (
     draw_scene,
     render,
 )
-from jaxtrack.data.synthetic_textures import Draws, child, seed_of
+from jaxtrack.synthetic.textures import Draws, child, seed_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8, UInt32
 
-from jaxtrack.data.synthetic_objects import Object, Pose, Sprite, bake, draw_object, place
-from jaxtrack.data.synthetic_textures import (
+from jaxtrack.synthetic.objects import Object, Pose, Sprite, bake, draw_object, place
+from jaxtrack.synthetic.textures import (
     Background,
     Draws,
     child,

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 if TYPE_CHECKING:
-    from jaxtrack.data.synthetic import Clip, Pair, WorldConfig
+    from jaxtrack.synthetic.world import Clip, Pair, WorldConfig
 
 GAP = 4  # pixels between pictures
 
@@ -68,7 +68,7 @@ def sheet(
     Returns:
         The picture, RGB.
     """
-    from jaxtrack.data.synthetic import PatchConfig, make_clip, make_pair
+    from jaxtrack.synthetic.world import PatchConfig, make_clip, make_pair
 
     shown = jnp.linspace(0, world.length - 1, frames).round().astype(jnp.int32)
     draw = jax.jit(lambda key: make_clip(world, key, shown))

@@ -20,16 +20,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8, UInt32
 
-from jaxtrack.data.synthetic_motion import ATTRIBUTES, Script, draw_script
-from jaxtrack.data.synthetic_objects import Pose, Sprite
-from jaxtrack.data.synthetic_patches import (
+from jaxtrack.synthetic.motion import ATTRIBUTES, Script, draw_script
+from jaxtrack.synthetic.objects import Pose, Sprite
+from jaxtrack.synthetic.patches import (
     Pair,
     PatchConfig,
     Patches,
     make_pair,
     make_patches,
 )
-from jaxtrack.data.synthetic_render import (
+from jaxtrack.synthetic.render import (
     Scene,
     View,
     WorldConfig,
@@ -38,7 +38,7 @@ from jaxtrack.data.synthetic_render import (
     draw_scene,
     render,
 )
-from jaxtrack.data.synthetic_textures import Draws, child, seed_of
+from jaxtrack.synthetic.textures import Draws, child, seed_of
 
 __all__ = [
     "ATTRIBUTES",
@@ -276,15 +276,15 @@ def benchmark_clips() -> Iterator[tuple[str, Clip, tuple[str, ...]]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes a contact sheet: `python -m jaxtrack.data.synthetic --output sheet.png --seed 0`."""
+    """Writes a contact sheet: `python -m jaxtrack.synthetic.world --output sheet.png --seed 0`."""
     import argparse
 
-    from jaxtrack import command
-    from jaxtrack.data.synthetic_sheet import sheet
+    from jaxtrack import cli as command
     from jaxtrack.io.images import write_image
+    from jaxtrack.synthetic.sheet import sheet
 
     parser = argparse.ArgumentParser(
-        prog="python -m jaxtrack.data.synthetic",
+        prog="python -m jaxtrack.synthetic.world",
         description="Draw clips and training pairs of the synthetic world on one sheet.",
     )
     parser.add_argument("--output", default="sheet.png", help="the picture to write")

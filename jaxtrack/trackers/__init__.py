@@ -1,48 +1,64 @@
 """The trackers, by preset name.
 
-Each module here is one tracker, to be read top to bottom: ``Config``, ``PRESETS``, ``State``,
-``init_variables``, ``init``, ``track_frame``, and the public functions that these are composed of. No
-tracker imports another.
+Each folder here is one family: its config, presets, state, network, losses and name tables, with
+``FAMILY`` to bind them. No family imports another.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
-from types import ModuleType
 
+from jaxtrack.base import Family, Tracker
 from jaxtrack.errors import JaxtrackError
-from jaxtrack.tracker import Tracker
 
-FAMILIES = ("siamfc", "siamrpn", "ostrack", "tadt", "mlt")
+# A family is imported when it is first asked for: a start of one tracker does not pay for five.
+FAMILIES = {
+    "siamfc": "jaxtrack.trackers.siamfc",
+    "siamrpn": "jaxtrack.trackers.siamrpn",
+    "ostrack": "jaxtrack.trackers.ostrack",
+    "tadt": "jaxtrack.trackers.tadt",
+    "mlt": "jaxtrack.trackers.mlt",
+}
 
 
-def family_of(name: str) -> ModuleType:
-    """The module that holds a preset.
+def family(name: str) -> Family:
+    """Return a family by its own name, ``siamfc`` and so on."""
+    return importlib.import_module(FAMILIES[name]).FAMILY
+
+
+def families() -> list[Family]:
+    """Return all families."""
+    return [family(name) for name in FAMILIES]
+
+
+def family_of(name: str | Tracker) -> Family:
+    """Return the family of a preset, or of a tracker with any config.
 
     Raises:
-        JaxtrackError: no tracker has this preset; the nearest names are offered.
+        JaxtrackError: no family has this preset (the nearest names are offered), or none is made of
+            this tracker's functions.
     """
-    for family in FAMILIES:
-        module = importlib.import_module(f"jaxtrack.trackers.{family}")
-        if name in module.PRESETS:
-            return module
+    if isinstance(name, Tracker):
+        for one in families():
+            if one.owns(name):
+                return one
+        raise JaxtrackError("this tracker belongs to no family of the library")
+    for one in families():
+        if name in one.presets:
+            return one
     near = difflib.get_close_matches(name, names(), n=3, cutoff=0.4)
     offer = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(names())}"
     raise JaxtrackError(f"unknown tracker preset {name!r}; {offer}")
 
 
 def names() -> list[str]:
-    """All preset names, family by family."""
-    return [
-        name
-        for family in FAMILIES
-        for name in importlib.import_module(f"jaxtrack.trackers.{family}").PRESETS
-    ]
+    """Return all preset names, family by family."""
+    return [name for one in families() for name in one.presets]
 
 
 def get(name: str) -> Tracker:
-    """The tracker of a preset.
+    """Return the tracker of a preset.
 
     Args:
         name: a preset's name, see `names`.
@@ -50,5 +66,5 @@ def get(name: str) -> Tracker:
     Raises:
         JaxtrackError: unknown name; the nearest names are offered.
     """
-    module = family_of(name)
-    return Tracker(module.PRESETS[name], module.init_variables, module.init, module.track_frame)
+    one = family_of(name)
+    return one.tracker(one.presets[name])

@@ -3,16 +3,16 @@
 Nothing here knows a model: the tree to be filled comes in as an argument.
 """
 
+from typing import Any
+
 from jaxtrack.weights.cards import Card, read_card, shipped_names, shipped_path
 from jaxtrack.weights.files import load_into, read_published, save_weights
 from jaxtrack.weights.mat import ConvLayer, read_matconvnet
 from jaxtrack.weights.names import NameTable, from_published, to_published
-from jaxtrack.weights.tables import TABLES, tables_of
 from jaxtrack.weights.torch_file import read_torch
 from jaxtrack.weights.torch_write import write_torch
 
 __all__ = [
-    "TABLES",
     "Card",
     "ConvLayer",
     "NameTable",
@@ -25,7 +25,15 @@ __all__ = [
     "save_weights",
     "shipped_names",
     "shipped_path",
-    "tables_of",
     "to_published",
     "write_torch",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Keep ``tables_of`` importable from here, where it stood before families had records."""
+    if name == "tables_of":
+        from jaxtrack import trackers
+
+        return lambda family: trackers.family(family).tables
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -24,6 +24,9 @@ from jaxtrack.errors import JaxtrackError
 _KERNEL_AXES = {2: (1, 0), 3: (2, 1, 0), 4: (3, 2, 0, 1)}
 _LISTED = 24  # names printed of each list in an error
 
+# DataParallel and DistributedDataParallel put this in front of every name.
+PARALLEL = (r"^module\.", "")
+
 Variables = Any
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from jaxtrack.data import pipeline, recipes
-from jaxtrack.data.pairs import PairConfig, PatchConfig
 from jaxtrack.data.pipeline import Dataset, make_iterator
+from jaxtrack.data.sampling import PairConfig, PatchConfig
 from jaxtrack.data.source import FrameSource
 from jaxtrack.errors import JaxtrackError
 from tests import data_fixtures as fx

@@ -18,7 +18,7 @@ from jaxtrack.data.builders import parts, stage
 from jaxtrack.data.source import FrameSource, find_built
 from jaxtrack.errors import JaxtrackError
 from tests import data_fixtures as fx
-from tests.test_data_prepare import last_line, run, same_build
+from tests.data.test_prepare import last_line, run, same_build
 
 CHILD = """
 import os, signal, sys
@@ -33,7 +33,7 @@ fx.build("otb", sys.argv[1], sys.argv[2], frames_per_part=4, progress=progress)
 def test_kill_in_a_build_leaves_nothing_that_looks_finished(tmp_path):
     names = ("Boy", "Car1", "Deer", "Dog", "Fish")
     fx.write_otb(tmp_path / "otb", names, 4)
-    root = pathlib.Path(__file__).resolve().parent.parent
+    root = pathlib.Path(__file__).resolve().parents[2]
     done = subprocess.run(
         [sys.executable, "-c", CHILD, tmp_path / "otb", tmp_path / "out"],
         cwd=root,

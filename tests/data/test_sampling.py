@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxtrack.data import frames as frame_io
-from jaxtrack.data import pairs, patches
-from jaxtrack.data.pairs import FrameFilter, PairConfig, PatchConfig, Sampler
+from jaxtrack.data import patches
+from jaxtrack.data import sampling as pairs
+from jaxtrack.data.sampling import FrameFilter, PairConfig, PatchConfig, Sampler
 from jaxtrack.data.source import FrameSource
 from jaxtrack.errors import JaxtrackError
 from tests import data_fixtures as fx

@@ -13,7 +13,7 @@ import pytest
 
 import jaxtrack
 from eval import vot_tracker
-from eval.adapters import FrameTracker, GOT10kTracker
+from eval.tracking.adapters import FrameTracker, GOT10kTracker
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io.images import write_image
 from jaxtrack.weights import save_weights
@@ -96,10 +96,10 @@ def test_inside_the_real_got10k(tiny, tmp_path, capsys):
     pytest.importorskip("got10k", reason="pip install got10k six")
     from got10k.experiments import ExperimentGOT10k
 
-    from eval.got10k import evaluate_got10k
-    from eval.ground_truth import read_ground_truth
-    from eval.protocols import get_benchmark
-    from eval.results import read_results
+    from eval.files.results import read_results
+    from eval.files.truth import read_ground_truth
+    from eval.metrics.got10k import evaluate_got10k
+    from eval.metrics.protocols import get_benchmark
 
     tracker, variables, frames = tiny
     root = tmp_path / "data" / "val"

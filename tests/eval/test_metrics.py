@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from eval.annotations import Annotation, from_record
-from eval.frames import passed
-from eval.got10k import bounded_overlap, clip_boxes, evaluate_got10k
-from eval.longterm import confidence_thresholds, evaluate_longterm
-from eval.metrics import bootstrap, evaluate_ope, overlaps
-from eval.protocols import (
+from eval.metrics.annotation import Annotation, from_record
+from eval.metrics.counts import passed
+from eval.metrics.got10k import bounded_overlap, clip_boxes, evaluate_got10k
+from eval.metrics.longterm import confidence_thresholds, evaluate_longterm
+from eval.metrics.ope import bootstrap, evaluate_ope, overlaps
+from eval.metrics.protocols import (
     BENCHMARKS,
     PROTOCOLS,
     SUCCESS_THRESHOLDS,

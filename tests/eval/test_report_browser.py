@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from eval.report import write_report
-from tests.test_runner import SEQUENCES, outcomes
+from eval.report.page import write_report
+from tests.eval.test_slots import SEQUENCES, outcomes
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 

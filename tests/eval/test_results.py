@@ -7,10 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.eao import FAILED, INITIALISED, REGION, SKIPPED, Run
-from eval.ground_truth import read_ground_truth
-from eval.protocols import get_benchmark
-from eval.results import (
+from eval.files.results import (
     common_names,
     polygons_to_boxes,
     read_results,
@@ -18,7 +15,10 @@ from eval.results import (
     write_results,
     write_run,
 )
-from eval.textio import _parse_plain, parse_numbers, read_many, read_numbers
+from eval.files.text import _parse_plain, parse_numbers, read_many, read_numbers
+from eval.files.truth import read_ground_truth
+from eval.metrics.eao import FAILED, INITIALISED, REGION, SKIPPED, Run
+from eval.metrics.protocols import get_benchmark
 from jaxtrack.errors import JaxtrackError
 
 BOXES = np.array([[10.5, 20.25, 30, 40], [11.1234, -0.5, 30.001, 41]])

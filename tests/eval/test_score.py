@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from eval import score
-from eval.pack import check_pack
-from eval.results import write_results, write_run
+from eval.conformance.pack import check_pack
+from eval.files.results import write_results, write_run
 from eval.score import main
-from tests.test_vot import supervised
+from tests.eval.test_vot import supervised
 
 BOX = [10.0, 20.0, 30.0, 40.0]
 

@@ -8,14 +8,17 @@ import jax
 import numpy as np
 import pytest
 
-from eval import runner, search, sweep
-from eval.annotations import Annotation
-from eval.benchmarks import Sequence
+from eval import search
+from eval.metrics.annotation import Annotation
+from eval.sweep import compiled as sweep
+from eval.tracking import slots as runner
+from eval.tracking.sequences import Sequence
 from jaxtrack import get_tracker
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.models.alexnet import AlexNetConfig
-from jaxtrack.models.siamrpn import NetworkConfig
-from jaxtrack.trackers import siamfc, siamrpn
+from jaxtrack.trackers.siamfc import tracker as siamfc
+from jaxtrack.trackers.siamrpn import tracker as siamrpn
+from jaxtrack.trackers.siamrpn.network import NetworkConfig
 
 GRIDS = {
     "siamfc-tiny": ("window_influence=0.1,0.4", "scale_penalty=0.99,1.2", "scale_rate=0.3,0.7"),

@@ -10,17 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eval import restart, runner
 from eval import run as eval_run
-from eval.annotations import Annotation
-from eval.benchmarks import Sequence, load
-from eval.eao import FAILED, INITIALISED, REGION, SKIPPED
-from eval.metrics import evaluate_ope
-from eval.regions import region_overlap
-from eval.report import to_csv, to_latex, write_report
-from eval.results import read_results
+from eval.files.results import read_results
+from eval.metrics.annotation import Annotation
+from eval.metrics.eao import FAILED, INITIALISED, REGION, SKIPPED
+from eval.metrics.ope import evaluate_ope
+from eval.metrics.regions import region_overlap
+from eval.report.page import to_csv, to_latex, write_report
+from eval.tracking import restart
+from eval.tracking import slots as runner
+from eval.tracking.sequences import Sequence, load
+from jaxtrack.base import Prediction, Tracker
 from jaxtrack.errors import JaxtrackError
-from jaxtrack.tracker import Prediction, Tracker
 
 
 class State(NamedTuple):

@@ -5,7 +5,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from eval.results import TrackerResults, write_results
+from eval.files.results import TrackerResults, write_results
 from eval.submit import LAYOUTS, check_zip, main, write_zip
 from jaxtrack.errors import JaxtrackError
 

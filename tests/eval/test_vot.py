@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from eval.annotations import Annotation
-from eval.eao import (
+from eval.metrics.annotation import Annotation
+from eval.metrics.eao import (
     FAILED,
     INITIALISED,
     REGION,
@@ -15,10 +15,10 @@ from eval.eao import (
     expected_overlap,
     fragments,
 )
-from eval.polygons import exact_overlap
-from eval.protocols import BENCHMARKS
-from eval.regions import RULES, region_overlap, region_overlaps_two_bounds
-from eval.vot import Run, burn_in, evaluate_vot
+from eval.metrics.polygons import exact_overlap
+from eval.metrics.protocols import BENCHMARKS
+from eval.metrics.regions import RULES, region_overlap, region_overlaps_two_bounds
+from eval.metrics.vot import Run, burn_in, evaluate_vot
 from jaxtrack.errors import JaxtrackError
 
 NAN = [np.nan] * 4

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from jaxtrack.errors import JaxtrackError
-from jaxtrack.io import images, sequences, video, writer
+from jaxtrack.io import boxes as sequences
+from jaxtrack.io import images, video, writer
 from jaxtrack.io.atomic import write_whole
 
 

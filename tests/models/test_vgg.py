@@ -7,8 +7,8 @@ import pytest
 
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.models.vgg import CHANNELS, NUMBERS, VGG16, VGGConfig
+from jaxtrack.trackers.tadt.names import MATCONVNET_VGG16, TORCHVISION_VGG16, VGG16_NUMBERS
 from jaxtrack.weights.names import from_published, published_targets, to_published
-from jaxtrack.weights.tables_tadt import MATCONVNET_VGG16, TORCHVISION_VGG16, VGG16_NUMBERS
 
 SHAPES = jax.eval_shape(lambda key: VGG16().init(key, jnp.zeros((1, 8, 8, 3))), jax.random.key(0))
 

@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtrack.losses import ostrack as losses
-from jaxtrack.models.centre_head import CentreMaps
-from jaxtrack.ops import crop_ostrack, elimination
 from jaxtrack.ops.boxes import cxcywh_to_xyxy, iou_xyxy, xywh_to_xyxy
 from jaxtrack.ops.crop import Window, take_pixels
-from jaxtrack.trackers import ostrack
-from jaxtrack.weights.tables_ostrack import resize_pos_embed
+from jaxtrack.trackers.ostrack import crop as crop_ostrack
+from jaxtrack.trackers.ostrack import elimination, losses
+from jaxtrack.trackers.ostrack import tracker as ostrack
+from jaxtrack.trackers.ostrack.head import CentreMaps
+from jaxtrack.trackers.ostrack.names import resize_pos_embed
 from tests.parity.case import Case, ParityError, Report
 from tests.parity.ostrack_model import COMMON, expect, forward, known, known_model, nchw
 from tests.parity.ostrack_trace import clip_images, trace

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtrack.models.centre_head import CentreMaps
-from jaxtrack.ops import elimination
-from jaxtrack.trackers import ostrack
+from jaxtrack.trackers.ostrack import elimination
+from jaxtrack.trackers.ostrack import tracker as ostrack
+from jaxtrack.trackers.ostrack.head import CentreMaps
+from jaxtrack.trackers.ostrack.names import OSTRACK
 from jaxtrack.weights.names import from_published
-from jaxtrack.weights.tables_ostrack import OSTRACK
 from tests.parity.case import Case, ParityError, Report, frames
 
 # Backbones of the published code: width, depth, heads.

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtrack.ops import crop_ostrack
-from jaxtrack.trackers import ostrack
+from jaxtrack.trackers.ostrack import crop as crop_ostrack
+from jaxtrack.trackers.ostrack import tracker as ostrack
 from tests.parity.case import Case, ParityError, Report, apply_edits, frames, sequence_frames
 from tests.parity.ostrack_model import (
     NETWORK,

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxtrack.losses.ostrack import gaussian_heatmap
-from jaxtrack.models.centre_head import CentreMaps
-from jaxtrack.trackers import ostrack
+from jaxtrack.trackers.ostrack import tracker as ostrack
+from jaxtrack.trackers.ostrack.head import CentreMaps
+from jaxtrack.trackers.ostrack.losses import gaussian_heatmap
+from jaxtrack.trackers.ostrack.names import OSTRACK
 from jaxtrack.weights.names import to_published
-from jaxtrack.weights.tables_ostrack import OSTRACK
 from tests.parity.case import Case, ParityError, Report
 from tests.parity.ostrack_model import (
     NETWORK,

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxtrack.losses import siamfc as losses
 from jaxtrack.models.alexnet import (
     ALEXNET_V1,
     ALEXNET_V2,
@@ -21,10 +20,10 @@ from jaxtrack.models.alexnet import (
     AlexNet,
     SiamFC,
 )
-from jaxtrack.ops import crop
+from jaxtrack.ops import crop, losses
 from jaxtrack.ops.correlation import cross_correlation_pairs
 from jaxtrack.ops.response import hann_window, scale_factors
-from jaxtrack.trackers import siamfc
+from jaxtrack.trackers.siamfc import tracker as siamfc
 from jaxtrack.weights.names import NameTable, from_published
 from tests.parity.case import Case, ParityError, Report, apply_edits, frames, sequence_frames
 

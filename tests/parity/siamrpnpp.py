@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtrack.models.rpn import UpChannelHead
 from jaxtrack.ops import crop
 from jaxtrack.ops.correlation import (
     depthwise_correlation,
     depthwise_correlation_grouped,
     up_channel_correlation,
 )
-from jaxtrack.trackers import siamrpn
+from jaxtrack.trackers.siamrpn import tracker as siamrpn
+from jaxtrack.trackers.siamrpn.heads import UpChannelHead
 from jaxtrack.weights.names import NameTable, from_published
 from tests.parity import siamrpnpp_config as configs
 from tests.parity import siamrpnpp_trace as trace

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxtrack.models.siamrpn import NetworkConfig
-from jaxtrack.trackers import siamrpn
+from jaxtrack.trackers.siamrpn import tracker as siamrpn
+from jaxtrack.trackers.siamrpn.network import NetworkConfig
 from tests.parity.case import ParityError
 
 # Our AlexNet's stages under the names of the released trackers (one flat Sequential).

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxtrack.trackers import siamrpn
+from jaxtrack.trackers.siamrpn import tracker as siamrpn
+from jaxtrack.trackers.siamrpn.names import TABLES
 from jaxtrack.weights.names import from_published
-from jaxtrack.weights.tables_siamrpn import TABLES
 from tests.parity import siamrpnpp_config as configs
 from tests.parity.case import Case, Report, apply_edits, frames, sequence_frames
 

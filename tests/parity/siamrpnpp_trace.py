@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxtrack.ops import crop
 from jaxtrack.ops.response import hann_window
-from jaxtrack.trackers import siamrpn
+from jaxtrack.trackers.siamrpn import tracker as siamrpn
 from tests.parity import siamrpnpp_config as configs
 from tests.parity.case import Case, ParityError, Report
 from tests.parity.siamrpnpp_inputs import check_packed, clip_images, nchw, variables_of

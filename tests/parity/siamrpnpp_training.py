@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtrack.losses import siamrpn as losses_siamrpn
-from jaxtrack.ops import anchors as anchor_ops
 from jaxtrack.ops.response import hann_window
-from jaxtrack.trackers import siamrpn
+from jaxtrack.trackers.siamrpn import anchors as anchor_ops
+from jaxtrack.trackers.siamrpn import losses as losses_siamrpn
+from jaxtrack.trackers.siamrpn import tracker as siamrpn
 from jaxtrack.weights.names import published_targets
 from tests.parity import siamrpnpp_config as configs
 from tests.parity.case import Case, ParityError, Report, frames

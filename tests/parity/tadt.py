@@ -9,15 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtrack.losses.tadt import ranking_pairs
 from jaxtrack.models.vgg import VGG16, VGGConfig
-from jaxtrack.trackers import tadt
-from jaxtrack.trackers import tadt_geometry as geometry
-from jaxtrack.trackers import tadt_ranking as ranking_branch
-from jaxtrack.trackers import tadt_response as responses
+from jaxtrack.trackers.tadt import geometry
+from jaxtrack.trackers.tadt import matching as responses
+from jaxtrack.trackers.tadt import ranking as ranking_branch
+from jaxtrack.trackers.tadt import tracker as tadt
+from jaxtrack.trackers.tadt.losses import ranking_pairs
+from jaxtrack.trackers.tadt.names import MATCONVNET_VGG16
 from jaxtrack.weights.mat import matconvnet_state_dict, read_matconvnet
 from jaxtrack.weights.names import from_published
-from jaxtrack.weights.tables_tadt import MATCONVNET_VGG16
 from tests.parity import tadt_recipe as recipe_of
 from tests.parity.case import Case, ParityError, Report
 from tests.parity.tadt_checks import (

@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtrack.losses.tadt import ranking_derivative_published, ranking_loss, ranking_pairs
-from jaxtrack.trackers import tadt, tadt_choice
-from jaxtrack.trackers import tadt_geometry as geometry
-from jaxtrack.trackers import tadt_ranking as ranking_branch
-from jaxtrack.trackers import tadt_ridge as ridge_branch
+from jaxtrack.trackers.tadt import channels as tadt_choice
+from jaxtrack.trackers.tadt import geometry
+from jaxtrack.trackers.tadt import ranking as ranking_branch
+from jaxtrack.trackers.tadt import ridge as ridge_branch
+from jaxtrack.trackers.tadt import tracker as tadt
+from jaxtrack.trackers.tadt.losses import ranking_derivative_published, ranking_loss, ranking_pairs
 from tests.parity.case import Case, ParityError, Report
 from tests.parity.tadt_recipe import chw, kernels_of, off_canvas, on_canvas, steps
 

@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtrack.trackers import tadt, tadt_choice
-from jaxtrack.trackers.tadt_features import Extractor
-from jaxtrack.trackers.tadt_ridge import Descent
+from jaxtrack.trackers.tadt import channels as tadt_choice
+from jaxtrack.trackers.tadt import tracker as tadt
+from jaxtrack.trackers.tadt.extractor import Extractor
+from jaxtrack.trackers.tadt.names import TORCHVISION_VGG16
+from jaxtrack.trackers.tadt.ridge import Descent
 from jaxtrack.weights.names import from_published
-from jaxtrack.weights.tables_tadt import TORCHVISION_VGG16
 from tests.parity import standin
 from tests.parity.case import Case, ParityError, apply_edits, frames, sequence_frames
 

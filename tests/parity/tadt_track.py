@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtrack.ops import crop as crop_ops
-from jaxtrack.trackers import tadt, tadt_choice
-from jaxtrack.trackers import tadt_features as features_of
-from jaxtrack.trackers import tadt_geometry as geometry
-from jaxtrack.trackers import tadt_response as responses
+from jaxtrack.trackers.tadt import channels as tadt_choice
+from jaxtrack.trackers.tadt import extractor as features_of
+from jaxtrack.trackers.tadt import geometry
+from jaxtrack.trackers.tadt import matching as responses
+from jaxtrack.trackers.tadt import tracker as tadt
 from tests.parity import tadt_recipe as recipe_of
 from tests.parity.case import Case, ParityError, Report
 from tests.parity.tadt_checks import (

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtrack.data import synthetic
-from jaxtrack.data import synthetic_objects as objects
-from jaxtrack.data import synthetic_render as rendering
-from jaxtrack.data.synthetic import (
+from jaxtrack.synthetic import objects
+from jaxtrack.synthetic import render as rendering
+from jaxtrack.synthetic import world as synthetic
+from jaxtrack.synthetic.textures import Draws, seed_of
+from jaxtrack.synthetic.world import (
     ATTRIBUTES,
     BENCHMARK,
     PatchConfig,
@@ -23,7 +24,6 @@ from jaxtrack.data.synthetic import (
     make_patches,
     target_mask,
 )
-from jaxtrack.data.synthetic_textures import Draws, seed_of
 
 WORLD = WorldConfig(
     height=72,
@@ -279,7 +279,7 @@ def test_attributes_that_boxes_decide():
 
 
 def test_each_effect_changes_the_script():
-    from jaxtrack.data.synthetic_motion import draw_script
+    from jaxtrack.synthetic.motion import draw_script
 
     draw = jax.jit(
         lambda wanted: draw_script(
@@ -362,7 +362,7 @@ def test_patches_over_time_cut_by_area():
 
 
 def test_noise_is_white_and_normalised():
-    from jaxtrack.data.synthetic_render import hash_noise
+    from jaxtrack.synthetic.render import hash_noise
 
     noise = np.asarray(hash_noise(jnp.arange(1 << 16, dtype=jnp.uint32)))
     assert abs(noise.mean()) < 0.02
@@ -387,7 +387,7 @@ def test_benchmark_is_complete():
 
 
 def test_strips_show_boxes():
-    from jaxtrack.data.synthetic_sheet import clip_strip
+    from jaxtrack.synthetic.sheet import clip_strip
 
     clip = _clips()[0]
     strip = clip_strip(clip)

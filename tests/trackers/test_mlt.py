@@ -11,16 +11,16 @@ import optax
 import pytest
 
 import jaxtrack
+from jaxtrack.base import Tracker
 from jaxtrack.errors import JaxtrackError
-from jaxtrack.losses.siamfc import balanced_logistic
-from jaxtrack.models import mlt as net
 from jaxtrack.models.alexnet import AlexNetConfig
-from jaxtrack.models.meta import MetaConfig
-from jaxtrack.ops import adaptation
 from jaxtrack.ops.correlation import cross_correlation
-from jaxtrack.ops.pyramid import find_peak
-from jaxtrack.tracker import Tracker
-from jaxtrack.trackers import mlt
+from jaxtrack.ops.losses import balanced_logistic
+from jaxtrack.trackers.mlt import adaptation
+from jaxtrack.trackers.mlt import network as net
+from jaxtrack.trackers.mlt import tracker as mlt
+from jaxtrack.trackers.mlt.meta import MetaConfig
+from jaxtrack.trackers.mlt.pyramid import find_peak
 from tests.parity.standin import frames as draw
 
 # The same code with few channels and small crops: compiles and runs in no time.

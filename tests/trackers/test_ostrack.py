@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxtrack.errors import JaxtrackError
-from jaxtrack.losses import ostrack as losses
-from jaxtrack.models.centre_head import CentreMaps
-from jaxtrack.ops import crop_ostrack, elimination
-from jaxtrack.trackers import ostrack
+from jaxtrack.trackers.ostrack import crop as crop_ostrack
+from jaxtrack.trackers.ostrack import elimination, losses
+from jaxtrack.trackers.ostrack import tracker as ostrack
+from jaxtrack.trackers.ostrack.head import CentreMaps
+from jaxtrack.trackers.ostrack.names import OSTRACK, TABLES, load_pretraining, resize_pos_embed
 from jaxtrack.weights import load_into, to_published, write_torch
-from jaxtrack.weights.tables_ostrack import OSTRACK, TABLES, load_pretraining, resize_pos_embed
-from tests.test_vit import SMALL
+from tests.trackers.test_ostrack_vit import SMALL
 from train import augment_ostrack, optim
 from train.tasks import ostrack as task
 from train.tasks import ostrack_recipe as recipe

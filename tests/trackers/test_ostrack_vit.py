@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtrack.models.vit import attend
-from jaxtrack.ops import elimination
-from jaxtrack.trackers import ostrack
+from jaxtrack.trackers.ostrack import elimination
+from jaxtrack.trackers.ostrack import tracker as ostrack
+from jaxtrack.trackers.ostrack.vit import attend
 
 SMALL = ostrack.Config(
     template_size=32,

@@ -10,11 +10,11 @@ import pytest
 
 from jaxtrack import trackers
 from jaxtrack.errors import JaxtrackError
-from jaxtrack.losses.siamrpn import anchor_deltas, anchor_logits, chosen_cross_entropy
-from jaxtrack.models.siamrpn import NetworkConfig
-from jaxtrack.ops.proposals import change_penalty, clip_to_frame, window_pysot
-from jaxtrack.trackers import siamrpn
-from jaxtrack.weights import tables_siamrpn
+from jaxtrack.trackers.siamrpn import names as tables_siamrpn
+from jaxtrack.trackers.siamrpn import tracker as siamrpn
+from jaxtrack.trackers.siamrpn.losses import anchor_deltas, anchor_logits, chosen_cross_entropy
+from jaxtrack.trackers.siamrpn.network import NetworkConfig
+from jaxtrack.trackers.siamrpn.proposals import change_penalty, clip_to_frame, window_pysot
 from jaxtrack.weights.names import NameTable, from_published, published_targets, to_published
 
 # A network that compiles in a moment.

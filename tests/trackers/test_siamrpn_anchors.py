@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtrack.ops.anchors import (
+from jaxtrack.trackers.siamrpn.anchors import (
     anchor_grid,
     assign,
     base_anchors,

@@ -10,13 +10,18 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxtrack import tracker as verbs
+from jaxtrack import base as verbs
+from jaxtrack.base import Tracker
 from jaxtrack.errors import JaxtrackError
-from jaxtrack.losses.tadt import ranking_derivative_published, ranking_loss, ranking_pairs
-from jaxtrack.ops.same_correlation import correlate_same
-from jaxtrack.tracker import Tracker
-from jaxtrack.trackers import siamfc, tadt, tadt_choice, tadt_geometry, tadt_ranking, tadt_ridge
-from jaxtrack.trackers import tadt_response as responses
+from jaxtrack.trackers.siamfc import tracker as siamfc
+from jaxtrack.trackers.tadt import channels as tadt_choice
+from jaxtrack.trackers.tadt import geometry as tadt_geometry
+from jaxtrack.trackers.tadt import matching as responses
+from jaxtrack.trackers.tadt import ranking as tadt_ranking
+from jaxtrack.trackers.tadt import ridge as tadt_ridge
+from jaxtrack.trackers.tadt import tracker as tadt
+from jaxtrack.trackers.tadt.correlation import correlate_same
+from jaxtrack.trackers.tadt.losses import ranking_derivative_published, ranking_loss, ranking_pairs
 from tests.parity.standin import frames
 
 TINY = tadt.PRESETS["tadt-tiny"]

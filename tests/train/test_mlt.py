@@ -10,11 +10,12 @@ import pytest
 
 from jaxtrack import load_weights
 from jaxtrack.errors import JaxtrackError
-from jaxtrack.losses.siamfc import balanced_logistic
-from jaxtrack.models import mlt as net
-from jaxtrack.trackers import mlt, siamfc
+from jaxtrack.ops.losses import balanced_logistic
+from jaxtrack.trackers.mlt import network as net
+from jaxtrack.trackers.mlt import tracker as mlt
+from jaxtrack.trackers.siamfc import tracker as siamfc
 from jaxtrack.weights import Card, save_weights, shipped_path
-from tests.test_mlt import SMALL, features, variables_of
+from tests.trackers.test_mlt import SMALL, features, variables_of
 from train import optim, presets
 from train.step import init_state
 from train.tasks import mlt as task

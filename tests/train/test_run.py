@@ -24,7 +24,7 @@ import safetensors.numpy
 from tests import toy_training
 from train import presets
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from jaxtrack import get_tracker, load_weights
-from jaxtrack.data.synthetic import PatchConfig
 from jaxtrack.errors import JaxtrackError
-from jaxtrack.models.siamrpn import NetworkConfig
-from jaxtrack.trackers import siamfc, siamrpn
+from jaxtrack.synthetic.world import PatchConfig
+from jaxtrack.trackers.siamfc import tracker as siamfc
+from jaxtrack.trackers.siamrpn import tracker as siamrpn
+from jaxtrack.trackers.siamrpn.network import NetworkConfig
 from jaxtrack.weights import save_weights, shipped_path
 from train import augment_siamrpn as augmentation
 from train import optim, presets

@@ -14,9 +14,9 @@ import pytest
 import scipy.io
 
 from jaxtrack import trackers
+from jaxtrack.base import Tracker
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.loading import load_weights
-from jaxtrack.tracker import Tracker
 from jaxtrack.weights import (
     Card,
     NameTable,

@@ -13,7 +13,8 @@ import pytest
 
 from jaxtrack import trackers
 from jaxtrack.errors import JaxtrackError
-from jaxtrack.weights import TABLES, NameTable, from_published, to_published
+from jaxtrack.trackers.siamfc.names import TABLES
+from jaxtrack.weights import NameTable, from_published, to_published
 from jaxtrack.weights.names import published_targets
 
 TREE = {
@@ -227,9 +228,9 @@ def siamfc_names(layout: str) -> dict[str, tuple[int, ...]]:
 def test_siamfc_tables(preset: str, layout: str, table: str, prefix: str) -> None:
     shapes = siamfc_names(layout)
     state = {prefix + name: np.ones(shape, np.float32) for name, shape in shapes.items()}
-    filled = from_published(TABLES["siamfc"][table], state, abstract(preset))
+    filled = from_published(TABLES[table], state, abstract(preset))
     assert all(bool((leaf == 1).all()) for leaf in jax.tree.leaves(filled))
-    back = to_published(TABLES["siamfc"][table], filled)
+    back = to_published(TABLES[table], filled)
     assert {name: value.shape for name, value in back.items()} == shapes
 
 

@@ -21,12 +21,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxtrack.data.synthetic import PatchConfig, WorldConfig, make_patches
+from jaxtrack import trackers
 from jaxtrack.errors import JaxtrackError
-from jaxtrack.losses.siamfc import balanced_logistic, binary_cross_entropy
-from jaxtrack.models import mlt as net
-from jaxtrack.trackers import mlt, siamfc
-from jaxtrack.weights import load_into, tables_of
+from jaxtrack.ops.losses import balanced_logistic, binary_cross_entropy
+from jaxtrack.synthetic.world import PatchConfig, WorldConfig, make_patches
+from jaxtrack.trackers.mlt import network as net
+from jaxtrack.trackers.mlt import tracker as mlt
+from jaxtrack.trackers.siamfc import tracker as siamfc
+from jaxtrack.weights import load_into
 from train.augment import AugmentConfig, augment
 from train.optim import Group, OptimConfig, Schedule
 from train.presets import Preset, same_patches
@@ -88,7 +90,7 @@ def load(config: Config, path: pathlib.Path, key: Array) -> dict[str, Any]:
     """The matching network from a file (ours of stage 1, or SiamFC's), a meta-learner at random."""
     still = mlt.switched(config.tracker, meta_learner=False, attention=False, fine_tuning=False)
     shapes = jax.eval_shape(lambda k: mlt.init_variables(still, k), key)
-    fixed = load_into(shapes, path, tables_of("siamfc"))
+    fixed = load_into(shapes, path, trackers.family("siamfc").tables)
     return {
         "params": {**init_variables(config, key)["params"], **fixed["params"]},
         "batch_stats": fixed["batch_stats"],
@@ -248,7 +250,7 @@ _GAIN = "match_batchnorm"
 _ALL_BUT_GAIN = (Group(rf"^(?!{_GAIN}\.)", rate=0.0),)
 _STAGE_1 = "the weights of stage 1, calibrated"
 _OURS = "jaxtrack: the synthetic world"
-_DESCRIBED = "MLT as described; what is not is this library's (see jaxtrack.trackers.mlt_config)"
+_DESCRIBED = "MLT as described; what is not is this library's (see jaxtrack.trackers.mlt.config)"
 
 
 def _meta_preset(tracker: str, small: bool, init_from: str = _STAGE_1) -> Preset:

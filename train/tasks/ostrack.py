@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxtrack.data.synthetic import PatchConfig, WorldConfig, make_pair
-from jaxtrack.losses import ostrack as losses
-from jaxtrack.models.centre_head import CentreMaps
 from jaxtrack.ops.boxes import cxcywh_to_xyxy, iou_xyxy, xywh_to_xyxy
-from jaxtrack.trackers import ostrack
-from jaxtrack.weights import load_into, read_published, tables_ostrack
+from jaxtrack.synthetic.world import PatchConfig, WorldConfig, make_pair
+from jaxtrack.trackers.ostrack import losses
+from jaxtrack.trackers.ostrack import names as tables_ostrack
+from jaxtrack.trackers.ostrack import tracker as ostrack
+from jaxtrack.trackers.ostrack.head import CentreMaps
+from jaxtrack.weights import load_into, read_published
 from jaxtrack.weights.files import TORCH_SUFFIXES
 from train.augment import AugmentConfig
 from train.augment_ostrack import CropConfig, cut

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from jaxtrack.ops import elimination
+from jaxtrack.trackers.ostrack import elimination
 from train.optim import Group, OptimConfig, Schedule
 
 

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxtrack.data.synthetic import PatchConfig, WorldConfig, make_pair
-from jaxtrack.losses.siamfc import balanced_logistic, binary_cross_entropy, distance_labels
 from jaxtrack.ops.correlation import cross_correlation_pairs
-from jaxtrack.trackers import siamfc
+from jaxtrack.ops.losses import balanced_logistic, binary_cross_entropy, distance_labels
+from jaxtrack.synthetic.world import PatchConfig, WorldConfig, make_pair
+from jaxtrack.trackers.siamfc import tracker as siamfc
 from train.augment import AugmentConfig, augment_pairs
 from train.optim import OptimConfig, Schedule
 from train.presets import Preset, same_patches

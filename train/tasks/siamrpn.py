@@ -9,15 +9,15 @@ from typing import Any
 import jax
 from jaxtyping import Array
 
-from jaxtrack.data.synthetic import PatchConfig
-from jaxtrack.trackers import siamrpn
-from jaxtrack.weights import from_published, load_into, read_published
-from jaxtrack.weights.names import NameTable
-from jaxtrack.weights.tables_siamrpn import (
+from jaxtrack.synthetic.world import PatchConfig
+from jaxtrack.trackers.siamrpn import tracker as siamrpn
+from jaxtrack.trackers.siamrpn.names import (
     TABLES,
     torchvision_mobilenet_v2,
     torchvision_resnet50,
 )
+from jaxtrack.weights import from_published, load_into, read_published
+from jaxtrack.weights.names import NameTable
 from train.augment_siamrpn import CropConfig
 from train.optim import OptimConfig, Schedule
 from train.presets import Preset, same_patches

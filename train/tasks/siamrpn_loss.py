@@ -12,15 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxtrack.data.synthetic import PatchConfig, WorldConfig, make_pair
-from jaxtrack.losses.siamrpn import (
-    anchor_deltas,
-    anchor_logits,
-    chosen_cross_entropy,
-    weighted_l1,
-)
-from jaxtrack.models.rpn import Kernels
-from jaxtrack.ops.anchors import (
+from jaxtrack.synthetic.world import PatchConfig, WorldConfig, make_pair
+from jaxtrack.trackers.siamrpn import tracker as siamrpn
+from jaxtrack.trackers.siamrpn.anchors import (
     AnchorTargets,
     anchor_grid,
     assign,
@@ -28,7 +22,13 @@ from jaxtrack.ops.anchors import (
     choose,
     random_priority,
 )
-from jaxtrack.trackers import siamrpn
+from jaxtrack.trackers.siamrpn.heads import Kernels
+from jaxtrack.trackers.siamrpn.losses import (
+    anchor_deltas,
+    anchor_logits,
+    chosen_cross_entropy,
+    weighted_l1,
+)
 from train.augment_siamrpn import CropConfig, apply, draw
 from train.step import Aux, Batch, Task
 

@@ -9,8 +9,8 @@ from jaxtyping import Array
 
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.models.alexnet import ALEXNET_V1, AlexNetConfig
-from jaxtrack.models.meta import MetaConfig
-from jaxtrack.models.mlt import MATCHING, MATCHING_TINY
+from jaxtrack.trackers.mlt.meta import MetaConfig
+from jaxtrack.trackers.mlt.network import MATCHING, MATCHING_TINY
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxtrack.models.alexnet import AlexNetConfig, SiamFC
-from jaxtrack.models.meta import MetaConfig, MetaLearner, MetaOutput
 from jaxtrack.ops.conv import conv2d
+from jaxtrack.trackers.mlt.meta import MetaConfig, MetaLearner, MetaOutput
 
 # Kernels 11x11x3x128, 5x5x128x256, 3x3x256x384, 3x3x384x256, 1x1x256x192, normalisation after each.
 MATCHING = AlexNetConfig(

@@ -28,16 +28,17 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, UInt8
 
-from jaxtrack.losses.siamfc import balanced_logistic, distance_labels
-from jaxtrack.models import mlt as net
+from jaxtrack.base import Prediction
 from jaxtrack.models.alexnet import SiamFC
-from jaxtrack.ops import adaptation, crop
-from jaxtrack.ops.adaptation import Adapted, Memory, Problem
+from jaxtrack.ops import crop
+from jaxtrack.ops.losses import balanced_logistic, distance_labels
 from jaxtrack.ops.mapping import image_by_image
-from jaxtrack.ops.pyramid import Peak, find_peak
 from jaxtrack.ops.response import scale_factors
-from jaxtrack.tracker import Prediction
-from jaxtrack.trackers.mlt_config import PRESETS, Config, Tuning, switched, tuning
+from jaxtrack.trackers.mlt import adaptation
+from jaxtrack.trackers.mlt import network as net
+from jaxtrack.trackers.mlt.adaptation import Adapted, Memory, Problem
+from jaxtrack.trackers.mlt.config import PRESETS, Config, Tuning, switched, tuning
+from jaxtrack.trackers.mlt.pyramid import Peak, find_peak
 
 __all__ = [
     "PRESETS",
@@ -295,7 +296,7 @@ def init(
     box: Float[Array, "4"],
     frame_size: Int[Array, "2"],
 ) -> State:
-    """Embed the target, remember its first context patch and adapt to it; see `jaxtrack.tracker.init`."""
+    """Embed the target, remember its first context patch and adapt to it; see `jaxtrack.base.init`."""
     size = box[3:1:-1]
     centre = box[1::-1] + (size - 1) / 2
     fill = crop.mean_colour(frame, frame_size).astype(centre.dtype)
@@ -357,7 +358,7 @@ def box_of(state: State) -> Float[Array, "4"]:
 def track_frame(
     config: Config, variables: Any, state: State, frame: UInt8[Array, "h w 3"]
 ) -> tuple[State, Prediction]:
-    """Find the target in the next frame; see `jaxtrack.tracker.track_frame`."""
+    """Find the target in the next frame; see `jaxtrack.base.track_frame`."""
     peak = choose(config, variables, search(config, variables, state, frame))
     state = move(config, state, peak)._replace(frame_index=state.frame_index + 1)
     score = jax.nn.sigmoid(peak.logit)

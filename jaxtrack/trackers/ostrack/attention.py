@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxtrack.models.vit_embed import highest
+from jaxtrack.trackers.ostrack.vit_embed import highest
 
 
 def attention_logits(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxtrack.models.layers import BatchNorm, Conv
-from jaxtrack.models.vit_embed import uniform_fan_in
+from jaxtrack.trackers.ostrack.vit_embed import uniform_fan_in
 
 _XAVIER = nn.initializers.xavier_uniform()
 _LOWEST = 1e-4  # of the clamp after the sigmoid

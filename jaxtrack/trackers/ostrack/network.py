@@ -5,8 +5,8 @@ from __future__ import annotations
 import flax.linen as nn
 from jaxtyping import Array, Float, Int
 
-from jaxtrack.models.centre_head import CentreHead, CentreMaps
-from jaxtrack.models.vit import Features, VisionTransformer
+from jaxtrack.trackers.ostrack.head import CentreHead, CentreMaps
+from jaxtrack.trackers.ostrack.vit import Features, VisionTransformer
 
 
 class OneStream(nn.Module):

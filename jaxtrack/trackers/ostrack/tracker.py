@@ -22,12 +22,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
-from jaxtrack.models.centre_head import CentreHead, CentreMaps
-from jaxtrack.models.one_stream import OneStream
-from jaxtrack.models.vit import Features, VisionTransformer
-from jaxtrack.ops import crop_ostrack, elimination
+from jaxtrack.base import Prediction
 from jaxtrack.ops.crop import Window
-from jaxtrack.tracker import Prediction
+from jaxtrack.trackers.ostrack import crop as crop_ostrack
+from jaxtrack.trackers.ostrack import elimination
+from jaxtrack.trackers.ostrack.head import CentreHead, CentreMaps
+from jaxtrack.trackers.ostrack.network import OneStream
+from jaxtrack.trackers.ostrack.vit import Features, VisionTransformer
 
 # Per RGB channel, of ImageNet.
 MEAN = (0.485, 0.456, 0.406)
@@ -311,7 +312,7 @@ def init(
     box: Float[Array, "4"],
     frame_size: Int[Array, "2"],
 ) -> State:
-    """Start tracking: cut the template and embed it (see `jaxtrack.tracker.init`)."""
+    """Start tracking: cut the template and embed it (see `jaxtrack.base.init`)."""
     box = box.astype(jnp.result_type(float))
     window = crop_ostrack.window_ostrack(box, config.template_factor)
     crop = crop_ostrack.crop_ostrack(frame, window, config.template_size, frame_size)
@@ -357,7 +358,7 @@ def locate(
 def track_frame(
     config: Config, variables: Any, state: State, frame: UInt8[Array, "h w 3"]
 ) -> tuple[State, Prediction]:
-    """Find the target in the next frame (see `jaxtrack.tracker.track_frame`)."""
+    """Find the target in the next frame (see `jaxtrack.base.track_frame`)."""
     window = crop_ostrack.window_ostrack(state.box, config.search_factor)
     crop = crop_ostrack.crop_ostrack(frame, window, config.search_size, state.frame_size)
     out = respond(config, variables, state, crop)

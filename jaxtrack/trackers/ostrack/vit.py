@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxtrack.models.attention import attend, attention_logits, drop_path
-from jaxtrack.models.vit_embed import (
+from jaxtrack.trackers.ostrack import elimination
+from jaxtrack.trackers.ostrack.attention import attend, attention_logits, drop_path
+from jaxtrack.trackers.ostrack.vit_embed import (
     EMBEDDING,
     ConvStem,
     PatchEmbed,
@@ -21,7 +22,6 @@ from jaxtrack.models.vit_embed import (
     similarity_qkv,
     wave_positions,
 )
-from jaxtrack.ops import elimination
 
 
 class BlockOutput(NamedTuple):

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
+from jaxtrack.base import Prediction
 from jaxtrack.models.alexnet import (
     ALEXNET_V1,
     ALEXNET_V2,
@@ -34,7 +35,6 @@ from jaxtrack.ops import crop
 from jaxtrack.ops.correlation import cross_correlation
 from jaxtrack.ops.mapping import image_by_image
 from jaxtrack.ops.response import first_peak, hann_window, resize_maps, scale_factors
-from jaxtrack.tracker import Prediction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -307,7 +307,7 @@ def init(
     box: Float[Array, "4"],
     frame_size: Int[Array, "2"],
 ) -> State:
-    """Embed the target's first appearance; see `jaxtrack.tracker.init`."""
+    """Embed the target's first appearance; see `jaxtrack.base.init`."""
     size = box[3:1:-1]
     centre = box[1::-1] + (size - 1) / 2
     exemplar_side, search_side = region_sides(config, size)
@@ -321,7 +321,7 @@ def init(
 def track_frame(
     config: Config, variables: Any, state: State, frame: UInt8[Array, "h w 3"]
 ) -> tuple[State, Prediction]:
-    """Find the target in the next frame; see `jaxtrack.tracker.track_frame`."""
+    """Find the target in the next frame; see `jaxtrack.base.track_frame`."""
     windows = search_windows(config, state.centre, state.search_side)
     crops = jax.vmap(
         lambda window: cut(frame, window, config.instance_size, state.fill, state.frame_size)

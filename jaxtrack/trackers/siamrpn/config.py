@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from jaxtrack.models.siamrpn import NetworkConfig
+from jaxtrack.trackers.siamrpn.network import NetworkConfig
 
 _R50 = NetworkConfig()
 
@@ -119,11 +119,11 @@ PRESETS: dict[str, Config] = {
     ),
     # Small, for the synthetic world and CPUs; shipped with weights.
     "siamrpnpp-tiny": _TINY,
-    # The same with one or two levels, for the experiment on fusion (python -m eval.rpn_ablation).
+    # The same with one or two levels, for the experiment on fusion (python -m eval.studies.rpn).
     "siamrpnpp-tiny-1level": _with_levels(_TINY, (5,)),
     "siamrpnpp-tiny-2levels": _with_levels(_TINY, (4, 5)),
     # Zero padding everywhere and large kernels: deep features know where the border is, as those of the
-    # paper's ResNet do, for the experiment on the centre bias (python -m eval.centre_bias).
+    # paper's ResNet do, for the experiment on the centre bias (python -m eval.studies.centre_bias).
     "siamrpnpp-padded": Config(
         network=NetworkConfig(
             backbone="alexnet",

@@ -8,11 +8,17 @@ from typing import Literal
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from jaxtrack.models.alexnet_rpn import CHANNELS, KERNELS, AlexNetRPN
 from jaxtrack.models.layers import BatchNorm, Conv
 from jaxtrack.models.mobilenet import MobileNetV2
 from jaxtrack.models.resnet import ResNet50
-from jaxtrack.models.rpn import Correlation, FusedHead, Kernels, level_head, torch_kernel_init
+from jaxtrack.trackers.siamrpn.alexnet import CHANNELS, KERNELS, AlexNetRPN
+from jaxtrack.trackers.siamrpn.heads import (
+    Correlation,
+    FusedHead,
+    Kernels,
+    level_head,
+    torch_kernel_init,
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,15 +24,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from jaxtrack.losses.siamrpn import anchor_deltas, anchor_logits
-from jaxtrack.models.rpn import Kernels
-from jaxtrack.models.siamrpn import SiamRPN
+from jaxtrack.base import Prediction
 from jaxtrack.ops import crop
-from jaxtrack.ops.anchors import anchor_grid, base_anchors, decode
-from jaxtrack.ops.proposals import change_penalty, clip_to_frame, window_pysot
 from jaxtrack.ops.response import hann_window
-from jaxtrack.tracker import Prediction
-from jaxtrack.trackers.siamrpn_config import PRESETS, Config
+from jaxtrack.trackers.siamrpn.anchors import anchor_grid, base_anchors, decode
+from jaxtrack.trackers.siamrpn.config import PRESETS, Config
+from jaxtrack.trackers.siamrpn.heads import Kernels
+from jaxtrack.trackers.siamrpn.losses import anchor_deltas, anchor_logits
+from jaxtrack.trackers.siamrpn.network import SiamRPN
+from jaxtrack.trackers.siamrpn.proposals import change_penalty, clip_to_frame, window_pysot
 
 __all__ = ["PRESETS", "Config", "State", "init", "init_variables", "track_frame"]
 
@@ -65,7 +65,7 @@ class Maps(NamedTuple):
 
     Attributes:
         crop: ``(n, n, 3)`` uint8 RGB search crop.
-        cls: ``(s, s, 2 a)`` class logits, see `jaxtrack.models.rpn`.
+        cls: ``(s, s, 2 a)`` class logits, see `jaxtrack.trackers.siamrpn.heads`.
         loc: ``(s, s, 4 a)`` box deltas.
     """
 
@@ -214,7 +214,7 @@ def init(
     box: Float[Array, "4"],
     frame_size: Int[Array, "2"],
 ) -> State:
-    """Turn the target's first appearance into kernels; see `jaxtrack.tracker.init`."""
+    """Turn the target's first appearance into kernels; see `jaxtrack.base.init`."""
     return start(config, variables, frame, box[:2] + box[2:] / 2, box[2:], frame_size)
 
 
@@ -324,7 +324,7 @@ def update(config: Config, state: State, found: Estimate) -> tuple[State, Predic
 def track_frame(
     config: Config, variables: Any, state: State, frame: UInt8[Array, "h w 3"]
 ) -> tuple[State, Prediction]:
-    """Find the target in the next frame; see `jaxtrack.tracker.track_frame`."""
+    """Find the target in the next frame; see `jaxtrack.base.track_frame`."""
 
     def step(state: State, instance_size: int, influence: float) -> tuple[State, Prediction]:
         maps = look(config, variables, state, frame, instance_size)

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jaxtrack.ops.same_correlation import correlate_same, correlate_same_kernel_gradient
-from jaxtrack.trackers.tadt_ridge import Ridge, centred_mask, square
+from jaxtrack.trackers.tadt.correlation import correlate_same, correlate_same_kernel_gradient
+from jaxtrack.trackers.tadt.ridge import Ridge, centred_mask, square
 
 
 class AdamDescent(NamedTuple):

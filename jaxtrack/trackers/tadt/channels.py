@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxtrack.losses.tadt import ranking_derivative_published, ranking_pairs
-from jaxtrack.trackers import tadt_geometry as geometry
-from jaxtrack.trackers import tadt_ranking as ranking_branch
-from jaxtrack.trackers import tadt_ridge as ridge_branch
-from jaxtrack.trackers.tadt_adam import AdamDescent, train_ridge_adam
-from jaxtrack.trackers.tadt_config import Config
+from jaxtrack.trackers.tadt import geometry
+from jaxtrack.trackers.tadt import ranking as ranking_branch
+from jaxtrack.trackers.tadt import ridge as ridge_branch
+from jaxtrack.trackers.tadt.adam import AdamDescent, train_ridge_adam
+from jaxtrack.trackers.tadt.config import Config
+from jaxtrack.trackers.tadt.losses import ranking_derivative_published, ranking_pairs
 
 
 class Choice(NamedTuple):

@@ -6,10 +6,10 @@ import dataclasses
 from typing import Literal
 
 from jaxtrack.errors import JaxtrackError
-from jaxtrack.trackers import tadt_geometry as geometry
-from jaxtrack.trackers.tadt_adam import AdamDescent
-from jaxtrack.trackers.tadt_features import Extractor
-from jaxtrack.trackers.tadt_ridge import Descent
+from jaxtrack.trackers.tadt import geometry
+from jaxtrack.trackers.tadt.adam import AdamDescent
+from jaxtrack.trackers.tadt.extractor import Extractor
+from jaxtrack.trackers.tadt.ridge import Descent
 
 RidgeRule = Literal["gradient", "gradient-times-feature", "kernel-sum"]
 RankingRule = Literal["gradient-times-feature", "published", "published-neighbours", "none"]

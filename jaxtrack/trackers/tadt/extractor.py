@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
+from jaxtrack.base import Variables
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.models.alexnet import AlexNet, AlexNetConfig
 from jaxtrack.models.vgg import CHANNELS, NUMBERS, VGG16, VGGConfig
 from jaxtrack.ops.conv import conv2d_xla
-from jaxtrack.tracker import Variables
 
 Network = VGGConfig | AlexNetConfig
 VGG16_CONV4 = VGGConfig()

@@ -7,14 +7,13 @@ out by name.
 
 from __future__ import annotations
 
-from jaxtrack.weights.names import NameTable
+from jaxtrack.weights.names import PARALLEL, NameTable
 
 # Position of each convolution in torchvision's ``features`` (ReLUs and all pools count), in order.
 VGG16_NUMBERS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21)
-_PARALLEL = (r"^module\.", "")
 
 TORCHVISION_VGG16 = NameTable(
-    rename=(_PARALLEL,),
+    rename=(PARALLEL,),
     ignore=(r"^(module\.)?features\.(24|26|28)\.", r"^(module\.)?classifier\."),
 )
 MATCONVNET_VGG16 = NameTable(

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jaxtrack.losses.tadt import ranking_loss, ranking_pairs
-from jaxtrack.trackers.tadt_ridge import Descent, centred_mask
+from jaxtrack.trackers.tadt.losses import ranking_loss, ranking_pairs
+from jaxtrack.trackers.tadt.ridge import Descent, centred_mask
 
 
 class Samples(NamedTuple):

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jaxtrack.losses.tadt import ridge_loss
-from jaxtrack.ops.same_correlation import correlate_same, correlate_same_kernel_gradient
+from jaxtrack.trackers.tadt.correlation import correlate_same, correlate_same_kernel_gradient
+from jaxtrack.trackers.tadt.losses import ridge_loss
 
 
 class Descent(NamedTuple):

@@ -31,22 +31,22 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
+from jaxtrack.base import Prediction, Variables
 from jaxtrack.models.alexnet import AlexNetConfig
-from jaxtrack.ops.same_correlation import correlate_same
-from jaxtrack.tracker import Prediction, Variables
-from jaxtrack.trackers import tadt_features as features_of
-from jaxtrack.trackers import tadt_geometry as geometry
-from jaxtrack.trackers import tadt_response as responses
-from jaxtrack.trackers.tadt_adam import AdamDescent
-from jaxtrack.trackers.tadt_choice import (
+from jaxtrack.trackers.tadt import extractor as features_of
+from jaxtrack.trackers.tadt import geometry
+from jaxtrack.trackers.tadt import matching as responses
+from jaxtrack.trackers.tadt.adam import AdamDescent
+from jaxtrack.trackers.tadt.channels import (
     Choice,
     choose_channels,
     initial_kernels,
     kept_indices,
 )
-from jaxtrack.trackers.tadt_config import Config, check
-from jaxtrack.trackers.tadt_features import Extractor
-from jaxtrack.trackers.tadt_ridge import Descent, centred_mask
+from jaxtrack.trackers.tadt.config import Config, check
+from jaxtrack.trackers.tadt.correlation import correlate_same
+from jaxtrack.trackers.tadt.extractor import Extractor
+from jaxtrack.trackers.tadt.ridge import Descent, centred_mask
 
 _TINY_NETWORK = AlexNetConfig(
     channels=(24, 64, 96, 96, 64),

@@ -1,0 +1,12 @@
+"""Name tables of SiamFC: the names of two published codes."""
+
+from __future__ import annotations
+
+from jaxtrack.weights.names import PARALLEL, NameTable
+
+TABLES: dict[str, NameTable] = {
+    # backbone.conv1.0.weight ...; the head has no parameters.
+    "huanglianghua/siamfc-pytorch": NameTable(rename=(PARALLEL,)),
+    # embedding_net.fully_conv.0.weight ..., match_batchnorm.weight ...
+    "rafellerc/Pytorch-SiamFC": NameTable(rename=(PARALLEL,)),
+}
