@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxtrack.models.layers import BatchNorm, Conv
-from jaxtrack.trackers.ostrack.vit_embed import uniform_fan_in
+from jaxtrack.trackers.ostrack.config import Config
+from jaxtrack.trackers.ostrack.vit import uniform_fan_in
 
 _XAVIER = nn.initializers.xavier_uniform()
 _LOWEST = 1e-4  # of the clamp after the sigmoid
@@ -39,21 +40,16 @@ def bounded_sigmoid(logits: Float[Array, "*n"]) -> Float[Array, "*n"]:
 class CentreHead(nn.Module):
     """Three branches of four 3x3 convolutions (batch normalisation, ReLU) and a 1x1 convolution.
 
+    The first convolution has ``head_channels``, each further one half of them.
+
     Attributes:
-        channels: of the first convolution; each further one has half.
-        epsilon: of the batch normalisations.
-        dtype: of the convolutions.
-        prior: the score that every cell begins with, so that the many empty cells do not rule the first
-            steps; 0: as published (PyTorch's default bias, about 0.5).
+        config: the tracker's settings.
 
     Reference:
         OSTrack, section 3.4.
     """
 
-    channels: int = 256
-    epsilon: float = 1e-5
-    dtype: Any = jnp.float32
-    prior: float = 0.0
+    config: Config
 
     @nn.compact
     def __call__(self, features: Float[Array, "b s s c"], train: bool) -> CentreMaps:
@@ -63,25 +59,28 @@ class CentreHead(nn.Module):
             features: ``(b, s, s, c)``.
             train: batch normalisation by the batch's statistics.
         """
+        config, prior = self.config, self.config.head_prior
         logits = {}
         for branch, outputs in (("ctr", 1), ("offset", 2), ("size", 2)):
-            x = features.astype(self.dtype)
+            x = features.astype(config.dtype)
             for stage in range(4):
                 fan_in = 9 * x.shape[-1]
                 x = Conv(
-                    self.channels >> stage,
+                    config.head_channels >> stage,
                     3,
                     padding=1,
                     kernel_init=_XAVIER,
                     bias_init=uniform_fan_in(fan_in),
                     name=f"conv{stage + 1}_{branch}.0",
                 )(x)
-                x = BatchNorm(epsilon=self.epsilon, name=f"conv{stage + 1}_{branch}.1")(x, train)
-                x = nn.relu(x)
+                norm = BatchNorm(
+                    epsilon=config.batch_norm_epsilon, name=f"conv{stage + 1}_{branch}.1"
+                )
+                x = nn.relu(norm(x, train))
                 self.sow("intermediates", f"{branch}{stage + 1}", x)
             bias_init: nn.initializers.Initializer = uniform_fan_in(x.shape[-1])
-            if branch == "ctr" and self.prior:
-                bias_init = nn.initializers.constant(math.log(self.prior / (1 - self.prior)))
+            if branch == "ctr" and prior:
+                bias_init = nn.initializers.constant(math.log(prior / (1 - prior)))
             logits[branch] = Conv(
                 outputs,
                 1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import flax.linen as nn
 from jaxtyping import Array, Float, Int
 
+from jaxtrack.trackers.ostrack.config import Config
 from jaxtrack.trackers.ostrack.head import CentreHead, CentreMaps
 from jaxtrack.trackers.ostrack.vit import Features, VisionTransformer
 
@@ -13,12 +14,15 @@ class OneStream(nn.Module):
     """Backbone and head under their published names.
 
     Attributes:
-        backbone: relates template and search tokens.
-        box_head: reads score, size and offset from the search tokens.
+        config: the tracker's settings.
     """
 
-    backbone: VisionTransformer
-    box_head: CentreHead
+    config: Config
+
+    def setup(self) -> None:
+        """Declare both parts: tokens are related by the one and read by the other."""
+        self.backbone = VisionTransformer(self.config)
+        self.box_head = CentreHead(self.config)
 
     def embed_template(self, image: Float[Array, "b h w 3"]) -> Float[Array, "b z c"]:
         """Template tokens from a normalised template crop."""
@@ -38,11 +42,18 @@ class OneStream(nn.Module):
         Args: as in `VisionTransformer.__call__`.
         """
         x = self.backbone.embed_search(search)
-        return self.backbone(template, x, keep_counts, row_weights, train, search_only)
+        return self.backbone(
+            template,
+            x,
+            keep_counts=keep_counts,
+            row_weights=row_weights,
+            train=train,
+            search_only=search_only,
+        )
 
     def maps(self, search_tokens: Float[Array, "b n c"], train: bool = False) -> CentreMaps:
         """Head output from the backbone's search tokens."""
-        side = self.backbone.search_grid
+        side = self.config.search_grid
         grid = search_tokens.reshape(search_tokens.shape[0], side, side, -1)
         return self.box_head(grid, train)
 
@@ -59,5 +70,12 @@ class OneStream(nn.Module):
         Args: as in `VisionTransformer.__call__`; ``train`` also rules the head's batch normalisation.
         """
         tokens = self.embed_template(template)
-        features = self.features(tokens, search, keep_counts, row_weights, train, search_only=True)
+        features = self.features(
+            tokens,
+            search,
+            keep_counts=keep_counts,
+            row_weights=row_weights,
+            train=train,
+            search_only=True,
+        )
         return self.maps(features.search, train)

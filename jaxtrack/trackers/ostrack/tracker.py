@@ -14,7 +14,6 @@ probability that the target's centre is there (before the Hann window).
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -26,117 +25,16 @@ from jaxtrack.base import Prediction
 from jaxtrack.ops.crop import Window
 from jaxtrack.trackers.ostrack import crop as crop_ostrack
 from jaxtrack.trackers.ostrack import elimination
-from jaxtrack.trackers.ostrack.head import CentreHead, CentreMaps
+from jaxtrack.trackers.ostrack.config import PRESETS, Config
+from jaxtrack.trackers.ostrack.head import CentreMaps
 from jaxtrack.trackers.ostrack.network import OneStream
-from jaxtrack.trackers.ostrack.vit import Features, VisionTransformer
+from jaxtrack.trackers.ostrack.vit import Features
+
+__all__ = ["PRESETS", "Config", "State", "init", "init_variables", "track_frame"]
 
 # Per RGB channel, of ImageNet.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """Settings of OSTrack; the defaults are ``vitb_256_mae_32x4_ep300`` of botaoye/OSTrack.
-
-    Attributes:
-        template_size: side of the template crop, pixels.
-        search_size: side of the search crop, pixels.
-        template_factor: side of the template window over the square root of the target's area.
-        search_factor: the same of the search window.
-        patch: side of a token, pixels.
-        width: channels of a token.
-        depth: transformer blocks.
-        heads: attention heads.
-        mlp_ratio: hidden width of the MLPs over ``width``.
-        ce_blocks: blocks that eliminate search tokens, counted from 0; empty: none do.
-        ce_keep_ratios: share of the search tokens that each of them keeps.
-        ce_template_range: template tokens whose attention decides: CTR_POINT, CTR_REC, ALL, GT_BOX.
-        head_channels: of the head's first convolution.
-        pretraining_grid: side of the pre-training position grid, whose unused ``cls_token`` and
-            ``pos_embed`` a published state dict holds; 0: neither.
-        drop_path_rate: stochastic depth of the last block in training.
-        layer_norm_epsilon: of the transformer.
-        batch_norm_epsilon: of the head.
-        clip_margin: a predicted box keeps this many pixels inside the frame, and is at least as large.
-        compute_dtype: ``float32`` or ``bfloat16``, of products; parameters, norms, softmax and the
-            residual stream are float32.
-        remat: recompute blocks in the backward pass (training needs less memory and more time).
-        stem: channels of a convolutional stem in the place of the patch product; empty: none.
-        similarity: start from attention as likeness of content, for training without pre-training.
-        head_prior: score that every cell starts with in training; 0: as published, about 0.5.
-    """
-
-    template_size: int = 128
-    search_size: int = 256
-    template_factor: float = 2.0
-    search_factor: float = 4.0
-    patch: int = 16
-    width: int = 768
-    depth: int = 12
-    heads: int = 12
-    mlp_ratio: float = 4.0
-    ce_blocks: tuple[int, ...] = ()
-    ce_keep_ratios: tuple[float, ...] = ()
-    ce_template_range: str = "CTR_POINT"
-    head_channels: int = 256
-    pretraining_grid: int = 14
-    drop_path_rate: float = 0.1
-    layer_norm_epsilon: float = 1e-6
-    batch_norm_epsilon: float = 1e-5
-    clip_margin: float = 10.0
-    compute_dtype: str = "float32"
-    remat: bool = False
-    stem: tuple[int, ...] = ()
-    similarity: bool = False
-    head_prior: float = 0.0
-
-    @property
-    def template_grid(self) -> int:
-        """Side of the template's token grid."""
-        return self.template_size // self.patch
-
-    @property
-    def search_grid(self) -> int:
-        """Side of the search region's token grid, and of the response."""
-        return self.search_size // self.patch
-
-
-_BASE = Config()
-_LARGE = dataclasses.replace(_BASE, template_size=192, search_size=384, search_factor=5.0)
-
-
-def _eliminating(config: Config) -> Config:
-    """Elimination in the fourth, seventh and tenth block, as all published configurations have it."""
-    return dataclasses.replace(config, ce_blocks=(3, 6, 9), ce_keep_ratios=(0.7, 0.7, 0.7))
-
-
-PRESETS: dict[str, Config] = {
-    # experiments/ostrack/*.yaml of botaoye/OSTrack, named beside each.
-    "ostrack-256": _BASE,  # vitb_256_mae_32x4_ep300
-    "ostrack-256-ce": _eliminating(_BASE),  # vitb_256_mae_ce_32x4_ep300
-    "ostrack-384": _LARGE,  # vitb_384_mae_32x4_ep300
-    "ostrack-384-ce": _eliminating(_LARGE),  # vitb_384_mae_ce_32x4_ep300
-    # vitb_256_mae_ce_32x4_got10k_ep100: the same network, trained on GOT-10k alone.
-    "ostrack-256-got10k": _eliminating(_BASE),
-    # Small, for the synthetic world and CPUs; shipped with weights.
-    "ostrack-tiny": Config(
-        template_size=64,
-        search_size=128,
-        patch=8,
-        width=96,
-        depth=4,
-        heads=3,
-        ce_blocks=(1, 2),
-        ce_keep_ratios=(0.7, 0.7),
-        head_channels=64,
-        pretraining_grid=0,
-        drop_path_rate=0.0,
-        stem=(32, 64, 96),
-        similarity=True,
-        head_prior=0.05,
-    ),
-}
 
 
 class State(NamedTuple):
@@ -171,28 +69,7 @@ class Response(NamedTuple):
 
 def network(config: Config) -> OneStream:
     """The Flax module of a configuration."""
-    dtype = jnp.dtype(config.compute_dtype)
-    backbone = VisionTransformer(
-        template_grid=config.template_grid,
-        search_grid=config.search_grid,
-        patch=config.patch,
-        width=config.width,
-        depth=config.depth,
-        heads=config.heads,
-        ce_blocks=config.ce_blocks,
-        ce_keep_ratios=config.ce_keep_ratios,
-        rows=elimination.template_rows(config.template_grid, config.ce_template_range),
-        pretraining_grid=config.pretraining_grid,
-        mlp_ratio=config.mlp_ratio,
-        epsilon=config.layer_norm_epsilon,
-        drop_path_rate=config.drop_path_rate,
-        dtype=dtype,
-        remat=config.remat,
-        stem=config.stem,
-        similarity=config.similarity,
-    )
-    head = CentreHead(config.head_channels, config.batch_norm_epsilon, dtype, config.head_prior)
-    return OneStream(backbone, head)
+    return OneStream(config)
 
 
 def init_variables(config: Config, key: Array) -> dict[str, Any]:

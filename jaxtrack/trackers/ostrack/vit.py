@@ -1,6 +1,8 @@
 """Vision transformer over template and search tokens together, with early candidate elimination.
 
-Parameters carry the names of the published OSTrack checkpoints, which are those of timm and MAE.
+Parameters carry the names of the published OSTrack checkpoints, which are those of timm and MAE. Read from
+the end: `VisionTransformer` relates the tokens in `Block` after block; above them stand attention, the two
+ways from pixels to tokens, and how parameters begin.
 """
 
 from __future__ import annotations
@@ -10,18 +12,174 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxtrack.models.layers import Conv
 from jaxtrack.trackers.ostrack import elimination
-from jaxtrack.trackers.ostrack.attention import attend, attention_logits, drop_path
-from jaxtrack.trackers.ostrack.vit_embed import (
-    EMBEDDING,
-    ConvStem,
-    PatchEmbed,
-    highest,
-    similarity_qkv,
-    wave_positions,
-)
+from jaxtrack.trackers.ostrack.config import Config
+
+EMBEDDING = nn.initializers.normal(0.02)  # timm cuts at +-2, a hundred deviations: a plain normal
+
+
+def highest(dtype: Any) -> jax.lax.Precision | None:
+    """Real float32 products where float32 is asked for (accelerators round them by default)."""
+    return jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
+
+
+def uniform_fan_in(fan_in: int) -> nn.initializers.Initializer:
+    """PyTorch's default of convolutions and their biases: ``U(-1/sqrt(fan_in), 1/sqrt(fan_in))``."""
+    bound = fan_in**-0.5
+
+    def draw(key: Array, shape: Any, dtype: Any = jnp.float32, **_: Any) -> Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return draw
+
+
+def similarity_qkv(key: Array, shape: Any, dtype: Any = jnp.float32) -> Array:
+    """Kernel of a fused qkv layer whose keys equal its queries: attention starts as likeness of content.
+
+    Without pre-training a small model must first learn that like attends to like, which is most of what
+    matching a template is; here it begins there.
+
+    Reference:
+        The idea is that of Trockman and Kolter, Mimetic Initialization of Self-Attention Layers, 2023.
+    """
+    key_query, key_value = jax.random.split(key)
+    width = shape[0]
+    query = jax.random.normal(key_query, (width, width), dtype) * width**-0.5
+    value = jax.random.normal(key_value, (width, width), dtype) * width**-0.5
+    return jnp.concatenate([query, query, value], axis=1)
+
+
+def wave_positions(grid: int, width: int, segment: float) -> Any:
+    """Initial position embedding of sines and cosines, and a constant that tells template from search.
+
+    Args:
+        grid: side of the token grid; positions count from its centre, so that template and search
+            tokens with the same offset from their centre begin alike.
+        width: channels; a multiple of 4.
+        segment: factor on a constant random direction, the same for every call.
+
+    Returns:
+        An initialiser of shape ``(1, grid * grid, width)``.
+    """
+    offset = np.arange(grid) - (grid - 1) / 2
+    rates = np.pi / 2 * 16.0 ** -np.linspace(0, 1, width // 4)
+    waves = np.concatenate(
+        [np.sin(offset[:, None] * rates), np.cos(offset[:, None] * rates)], axis=1
+    )
+    rows = np.repeat(waves[:, None], grid, axis=1)
+    columns = np.repeat(waves[None], grid, axis=0)
+    table = np.concatenate([rows, columns], axis=-1).reshape(1, grid * grid, width)
+    direction = np.random.RandomState(0).randn(width)
+    table = 0.3 * (table + segment * direction)
+
+    def draw(key: Array, shape: Any, dtype: Any = jnp.float32) -> Array:
+        return jnp.asarray(table, dtype).reshape(shape)
+
+    return draw
+
+
+class ConvStem(nn.Module):
+    """Tokens of an image by overlapping convolutions of stride 2 instead of one patch product.
+
+    A few convolutions learn edges and textures within minutes, where a patch product needs long training
+    (Xiao et al., Early Convolutions Help Transformers See Better, 2021).
+
+    Each convolution (3x3) is followed by layer norm and GELU.
+
+    Attributes:
+        config: the tracker's settings.
+    """
+
+    config: Config
+
+    @nn.compact
+    def __call__(self, image: Float[Array, "b h w k"]) -> Float[Array, "b n c"]:
+        """``(b, h, w, k)`` to ``(b, n, c)``, row-major."""
+        config, dtype = self.config, self.config.dtype
+        x = image.astype(dtype)
+        for i, channels in enumerate(config.stem):
+            x = Conv(channels, 3, strides=2, padding=1, name=f"stem.{i}.0")(x)
+            norm = nn.LayerNorm(epsilon=config.layer_norm_epsilon, dtype=dtype, name=f"stem.{i}.1")
+            x = nn.gelu(norm(x), approximate=False)
+        tokens = x.reshape(x.shape[0], -1, x.shape[-1])
+        project = nn.Dense(config.width, dtype=dtype, precision=highest(dtype), name="proj")
+        return project(tokens).astype(jnp.float32)
+
+
+class PatchEmbed(nn.Module):
+    """Tokens of an image: a convolution whose stride is its kernel, as one matrix product.
+
+    Attributes:
+        config: the tracker's settings.
+    """
+
+    config: Config
+
+    @nn.compact
+    def __call__(self, image: Float[Array, "b h w k"]) -> Float[Array, "b n c"]:
+        """``(b, h, w, k)`` to ``(b, (h / patch) * (w / patch), c)``, row-major."""
+        batch, height, width, channels = image.shape
+        p, features, dtype = self.config.patch, self.config.width, self.config.dtype
+        fan_in = p * p * channels
+        shape = (p, p, channels, features)
+        kernel = self.param("kernel", uniform_fan_in(fan_in), shape, jnp.float32)
+        bias = self.param("bias", uniform_fan_in(fan_in), (features,), jnp.float32)
+        patches = image.reshape(batch, height // p, p, width // p, p, channels)
+        patches = patches.transpose(0, 1, 3, 2, 4, 5).reshape(batch, -1, fan_in)
+        flat = kernel.reshape(fan_in, features).astype(dtype)
+        tokens = jnp.dot(patches.astype(dtype), flat, precision=highest(dtype))
+        return tokens.astype(jnp.float32) + bias[None, None, :]
+
+
+def attention_logits(
+    q: Float[Array, "b q h d"], k: Float[Array, "b l h d"], kept: Bool[Array, "b l"] | None
+) -> Float[Array, "b h q l"]:
+    """Scaled products of queries and keys; minus infinity at keys that are not kept. float32."""
+    logits = jnp.einsum("bqhd,blhd->bhql", q, k, precision=highest(q.dtype))
+    logits = logits.astype(jnp.float32) * (q.shape[-1] ** -0.5)
+    if kept is None:
+        return logits
+    return jnp.where(kept[:, None, None, :], logits, -jnp.inf)
+
+
+def attend(
+    q: Float[Array, "b q h d"],
+    k: Float[Array, "b l h d"],
+    v: Float[Array, "b l h d"],
+    kept: Bool[Array, "b l"] | None = None,
+) -> Float[Array, "b q c"]:
+    """Multi-head attention; heads joined in the last axis.
+
+    Args:
+        q: queries.
+        k: keys.
+        v: values.
+        kept: keys that take part; None: all.
+    """
+
+    def whole(q: Array, k: Array, v: Array, kept: Array | None = None) -> Array:
+        weights = jax.nn.softmax(attention_logits(q, k, kept), axis=-1).astype(v.dtype)
+        joined = jnp.einsum("bhql,blhd->bqhd", weights, v, precision=highest(v.dtype))
+        return joined.reshape(*joined.shape[:2], -1)
+
+    def one_by_one(*parts: Array) -> Array:
+        # The attention matrix of one sample stays in a CPU's cache: half the time of the whole batch's.
+        return jax.lax.map(lambda sample: whole(*(part[None] for part in sample))[0], parts)
+
+    parts = (q, k, v) if kept is None else (q, k, v, kept)
+    if q.shape[0] == 1:
+        return whole(*parts)
+    return jax.lax.platform_dependent(*parts, cpu=one_by_one, default=whole)
+
+
+def drop_path(branch: Float[Array, "b n c"], rate: float, key: Array) -> Float[Array, "b n c"]:
+    """Stochastic depth: whole samples of a residual branch are dropped, survivors are scaled up."""
+    survive = jax.random.bernoulli(key, 1 - rate, (branch.shape[0], 1, 1))
+    return jnp.where(survive, branch / (1 - rate), 0)
 
 
 class BlockOutput(NamedTuple):
@@ -43,25 +201,15 @@ class BlockOutput(NamedTuple):
 class Block(nn.Module):
     """Pre-norm transformer block; elimination after the attention, before the MLP.
 
+    Products run in the config's ``dtype``; the residual stream is float32.
+
     Attributes:
-        heads: attention heads.
-        template_length: template tokens, first in the sequence.
-        rows: template rows that score the search tokens; None: weighted rows (`row_weights`).
-        mlp_ratio: hidden width of the MLP over the width.
-        epsilon: of the layer norms.
-        drop_rate: stochastic depth.
-        dtype: of the computation; the residual stream is float32.
-        similarity: start attention as likeness of content (`similarity_qkv`).
+        config: the tracker's settings.
+        drop_rate: stochastic depth of this block.
     """
 
-    heads: int
-    template_length: int
-    rows: tuple[int, ...] | None = None
-    mlp_ratio: float = 4.0
-    epsilon: float = 1e-6
+    config: Config
     drop_rate: float = 0.0
-    dtype: Any = jnp.float32
-    similarity: bool = False
 
     @nn.compact
     def __call__(
@@ -84,21 +232,22 @@ class Block(nn.Module):
             train: draw stochastic depth (stream ``drop_path``; static).
             keep_count: search tokens to keep in the masked form, traced; None: none of that here.
             kept: masked form: search tokens kept so far.
-            row_weights: weight of each template row where ``rows`` is None.
+            row_weights: weight of each template row in the range GT_BOX.
         """
+        config = self.config
         batch, length, width = x.shape
-        first = self.template_length
-        dense: dict[str, Any] = {"dtype": self.dtype, "precision": highest(self.dtype)}
-        fresh = nn.initializers.xavier_uniform() if self.similarity else EMBEDDING
+        first = config.template_grid**2
+        dense: dict[str, Any] = {"dtype": config.dtype, "precision": highest(config.dtype)}
+        fresh = nn.initializers.xavier_uniform() if config.similarity else EMBEDDING
         dense_init = {**dense, "kernel_init": fresh}
-        qkv_init = similarity_qkv if self.similarity else EMBEDDING
+        qkv_init = similarity_qkv if config.similarity else EMBEDDING
         present = None
         if kept is not None:
             present = jnp.concatenate([jnp.ones((batch, first), bool), kept], axis=1)
 
         h = self._norm("norm1")(x)
         qkv = nn.Dense(3 * width, name="attn.qkv", kernel_init=qkv_init, **dense)(h)
-        qkv = qkv.reshape(batch, length, 3, self.heads, width // self.heads)
+        qkv = qkv.reshape(batch, length, 3, config.heads, width // config.heads)
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
 
         order = score = None
@@ -116,9 +265,8 @@ class Block(nn.Module):
 
         branch = nn.Dense(width, name="attn.proj", **dense_init)(attend(q, k, v, present))
         x = x + self._drop(branch, train)
-        h = nn.Dense(int(self.mlp_ratio * width), name="mlp.fc1", **dense_init)(
-            self._norm("norm2")(x)
-        )
+        hidden = nn.Dense(int(config.mlp_ratio * width), name="mlp.fc1", **dense_init)
+        h = hidden(self._norm("norm2")(x))
         branch = nn.Dense(width, name="mlp.fc2", **dense_init)(nn.gelu(h, approximate=False))
         x = x + self._drop(branch, train)
         if keep_count is not None:
@@ -130,7 +278,10 @@ class Block(nn.Module):
     def _norm(self, name: str) -> nn.Module:
         # Two passes for the variance: E[x^2] - E[x]^2 cancels where a token's mean is large.
         return nn.LayerNorm(
-            epsilon=self.epsilon, use_fast_variance=False, dtype=self.dtype, name=name
+            epsilon=self.config.layer_norm_epsilon,
+            use_fast_variance=False,
+            dtype=self.config.dtype,
+            name=name,
         )
 
     def _drop(self, branch: Array, train: bool) -> Array:
@@ -142,14 +293,19 @@ class Block(nn.Module):
     def _score(
         self, q: Array, k: Array, present: Array | None, row_weights: Array | None
     ) -> Float[Array, "b n"]:
-        """Only the attention of the scoring rows is made; sorting carries no gradient to it."""
-        first = self.template_length
-        if self.rows is None and row_weights is None:
+        """Score the search tokens by the attention of the scoring rows, the only ones that are made.
+
+        Sorting carries no gradient to them.
+        """
+        config = self.config
+        first = config.template_grid**2
+        scoring = elimination.template_rows(config.template_grid, config.ce_template_range)
+        if scoring is None and row_weights is None:
             raise ValueError("template range GT_BOX: row_weights must be given")
-        rows = jnp.asarray(range(first) if self.rows is None else self.rows)
+        rows = jnp.asarray(range(first) if scoring is None else scoring)
         q, k = jax.lax.stop_gradient(q[:, rows]), jax.lax.stop_gradient(k)
         attention = jax.nn.softmax(attention_logits(q, k, present), axis=-1)
-        weights = row_weights if self.rows is None else None
+        weights = row_weights if scoring is None else None
         return elimination.elimination_score(attention, first, weights)
 
 
@@ -174,88 +330,48 @@ class VisionTransformer(nn.Module):
     """The one-stream backbone.
 
     Attributes:
-        template_grid: side of the template's token grid.
-        search_grid: side of the search region's token grid.
-        patch: side of a patch in pixels.
-        width: channels of a token.
-        depth: blocks.
-        heads: attention heads.
-        ce_blocks: blocks that eliminate, counted from 0.
-        ce_keep_ratios: their keep ratios when tracking.
-        rows: template rows that score the search tokens; None: given per call.
-        pretraining_grid: side of the position grid of the pre-trained checkpoint, whose ``cls_token`` and
-            ``pos_embed`` the published state dict still holds; they take no part. 0: leave them out.
-        mlp_ratio: hidden width of the MLP over the width.
-        epsilon: of the layer norms.
-        drop_path_rate: stochastic depth of the last block; it rises linearly from 0.
-        dtype: of the computation.
-        remat: recompute each block in the backward pass instead of storing it.
-        stem: channels of a convolutional stem, as many as there are factors of two in the patch; empty:
-            the patch product.
-        similarity: an initialisation for training without pre-training: `similarity_qkv`,
-            `wave_positions`.
+        config: the tracker's settings.
 
     Reference:
         OSTrack, sections 3.1 to 3.3; botaoye/OSTrack ``vit_ce.py`` (facts only).
     """
 
-    template_grid: int
-    search_grid: int
-    patch: int = 16
-    width: int = 768
-    depth: int = 12
-    heads: int = 12
-    ce_blocks: tuple[int, ...] = ()
-    ce_keep_ratios: tuple[float, ...] = ()
-    rows: tuple[int, ...] | None = None
-    pretraining_grid: int = 14
-    mlp_ratio: float = 4.0
-    epsilon: float = 1e-6
-    drop_path_rate: float = 0.0
-    dtype: Any = jnp.float32
-    remat: bool = False
-    stem: tuple[int, ...] = ()
-    similarity: bool = False
+    config: Config
 
     def setup(self) -> None:
         """Declare the parameters under their published names."""
-        z, n = self.template_grid**2, self.search_grid**2
-        if self.pretraining_grid:
-            grid = 1 + self.pretraining_grid**2
-            self.cls_token = self.param("cls_token", EMBEDDING, (1, 1, self.width), jnp.float32)
-            self.pos_embed = self.param("pos_embed", EMBEDDING, (1, grid, self.width), jnp.float32)
+        config = self.config
+        z, n, width = config.template_grid**2, config.search_grid**2, config.width
+        if config.pretraining_grid:
+            # Published state dicts hold them; they take no part.
+            grid = 1 + config.pretraining_grid**2
+            self.cls_token = self.param("cls_token", EMBEDDING, (1, 1, width), jnp.float32)
+            self.pos_embed = self.param("pos_embed", EMBEDDING, (1, grid, width), jnp.float32)
         init_z = init_x = EMBEDDING
-        if self.similarity:
-            init_z = wave_positions(self.template_grid, self.width, 1.0)
-            init_x = wave_positions(self.search_grid, self.width, -1.0)
-        self.pos_embed_z = self.param("pos_embed_z", init_z, (1, z, self.width), jnp.float32)
-        self.pos_embed_x = self.param("pos_embed_x", init_x, (1, n, self.width), jnp.float32)
-        if self.stem and 2 ** len(self.stem) != self.patch:
+        if config.similarity:
+            init_z = wave_positions(config.template_grid, width, 1.0)
+            init_x = wave_positions(config.search_grid, width, -1.0)
+        self.pos_embed_z = self.param("pos_embed_z", init_z, (1, z, width), jnp.float32)
+        self.pos_embed_x = self.param("pos_embed_x", init_x, (1, n, width), jnp.float32)
+        if config.stem and 2 ** len(config.stem) != config.patch:
             raise ValueError(
-                f"{len(self.stem)} convolutions of stride 2 for patches of {self.patch}"
+                f"{len(config.stem)} convolutions of stride 2 for patches of {config.patch}"
             )
         self.patch_embed = (
-            ConvStem(self.stem, self.width, self.epsilon, self.dtype, name="patch_embed")
-            if self.stem
-            else PatchEmbed(self.width, self.patch, self.dtype, name="patch_embed.proj")
+            ConvStem(config, name="patch_embed")
+            if config.stem
+            else PatchEmbed(config, name="patch_embed.proj")
         )
         # keep, search_only, train are static: arguments 2, 3, 4 counting self as 0.
-        block = nn.remat(Block, static_argnums=(2, 3, 4)) if self.remat else Block
+        block = nn.remat(Block, static_argnums=(2, 3, 4)) if config.remat else Block
+        # Stochastic depth rises linearly from 0.
+        rates = [config.drop_path_rate * i / max(config.depth - 1, 1) for i in range(config.depth)]
         self.blocks = [
-            block(
-                self.heads,
-                z,
-                self.rows,
-                self.mlp_ratio,
-                self.epsilon,
-                self.drop_path_rate * i / max(self.depth - 1, 1),
-                self.dtype,
-                self.similarity,
-                name=f"blocks.{i}",
-            )
-            for i in range(self.depth)
+            block(config, drop_rate=rate, name=f"blocks.{i}") for i, rate in enumerate(rates)
         ]
-        self.norm = nn.LayerNorm(epsilon=self.epsilon, use_fast_variance=False, dtype=jnp.float32)
+        self.norm = nn.LayerNorm(
+            epsilon=config.layer_norm_epsilon, use_fast_variance=False, dtype=jnp.float32
+        )
 
     def embed_template(self, image: Float[Array, "b h w 3"]) -> Float[Array, "b z c"]:
         """Tokens of a normalised template, position embedding added; the same for a whole track."""
@@ -285,28 +401,29 @@ class VisionTransformer(nn.Module):
             x: from `embed_search`.
             keep_counts: search tokens kept by each stage. None: from ``ce_keep_ratios``. Python ints:
                 the gathered form. An int32 array, which may be traced: the masked form.
-            row_weights: weight of each template row where ``rows`` is None (range GT_BOX).
+            row_weights: weight of each template row in the range GT_BOX.
             train: draw stochastic depth.
             search_only: do not compute the template's output tokens.
         """
+        config = self.config
         batch, length = x.shape[:2]
         first = z.shape[1]
         if keep_counts is None:
-            keep_counts = elimination.keep_counts(self.ce_keep_ratios, length)
+            keep_counts = elimination.keep_counts(config.ce_keep_ratios, length)
         masked = not isinstance(keep_counts, tuple)
-        if len(keep_counts) != len(self.ce_blocks):
-            raise ValueError(f"{len(keep_counts)} keep counts for {len(self.ce_blocks)} stages")
-        kept = jnp.ones((batch, length), bool) if masked and self.ce_blocks else None
+        if len(keep_counts) != len(config.ce_blocks):
+            raise ValueError(f"{len(keep_counts)} keep counts for {len(config.ce_blocks)} stages")
+        kept = jnp.ones((batch, length), bool) if masked and config.ce_blocks else None
         places = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (batch, length))
         tokens = jnp.concatenate([z, x], axis=1)
         stages: list[Array] = []
         scores: list[Array] = []
         for i, block in enumerate(self.blocks):
             keep, keep_count = None, None
-            if i in self.ce_blocks:
-                count: Any = keep_counts[self.ce_blocks.index(i)]
+            if i in config.ce_blocks:
+                count: Any = keep_counts[config.ce_blocks.index(i)]
                 keep, keep_count = (None, count) if masked else (count, None)
-            last = search_only and i == self.depth - 1
+            last = search_only and i == config.depth - 1
             before, before_kept = places, kept
             out = block(tokens, keep, last, train, keep_count, kept, row_weights)
             tokens, kept = out.tokens, out.kept
