@@ -7,32 +7,46 @@ synthetic benchmark, and writes the report.
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from jaxtrack import cli as command
-from jaxtrack import weights
+from jaxtrack import cli, weights
 from jaxtrack.errors import JaxtrackError
 
 # A part of the benchmark with most attributes: the demo stays under its eight minutes on two cores.
 CLIPS = 10
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m eval.demo", description=__doc__)
-    parser.add_argument(
-        "--output", type=Path, default=Path("demo"), help="folder of everything made"
-    )
-    parser.add_argument("--steps", type=int, default=120, help="training steps")
-    parser.add_argument("--clips", type=int, default=CLIPS, help="clips of the benchmark")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    options = parser.parse_args(arguments)
-    return command.run(lambda: demo(options.output, options.steps, options.clips), options.debug)
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Train a tracker, track a clip, score all trackers and write the report, from nothing.
+
+    Attributes:
+        output: folder of everything made.
+        steps: training steps.
+        clips: clips of the benchmark.
+        debug: show the traceback of an error.
+    """
+
+    output: Path = Path("demo")
+    steps: Annotated[int, cli.Range(low=1)] = 120
+    clips: Annotated[int, cli.Range(low=1)] = CLIPS
+    debug: bool = False
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    return cli.command(Options, _demo, "python -m eval.demo", arguments)
+
+
+def _demo(options: Options) -> None:
+    demo(options.output, options.steps, options.clips)
 
 
 def demo(output: Path, steps: int, clips: int) -> None:

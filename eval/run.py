@@ -14,6 +14,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Items
 from pathlib import Path
 
 import jax
@@ -28,8 +29,7 @@ from eval.tracking import sequences as benchmarks
 from eval.tracking import slots as runner
 from eval.tracking.sequences import Sequence
 from eval.tracking.slots import Track
-from jaxtrack import cli as command
-from jaxtrack import get_tracker, load_weights
+from jaxtrack import cli, get_tracker, load_weights
 from jaxtrack.base import Tracker, Variables
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io.atomic import write_whole
@@ -324,21 +324,13 @@ def summary(outcomes: list[Outcome]) -> dict[str, dict[str, float]]:
     }
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit status."""
-    import tyro
-
-    options = tyro.cli(
-        Options,
-        args=arguments,
-        prog="python -m eval.run",
-        config=(tyro.conf.UseAppendAction, tyro.conf.FlagCreatePairsOff),
-    )
-    return command.run(lambda: _main(options), options.debug)
+def main(arguments: Items[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    return cli.command(Options, _main, "python -m eval.run", arguments)
 
 
 def _main(options: Options) -> None:
-    command.use_compilation_cache()
+    cli.use_compilation_cache()
     plan = restart.plan_of(options.benchmark, options.protocol)
     folder = results_folder(options, plan)
     if plan is not None:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import tyro
 
 from eval.conformance.pack import check_pack
 from eval.files.names import listing
@@ -26,7 +25,7 @@ from eval.metrics.ope import evaluate_ope, overlaps
 from eval.metrics.protocols import PROTOCOLS, Benchmark, get_benchmark
 from eval.metrics.vot import evaluate_vot
 from eval.report import tables
-from jaxtrack import cli as command
+from jaxtrack import cli
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io.atomic import write_whole
 
@@ -51,7 +50,7 @@ class Options:
         debug: show the traceback of errors.
     """
 
-    results: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    results: Annotated[tuple[Path, ...], cli.Positional] = ()
     benchmark: str | None = None
     ground_truth: Path | None = None
     protocol: tuple[str, ...] = ()
@@ -182,11 +181,9 @@ def _protocols(options: Options, benchmark: Benchmark) -> list[str]:
 
 def _score_all(options: Options) -> None:
     if not options.results:
-        raise command.UsageError(
-            "give RESULTS to score, or --pack FOLDER; --help shows all options"
-        )
+        raise cli.UsageError("give RESULTS to score, or --pack FOLDER; --help shows all options")
     if options.benchmark is None or options.ground_truth is None:
-        raise command.UsageError("--benchmark NAME and --ground-truth FOLDER_OR_FILE are needed")
+        raise cli.UsageError("--benchmark NAME and --ground-truth FOLDER_OR_FILE are needed")
     benchmark = get_benchmark(options.benchmark)
     truth = read_ground_truth(options.ground_truth, benchmark)
     trackers = [t for path in options.results for t in read_results(path)]
@@ -228,20 +225,16 @@ def _check(folder: Path) -> None:
         raise JaxtrackError(f"{len(failed)} groups of {folder} differ; first: {failed[0].where}")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line.
-
-    Args:
-        arguments: without the program's name; None takes the process's own.
-
-    Returns:
-        Exit status: 0, 1 for a failure, 2 for a mistake in the call.
-    """
-    options = tyro.cli(Options, args=arguments, prog="python -m eval.score", description=__doc__)
+def _run(options: Options) -> None:
     if options.pack is not None:
-        pack = options.pack
-        return command.run(lambda: _check(pack), options.debug)
-    return command.run(lambda: _score_all(options), options.debug)
+        _check(options.pack)
+    else:
+        _score_all(options)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    return cli.command(Options, _run, "python -m eval.score", arguments)
 
 
 if __name__ == "__main__":

@@ -29,8 +29,7 @@ from eval.sweep.plot import plot
 from eval.tracking import sequences as benchmarks
 from eval.tracking import slots as runner
 from eval.tracking.sequences import Sequence
-from jaxtrack import cli as command
-from jaxtrack import get_tracker, load_weights, streaming
+from jaxtrack import cli, get_tracker, load_weights, streaming
 from jaxtrack.io.atomic import write_whole
 
 METRICS = ("auc", "precision_20px", "norm_precision_0_20")
@@ -119,13 +118,11 @@ def search(options: Options) -> list[dict[str, float]]:
 
     grid = parse_grid(options.set, options.random, options.seed)
     if options.chunk < 1 or (options.block is not None and options.block < 1):
-        raise command.UsageError("--chunk and --block are at least 1")
+        raise cli.UsageError("--chunk and --block are at least 1")
     if not 0 <= options.compare <= len(grid.values):
-        raise command.UsageError(
-            f"--compare {options.compare}: 1 to {len(grid.values)}, the settings"
-        )
+        raise cli.UsageError(f"--compare {options.compare}: 1 to {len(grid.values)}, the settings")
     if options.frames is not None and options.frames < 2:
-        raise command.UsageError(f"--frames {options.frames}: give 2 or more")
+        raise cli.UsageError(f"--frames {options.frames}: give 2 or more")
     tracker = get_tracker(options.tracker)
     sweep.check_fields(tracker, options.tracker, grid.names)
     variables = load_weights(options.tracker, options.weights)
@@ -180,18 +177,14 @@ def _write(
     print(f"wrote {', '.join(str(options.output / name) for name in content)}")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit status."""
-    import tyro
+def _run(options: Options) -> None:
+    cli.use_compilation_cache()
+    search(options)
 
-    config = (tyro.conf.UseAppendAction, tyro.conf.FlagCreatePairsOff)
-    options = tyro.cli(Options, args=arguments, prog="python -m eval.search", config=config)
 
-    def run() -> None:
-        command.use_compilation_cache()
-        search(options)
-
-    return command.run(run, options.debug)
+def main(arguments: Items[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    return cli.command(Options, _run, "python -m eval.search", arguments)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxtrack
-from jaxtrack import cli as command
+from jaxtrack import cli
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.ops import conv, correlation
 from jaxtrack.ops.winograd import conv2d_winograd
@@ -286,22 +286,18 @@ def _print(figures: dict[str, Any]) -> None:
                 print("    " + "  ".join(f"{key} {value:.2f} ms" for key, value in parts.items()))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit status."""
-    import tyro
+def _run(options: Options) -> None:
+    if not options.ops and not options.tracker:
+        raise cli.UsageError("nothing to measure: name a --tracker, or use --ops")
+    figures = measure_ops(options.rounds) if options.ops else measure(options)
+    _print(figures)
+    if options.output is not None:
+        options.output.write_text(json.dumps(figures, indent=1))
 
-    config = (tyro.conf.UseAppendAction, tyro.conf.FlagCreatePairsOff)
-    options = tyro.cli(Options, args=arguments, prog="python -m eval.speed", config=config)
 
-    def run() -> None:
-        if not options.ops and not options.tracker:
-            raise JaxtrackError("nothing to measure: name a --tracker, or use --ops")
-        figures = measure_ops(options.rounds) if options.ops else measure(options)
-        _print(figures)
-        if options.output is not None:
-            options.output.write_text(json.dumps(figures, indent=1))
-
-    return command.run(run, options.debug)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    return cli.command(Options, _run, "python -m eval.speed", arguments)
 
 
 if __name__ == "__main__":

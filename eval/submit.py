@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import tyro
 
 from eval.files.names import listing
 from eval.files.results import TrackerResults, read_results
 from eval.files.text import parse_numbers
 from eval.files.truth import read_ground_truth
 from eval.metrics.protocols import get_benchmark
-from jaxtrack import cli as command
+from jaxtrack import cli
 from jaxtrack.errors import JaxtrackError
 
 
@@ -270,7 +269,7 @@ class Options:
         debug: show the traceback of errors.
     """
 
-    results: Annotated[Path | None, tyro.conf.Positional] = None
+    results: Annotated[Path | None, cli.Positional] = None
     benchmark: str = "got10k"
     output: Path | None = None
     check: Path | None = None
@@ -290,7 +289,7 @@ def _run(options: Options) -> None:
         remarks = check_zip(options.check, options.benchmark, lengths, first, options.partial)
         target = options.check
     elif options.results is None or options.output is None:
-        raise command.UsageError("give RESULTS and --output FILE.zip, or --check FILE.zip")
+        raise cli.UsageError("give RESULTS and --output FILE.zip, or --check FILE.zip")
     else:
         trackers = read_results(options.results)
         if len(trackers) != 1:
@@ -306,17 +305,9 @@ def _run(options: Options) -> None:
     print(f"{target}: {state}")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line.
-
-    Args:
-        arguments: without the program's name; None takes the process's own.
-
-    Returns:
-        Exit status: 0, 1 for a failure, 2 for a mistake in the call.
-    """
-    options = tyro.cli(Options, args=arguments, prog="python -m eval.submit", description=__doc__)
-    return command.run(lambda: _run(options), options.debug)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    return cli.command(Options, _run, "python -m eval.submit", arguments)
 
 
 if __name__ == "__main__":

@@ -23,11 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 
 import jaxtrack
 from eval.tracking.adapters import FrameTracker
-from jaxtrack import cli as command
+from jaxtrack import cli
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io.images import read_image
 
@@ -129,27 +128,17 @@ def run(options: Options) -> None:
     name = options.tracker or os.environ.get(TRACKER)
     weights = options.weights or os.environ.get(WEIGHTS) or None
     if not name:
-        raise command.UsageError(f"name a tracker: --tracker NAME, or set {TRACKER}")
-    command.use_compilation_cache()
+        raise cli.UsageError(f"name a tracker: --tracker NAME, or set {TRACKER}")
+    cli.use_compilation_cache()
     frames = FrameTracker(jaxtrack.get_tracker(name), jaxtrack.load_weights(name, weights))
     width, height = options.size
     frames.warm_up(height, width)
     serve(frames)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line.
-
-    Args:
-        arguments: without the program's name; None takes the process's own.
-
-    Returns:
-        Exit status: 0, 1 for a failure, 2 for a mistake in the call.
-    """
-    options = tyro.cli(
-        Options, args=arguments, prog="python -m eval.vot_tracker", description=__doc__
-    )
-    return command.run(lambda: run(options), options.debug)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    return cli.command(Options, run, "python -m eval.vot_tracker", arguments)
 
 
 if __name__ == "__main__":

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-import tyro
 
-from jaxtrack import cli as command
-from jaxtrack import streaming
+from jaxtrack import cli, streaming
 from jaxtrack.cli import UsageError
 from jaxtrack.errors import JaxtrackError
 
@@ -22,73 +19,71 @@ if TYPE_CHECKING:
     from jaxtrack.outputs import Outputs
 
 
-def _named(metavar: str) -> object:
-    return tyro.conf.arg(metavar=metavar)
-
-
 @dataclasses.dataclass(frozen=True)
 class Track:
-    """Track one or more targets through a video, from their boxes in the first frame."""
+    """Track one or more targets through a video, from their boxes in the first frame.
 
-    source: Annotated[tyro.conf.Positional[str], _named("SOURCE")]
-    """A video file, a folder of images (or of a benchmark sequence), a glob in quotes, a camera's number,
-    or the address of a stream."""
-    box: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], _named("X,Y,W,H")] = ()
-    """Where a target is in the first frame; once for each target. With --show it can be drawn instead."""
+    Boxes are X,Y,W,H: left, top, width and height in pixels; the first pixel is 0. Examples:
+
+      jaxtrack track clip.mp4 --box 120,80,64,48 --output tracked.mp4
+      jaxtrack track frames/ --box 120,80,64,48 --box 30,30,20,20 --boxes out.txt
+      jaxtrack track clip.mp4 --tracker siamfc --weights siamfc_alexnet_e50.pth --show
+
+    Attributes:
+        source: A video file, a folder of images (or of a benchmark sequence), a glob in quotes, a camera's
+            number, or the address of a stream.
+        box: where a target is in the first frame; once for each target. With --show it can be drawn instead.
+        tracker: preset of the tracker; `jaxtrack info` lists them.
+        weights: published checkpoint (.pth, .pth.tar, .pt, .mat), .npz, .safetensors, or a training's
+            checkpoint folder. Default: the weights that come with the preset.
+        output: write the video with the boxes drawn into it (.mp4, .mov, .mkv, .avi).
+        boxes: write one box per line, X,Y,W,H; with several targets TXT becomes TXT-1, TXT-2 and so on.
+            Without --output, --boxes and --show, boxes and scores go to the standard output.
+        show: open a window that shows the tracking (and lets you draw the box); q stops it.
+        chunk: frames per compiled call; cameras and --show always go frame by frame.
+        debug: show the traceback of an error.
+    """
+
+    source: Annotated[str, cli.Positional, cli.Metavar("SOURCE")]
+    box: Annotated[tuple[str, ...], cli.Each, cli.Metavar("X,Y,W,H")] = ()
     tracker: str = "siamfc-tiny"
-    """Preset of the tracker; `jaxtrack info` lists them."""
-    weights: Annotated[str | None, _named("FILE")] = None
-    """Published checkpoint (.pth, .pth.tar, .pt, .mat), .npz, .safetensors, or a training's checkpoint
-    folder. Default: the weights that come with the preset."""
-    output: Annotated[str | None, _named("VIDEO")] = None
-    """Write the video with the boxes drawn into it (.mp4, .mov, .mkv, .avi)."""
-    boxes: Annotated[str | None, _named("TXT")] = None
-    """Write one box per line, X,Y,W,H; with several targets TXT becomes TXT-1, TXT-2 and so on. Without
-    --output, --boxes and --show, boxes and scores go to the standard output."""
+    weights: Annotated[str | None, cli.Metavar("FILE")] = None
+    output: Annotated[str | None, cli.Metavar("VIDEO")] = None
+    boxes: Annotated[str | None, cli.Metavar("TXT")] = None
     show: bool = False
-    """Open a window that shows the tracking (and lets you draw the box); q stops it."""
-    chunk: int = streaming.CHUNK
-    """Frames per compiled call; cameras and --show always go frame by frame."""
+    chunk: Annotated[int, cli.Range(low=1, high=4096)] = streaming.CHUNK
     debug: bool = False
-    """Show the traceback of an error."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Info:
-    """Show versions, devices, presets and the weights that come with them."""
+    """Show versions, devices, presets and the weights that come with them.
+
+    Attributes:
+        debug: show the traceback of an error.
+    """
 
     debug: bool = False
-    """Show the traceback of an error."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Demo:
-    """Track a clip of the synthetic world and write it as a video: nothing has to be downloaded."""
+    """Track a clip of the synthetic world and write it as a video: nothing has to be downloaded.
 
-    output: Annotated[str, _named("VIDEO")] = "jaxtrack-demo.mp4"
-    """The video: the tracked box in red, the true one in blue."""
+    Attributes:
+        output: the video: the tracked box in red, the true one in blue.
+        tracker: preset of a tracker that comes with weights.
+        clip: which clip of the synthetic benchmark.
+        debug: show the traceback of an error.
+    """
+
+    output: Annotated[str, cli.Metavar("VIDEO")] = "jaxtrack-demo.mp4"
     tracker: str = "siamfc-tiny"
-    """Preset of a tracker that comes with weights."""
     clip: int = 0
-    """Which clip of the synthetic benchmark."""
     debug: bool = False
-    """Show the traceback of an error."""
 
 
-_TRACK_HELP = """Track one or more targets through a video, from their boxes in the first frame.
-
-Boxes are X,Y,W,H: left, top, width and height in pixels; the first pixel is 0. Examples:
-
-  jaxtrack track clip.mp4 --box 120,80,64,48 --output tracked.mp4
-  jaxtrack track frames/ --box 120,80,64,48 --box 30,30,20,20 --boxes out.txt
-  jaxtrack track clip.mp4 --tracker siamfc --weights siamfc_alexnet_e50.pth --show"""
-
-Command = (
-    Annotated[Track, tyro.conf.subcommand("track", description=_TRACK_HELP)]
-    | Annotated[Info, tyro.conf.subcommand("info")]
-    | Annotated[Demo, tyro.conf.subcommand("demo")]
-)
-_DESCRIPTION = (
+_ABOUT = (
     "Visual object tracking in JAX. Start with `jaxtrack demo`, then give your own video to "
     "`jaxtrack track`; each command explains itself with --help."
 )
@@ -101,19 +96,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after the program's name; None: those of the process.
 
     Returns:
-        Exit status: 0, 1 for a failure, 2 for a mistake in the call, 130 after Ctrl-C.
+        Exit status: 0, 1 for a failure, 2 for a mistake in the call, 130 after Ctrl-C, 143 after SIGTERM.
     """
-    # FFmpeg talks to the screen behind OpenCV's back; our errors say what went wrong.
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    chosen = tyro.cli(
-        Command,  # type: ignore[arg-type]
-        prog="jaxtrack",
-        description=_DESCRIPTION,
-        args=arguments,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
-    actions = {Track: track, Info: info, Demo: demo}
-    return command.run(lambda: actions[type(chosen)](chosen), chosen.debug)  # type: ignore[operator]
+    table = {
+        "track": _own(Track, track, "track targets through a video"),
+        "info": _own(Info, info, "show versions, devices, presets and their weights"),
+        "demo": _own(Demo, demo, "track a synthetic clip: nothing has to be downloaded"),
+    }
+    return cli.commands(table, "jaxtrack", _ABOUT, arguments)
+
+
+def _own(options: type[Any], action: Callable[[Any], None], about: str) -> cli.Command:
+    name = f"jaxtrack {options.__name__.lower()}"
+    return cli.Command(about, lambda words: cli.command(options, action, name, words))
 
 
 def track(options: Track) -> None:
@@ -130,8 +125,6 @@ def track(options: Track) -> None:
     from jaxtrack.outputs import Outputs, ask_box, require_display
 
     boxes = _parse_boxes(options)
-    if options.chunk < 1:
-        raise UsageError(f"--chunk {options.chunk}: at least one frame per call is needed")
     if options.show:
         require_display()
     tracker = trackers.get(options.tracker)
@@ -139,8 +132,8 @@ def track(options: Track) -> None:
     if boxes is None:
         boxes = ask_box(source.first)
     _check_boxes(boxes, source.size)
-    command.use_compilation_cache()
-    place = command.devices()[0]
+    cli.use_compilation_cache()
+    place = cli.devices()[0]
     variables = load_weights(options.tracker, options.weights)
     chunk = 1 if options.show or source.live else options.chunk
     pieces = streaming.stream(tracker, variables, source, boxes, chunk=chunk)
@@ -230,9 +223,9 @@ def info(options: Info) -> None:
         except importlib.metadata.PackageNotFoundError:
             print(f"  {name} not installed under this name")
     print("Devices:")
-    for device in command.devices():
+    for device in cli.devices():
         print(f"  {device} ({device.device_kind})")
-    print(f"Compiled programs: {command.current_cache()}")
+    print(f"Compiled programs: {cli.current_cache()}")
     print("Presets (* comes with weights):")
     shipped = weights.shipped_names()
     for family in trackers.families():
@@ -265,8 +258,8 @@ def demo(options: Demo) -> None:
         raise UsageError(
             f"--clip {options.clip}: the benchmark has clips 0 to {len(BENCHMARK) - 1}"
         )
-    command.use_compilation_cache()
-    command.devices()
+    cli.use_compilation_cache()
+    cli.devices()
     tracker = trackers.get(options.tracker)
     variables = load_weights(options.tracker)
     print(f"drawing clip {options.clip} of the synthetic world ...", file=sys.stderr)

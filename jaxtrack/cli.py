@@ -1,56 +1,525 @@
-"""What all command lines share: one line for a user's mistake, exit status, compilation cache."""
+"""What all commands share: their options, one line for a mistake, exit status, signals, cache.
+
+A command is a frozen dataclass of options and a function of them:
+
+    def main(arguments: Sequence[str] | None = None) -> int:
+        return cli.command(Options, run, "python -m eval.run", arguments)
+
+The dataclass's docstring is the help: its text above "Attributes:" describes the command, the entries below
+describe the flags. See `parse` for how types become flags.
+"""
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import dataclasses
+import errno
+import inspect
+import multiprocessing
 import os
 import pathlib
+import re
+import signal
 import sys
+import textwrap
+import threading
 import traceback
-from collections.abc import Callable
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeVar
 
+import cv2
 import jax
 
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.errors import (
+    BROKEN_INPUT,
+    JaxtrackError,
+    UsageError,
+    brief,
+    nearest,
+    printable,
+    reason,
+    unknown,
+)
+from jaxtrack.io import paths
 
-FAILURE, USAGE, INTERRUPTED = 1, 2, 130
+__all__ = [
+    "FAILURE",
+    "INTERRUPTED",
+    "TERMINATED",
+    "USAGE",
+    "Command",
+    "Each",
+    "Metavar",
+    "Positional",
+    "Range",
+    "Terminated",
+    "UsageError",
+    "command",
+    "commands",
+    "current_cache",
+    "devices",
+    "parse",
+    "use_compilation_cache",
+]
+
+FAILURE, USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+
+T = TypeVar("T")
+
+_INTEGER = re.compile(r"[+-]?[0-9]{1,40}")
+_DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_NEGATIVE = re.compile(r"-\.?[0-9]")
+_LARGEST = 2**63 - 1
 
 
-class UsageError(JaxtrackError):
-    """A mistake in how a command was called; it exits with status 2."""
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: what keeps its work at Ctrl-C keeps it here too; the exit status is 143."""
 
 
-def run(action: Callable[[], None], debug: bool = False) -> int:
-    """Run a command and turn what goes wrong into one line and an exit status.
+class Positional:
+    """Mark of an argument without a flag: ``Annotated[str, Positional]``."""
+
+
+class Each:
+    """Mark of a flag that takes one value each time it is given: ``Annotated[tuple[str, ...], Each]``."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Metavar:
+    """What stands for the value in the help: ``Annotated[str, Metavar("X,Y,W,H")]``."""
+
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Least and largest value of a number: ``Annotated[int, Range(low=1)]``; both may be taken.
+
+    Attributes:
+        low: least value; None: no bound.
+        high: largest value; None: no bound.
+    """
+
+    low: float | None = None
+    high: float | None = None
+
+    def check(self, value: float) -> None:
+        """Check a value.
+
+        Raises:
+            ArgumentTypeError: it lies outside.
+        """
+        if self.low is not None and value < self.low:
+            between = f"from {self.low:g} to {self.high:g}" if self.high is not None else None
+            raise argparse.ArgumentTypeError(f"give {between or f'{self.low:g} or more'}")
+        if self.high is not None and value > self.high:
+            between = f"from {self.low:g} to {self.high:g}" if self.low is not None else None
+            raise argparse.ArgumentTypeError(f"give {between or f'{self.high:g} or less'}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """One of several commands of a program.
+
+    Attributes:
+        about: what it does, in one line.
+        main: takes the words after the command's name, returns the exit status.
+    """
+
+    about: str
+    main: Callable[[Sequence[str]], int]
+
+
+def command(
+    options: type[T],
+    action: Callable[[T], object],
+    prog: str,
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Run a command from its words to its exit status.
 
     Args:
+        options: frozen dataclass of what the command takes.
         action: the command's work.
-        debug: let tracebacks through to the screen.
+        prog: how the command is called, for its help.
+        arguments: the words after the program's name; None: those of the process.
 
     Returns:
-        0; 1 for a failure, 2 for a mistake in the call, 130 after Ctrl-C.
+        0; 1 for a failure, 2 for a mistake in the call, 130 after Ctrl-C, 143 after SIGTERM. Where the
+        process's own command was interrupted, the process ends here: threads that wait for a camera or a
+        compiler do not hold it.
     """
+    with _signals():
+        status = _status(lambda: action(parse(options, arguments, prog)), _wants_debug(arguments))
+    if arguments is None and status in (INTERRUPTED, TERMINATED):
+        _leave(status)
+    return status
+
+
+def commands(
+    table: Mapping[str, Command], prog: str, about: str, arguments: Sequence[str] | None = None
+) -> int:
+    """Run the command that the first word names.
+
+    Args:
+        table: name -> command.
+        prog: the program's name.
+        about: what the program is, for its help.
+        arguments: the words after the program's name; None: those of the process.
+
+    Returns:
+        Exit status, as `command`.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+
+    def choose() -> None:
+        width = max(map(len, table))
+        listed = "\n".join(f"  {name:{width}}  {entry.about}" for name, entry in table.items())
+        if words and words[0] in ("-h", "--help"):
+            print(f"usage: {prog} COMMAND ...\n\n{textwrap.fill(about, 100)}\n\n{listed}")
+        elif not words:
+            raise UsageError(f"no command: give one of {', '.join(table)} ({prog} --help)")
+        elif words[0] not in table:
+            raise UsageError(f"{unknown('command', words[0], table)} ({prog} --help)")
+
+    if words and words[0] in table:
+        status = table[words[0]].main(words[1:])
+        if arguments is None and status in (INTERRUPTED, TERMINATED):
+            _leave(status)
+        return status
+    return _status(choose, debug=False)
+
+
+def _wants_debug(arguments: Sequence[str] | None) -> bool:
+    return "--debug" in (sys.argv[1:] if arguments is None else arguments)
+
+
+def _status(action: Callable[[], object], debug: bool) -> int:
+    """Run an action; what goes wrong becomes one line and an exit status."""
+    # FFmpeg talks to the screen behind OpenCV's back; our errors say what went wrong.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # names of files need not be printable
+            stream.reconfigure(errors="backslashreplace")
     try:
-        action()
-        sys.stdout.flush()
-    except JaxtrackError as error:
-        if debug:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        if sys.stdout is None:  # closed by the caller
+            action()
+        else:
+            with contextlib.redirect_stdout(_Output(sys.stdout)):  # type: ignore[type-var]
+                action()
+                sys.stdout.flush()
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else USAGE * bool(error.code)
+    except KeyboardInterrupt as error:
+        _trace(debug)
+        terminated = isinstance(error, Terminated)
+        _say(str(error) or ("terminated" if terminated else "interrupted"))
+        return TERMINATED if terminated else INTERRUPTED
+    except (JaxtrackError, *BROKEN_INPUT, jax.errors.JaxRuntimeError) as error:
+        _trace(debug)
+        _say(f"error: {_line(error)}")
         return USAGE if isinstance(error, UsageError) else FAILURE
-    except KeyboardInterrupt:
-        if debug:
-            traceback.print_exc()
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has had enough; Python would complain again when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILURE
     return 0
 
 
+def _trace(debug: bool) -> None:
+    if debug:
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
+
+
+def _say(line: str) -> None:
+    """Write a line to the standard error, which may be closed or full."""
+    with contextlib.suppress(OSError, ValueError):
+        # Our own further lines are indented; any other line break came with foreign text.
+        lines = re.split(r"\n(?=  )", line)
+        print("\n".join(map(printable, lines)), file=sys.stderr, flush=True)
+
+
+def _line(error: Exception) -> str:
+    """Return an error as one line that names the file where that is known."""
+    if isinstance(error, JaxtrackError):
+        return str(error)
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        return _device_line(error)
+    if isinstance(error, OSError):
+        if isinstance(error, _OutputError):
+            closed = error.errno == errno.EPIPE
+            why = "its reader has closed it" if closed else f"cannot be written ({reason(error)})"
+            return f"standard output: {why}"
+        names = [os.fsdecode(n) for n in (error.filename, error.filename2) if n is not None]
+        return f"{' -> '.join(names)}: {reason(error)}" if names else reason(error)
+    where = _file_under_work(error)
+    text = reason(error)
+    if not isinstance(error, (MemoryError, UnicodeError, RecursionError, cv2.error)):
+        text = f"{text} ({type(error).__name__})"
+    return f"{where}: {text}" if where else f"{text}; --debug shows where"
+
+
+def _device_line(error: Exception) -> str:
+    text = brief(str(error).strip().splitlines()[0] if str(error).strip() else "no reason given")
+    if "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower():
+        return f"the device has not enough memory ({text}); use less at once"
+    return f"the device failed ({text})"
+
+
+def _file_under_work(error: BaseException) -> str | None:
+    """Return the path that the function which failed was working on, if one of ours tells it."""
+    found = None
+    step = error.__traceback__
+    while step is not None:
+        for name in ("path", "file", "folder"):
+            value = step.tb_frame.f_locals.get(name)
+            if isinstance(value, (str, pathlib.Path)):
+                found = str(value)
+        step = step.tb_next
+    return found
+
+
+class _OutputError(OSError):
+    """The standard output takes no more."""
+
+
+class _Output:
+    """The standard output, whose errors say that they are its own."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._own_errors():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with self._own_errors():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _own_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            with contextlib.suppress(OSError, ValueError):
+                # Python would complain again when it flushes at its exit.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            raise _OutputError(error.errno, error.strerror) from error
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """Let SIGTERM raise `Terminated`, as Ctrl-C raises KeyboardInterrupt."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends the process at once
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _leave(status: int) -> typing.NoReturn:
+    """End the process now, with its children."""
+    for child in multiprocessing.active_children():
+        child.terminate()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(status)
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose mistakes are `UsageError`."""
+
+    def error(self, message: str) -> typing.NoReturn:
+        message = re.sub(r"^argument (\S+):", r"\1", message)
+        message = message.replace("the following arguments are required:", "missing:")
+        raise UsageError(f"{message} ({self.prog} --help)")
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=26, width=100)
+
+
+def parse(options: type[T], arguments: Sequence[str] | None, prog: str) -> T:
+    """Make a dataclass of options from the words of a command line.
+
+    A field ``batch_size`` is the flag ``--batch-size``. Types: str, int, float, `pathlib.Path` (resolved by
+    `jaxtrack.io.paths.resolve`), Literal, each of them ``| None``; bool is a flag without value (``--no-x``
+    for a field that is True by default); ``tuple[X, ...]`` may be given several times and takes several
+    values each time; ``tuple[X, Y]`` takes so many values. Numbers are plain, finite and fit 64 bits.
+    Marks in ``Annotated``: `Positional`, `Each`, `Range`, `Metavar`.
+
+    Args:
+        options: frozen dataclass; fields without default are required.
+        arguments: the words after the program's name; None: those of the process.
+        prog: how the command is called.
+
+    Returns:
+        An instance of ``options``.
+
+    Raises:
+        UsageError: a mistake in the words.
+        SystemExit: help was asked for and printed.
+    """
+    about, helps = _documentation(options)
+    parser = _Parser(
+        prog=prog, description=about, formatter_class=_Formatter, allow_abbrev=False, add_help=False
+    )
+    # A value may be a negative number or begin with one, as in --box -3,4,20,20.
+    parser._negative_number_matcher = _NEGATIVE
+    parser.add_argument("-h", "--help", action="help", help="Show this help.")
+    hints = typing.get_type_hints(options, include_extras=True)
+    fields = dataclasses.fields(options)  # type: ignore[arg-type]
+    for field in fields:
+        _add(parser, field, hints[field.name], helps.get(field.name, ""))
+    words = [_dashed(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    found, left = parser.parse_known_args(words)
+    if left:
+        flags = [s for a in parser._actions for s in a.option_strings if s.startswith("--")]
+        word = left[0].split("=", 1)[0]
+        offer = f"; {nearest(word, flags)}" if word.startswith("-") else ""
+        parser.error(f"unrecognised argument {brief(left[0], 80)}{offer}")
+    values = {name: tuple(v) if isinstance(v, list) else v for name, v in vars(found).items()}
+    return options(**values)
+
+
+def _dashed(word: str) -> str:
+    """Return a flag's word with hyphens for underscores; its value stays as it is."""
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value
+
+
+def _documentation(options: type) -> tuple[str, dict[str, str]]:
+    """Return a dataclass's text above "Attributes:" and the text of each of its attributes."""
+    lines = inspect.cleandoc(options.__doc__ or "").splitlines()
+    start = lines.index("Attributes:") if "Attributes:" in lines else len(lines)
+    helps: dict[str, str] = {}
+    name = ""
+    for line in lines[start + 1 :]:
+        entry = re.match(r"    (\w+): (.*)", line)
+        if entry:
+            name = entry[1]
+            helps[name] = entry[2]
+        elif name and line.startswith("        "):
+            helps[name] += " " + line.strip()
+        elif line.strip():
+            name = ""
+    return "\n".join(lines[:start]).strip(), helps
+
+
+def _add(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: Any, text: str) -> None:
+    """Add the argument of one field."""
+    marks: tuple[Any, ...] = ()
+    if typing.get_origin(hint) is typing.Annotated:
+        hint, *rest = typing.get_args(hint)
+        marks = tuple(rest)
+    default = field.default
+    if field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
+    required = default is dataclasses.MISSING
+    text = text[:1].upper() + text[1:]
+    if not required and default not in (None, "", (), False) and hint is not bool:
+        shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+        text = f"{text.rstrip('.')} (default: {shown})."
+    flag = f"--{field.name.replace('_', '-')}"
+    keywords: dict[str, Any] = {"help": text.replace("%", "%%"), "default": argparse.SUPPRESS}
+    if hint is bool:
+        action: Any = argparse.BooleanOptionalAction if default is True else "store_true"
+        parser.add_argument(flag, action=action, dest=field.name, **keywords)
+        return
+    element, several = _unwrap(hint)
+    keywords["type"] = _converter(element, next((m for m in marks if isinstance(m, Range)), None))
+    named = next((m.text for m in marks if isinstance(m, Metavar)), None)
+    choices = typing.get_args(element) if typing.get_origin(element) is Literal else None
+    keywords["metavar"] = named or (f"{{{','.join(map(str, choices))}}}" if choices else None)
+    if keywords["metavar"] is None:
+        keywords["metavar"] = {int: "N", float: "X", pathlib.Path: "PATH"}.get(
+            element, field.name.upper()
+        )
+    if Positional in marks:
+        if several is not None:
+            keywords["nargs"] = "*" if several == 0 else several
+        elif not required:
+            keywords["nargs"] = "?"
+        parser.add_argument(field.name, **keywords)
+        return
+    if several == 0:
+        keywords |= {"action": "append"} if Each in marks else {"action": "extend", "nargs": "+"}
+    elif several is not None:
+        keywords["nargs"] = several
+    parser.add_argument(flag, required=required, dest=field.name, **keywords)
+
+
+def _unwrap(hint: Any) -> tuple[Any, int | None]:
+    """Return the type of one value, and how many belong together (0: any number; None: it is one)."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
+        if len(kinds) != 1:
+            raise TypeError(f"{hint}: an option has one type, or one type and None")
+        hint = kinds[0]
+    if typing.get_origin(hint) is tuple:
+        kinds = list(typing.get_args(hint))
+        return kinds[0], (0 if kinds[-1] is Ellipsis else len(kinds))
+    return hint, None
+
+
+def _converter(kind: Any, bounds: Range | None) -> Callable[[str], Any]:
+    """Return the function that makes a value of a type from a word."""
+    wanted = argparse.ArgumentTypeError
+
+    def convert(word: str) -> Any:
+        shown = brief(word, 80)
+        if kind is int:
+            if not _INTEGER.fullmatch(word):
+                raise wanted(f"{shown}: a whole number is wanted")
+            value: Any = int(word)
+            if not -_LARGEST - 1 <= value <= _LARGEST:
+                raise wanted(f"{shown}: too large a number (64 bits)")
+        elif kind is float:
+            value = float(word) if _DECIMAL.fullmatch(word) else float("nan")
+            if not abs(value) < float("inf"):
+                raise wanted(f"{shown}: a finite number is wanted")
+        elif typing.get_origin(kind) is Literal:
+            known = {str(choice): choice for choice in typing.get_args(kind)}
+            if word not in known:
+                raise wanted(f"{shown} is none of the choices; {nearest(word, known)}")
+            return known[word]
+        elif kind is pathlib.Path:
+            try:
+                return paths.resolve(word)
+            except JaxtrackError as error:
+                raise wanted(str(error)) from error
+        elif kind is str:
+            return word
+        else:
+            raise TypeError(f"{kind}: no option can have this type")
+        if bounds is not None:
+            try:
+                bounds.check(value)
+            except argparse.ArgumentTypeError as error:
+                raise wanted(f"{shown}: {error}") from error
+        return value
+
+    return convert
+
+
 def devices() -> list[jax.Device]:
-    """The devices that JAX will use.
+    """Return the devices that JAX will use.
 
     Raises:
         JaxtrackError: the platform that was asked for is not there.
@@ -65,7 +534,7 @@ def devices() -> list[jax.Device]:
 
 
 def cache_folder() -> pathlib.Path:
-    """Where compiled programs are kept: the user's cache folder."""
+    """Return where compiled programs are kept: the user's cache folder."""
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
     elif sys.platform == "darwin":
@@ -76,7 +545,7 @@ def cache_folder() -> pathlib.Path:
 
 
 def current_cache() -> pathlib.Path:
-    """The cache folder in use: the user's setting for JAX, or ours."""
+    """Return the cache folder in use: the user's setting for JAX, or ours."""
     chosen = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     return pathlib.Path(chosen) if chosen else cache_folder()
 
@@ -89,11 +558,15 @@ def use_compilation_cache() -> None:
     """
     if jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         return
-    folder = cache_folder()
+    try:
+        folder = cache_folder()
+    except RuntimeError as error:  # no home
+        print(f"note: no compilation cache ({brief(error)})", file=sys.stderr)
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        print(f"note: no compilation cache in {folder} ({error.strerror})", file=sys.stderr)
+        print(f"note: no compilation cache in {folder} ({reason(error)})", file=sys.stderr)
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

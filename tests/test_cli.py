@@ -1,275 +1,313 @@
-"""The command line: what it writes, what it says when something is wrong, and its exit status."""
+"""What all commands share: options from words, one line for what goes wrong, exit status, signals."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
-from typing import Any
+import time
+import zipfile
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
 import cv2
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtrack import __main__ as cli
-from jaxtrack import cli as command
-from jaxtrack import loading, outputs, trackers
-from jaxtrack.base import Prediction, Tracker
-from jaxtrack.errors import JaxtrackError
-from jaxtrack.io import boxes as sequences
-from jaxtrack.io import images, video
-from jaxtrack.synthetic import world as synthetic
-from jaxtrack.weights import save_weights
+from jaxtrack import cli
+from jaxtrack.errors import JaxtrackError, UsageError, brief, naming, unknown
 
 
-def drift(config: float, variables: Any, state: Any, frame: Any) -> tuple[Any, Prediction]:
-    """A tracker that moves right by two pixels a frame and is always half sure."""
-    state = state + jnp.asarray([2.0, 0, 0, 0])
-    return state, Prediction(state, jnp.float32(0.5))
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Do a thing, 100 % sure.
+
+    An example: --rate .5.
+
+    Attributes:
+        source: what it is done to.
+        more: other things.
+        name: a word.
+        count: how often.
+        rate: how fast,
+            in a second line.
+        kind: which.
+        quick: leave something out.
+        pairs: with company.
+        box: one at a time.
+        names: several.
+        shifts: several numbers.
+        size: two numbers.
+        output: where to.
+        debug: show the traceback.
+    """
+
+    source: Annotated[str, cli.Positional]
+    more: Annotated[tuple[pathlib.Path, ...], cli.Positional] = ()
+    name: str | None = None
+    count: Annotated[int, cli.Range(low=1)] = 3
+    rate: Annotated[float, cli.Range(0, 1)] = 0.5
+    kind: Literal["red", "blue"] = "red"
+    quick: bool = False
+    pairs: bool = True
+    box: Annotated[tuple[str, ...], cli.Each, cli.Metavar("X,Y,W,H")] = ()
+    names: tuple[str, ...] = ()
+    shifts: tuple[int, ...] = (0, 16)
+    size: tuple[int, int] = (640, 480)
+    output: pathlib.Path | None = None
+    debug: bool = False
 
 
-DRIFT = Tracker(
-    2.0,
-    lambda config, key: {"params": {}, "batch_stats": {}},
-    lambda config, variables, frame, box, frame_size: jnp.asarray(box),
-    drift,
-)
+def parse(*words: str) -> Options:
+    return cli.parse(Options, words, "thing")
 
 
-@pytest.fixture
-def drifting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All presets are the drifting tracker; JAX's settings stay alone."""
-    monkeypatch.setattr(trackers, "get", lambda name: DRIFT)
-    monkeypatch.setattr(loading, "load_weights", lambda tracker, path=None: {})
-    monkeypatch.setattr(command, "use_compilation_cache", lambda: None)
-
-
-@pytest.fixture
-def folder(tmp_path: pathlib.Path) -> pathlib.Path:
-    """Eleven frames of 64x48."""
-    place = tmp_path / "frames"
-    place.mkdir()
-    for i in range(11):
-        images.write_image(place / f"{i:03d}.png", np.full((48, 64, 3), 10 * i, np.uint8))
-    return place
-
-
-def path_of(start: tuple[float, ...], count: int) -> np.ndarray:
-    return np.asarray(start) + 2 * np.arange(count)[:, None] * [1, 0, 0, 0]
-
-
-@pytest.mark.usefixtures("drifting")
-def test_track_writes_video_and_boxes(
-    folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out, text = tmp_path / "out.mp4", tmp_path / "deep" / "boxes.txt"
-    status = cli.main(
-        f"track {folder} --box 5,6,20,10 --output {out} --boxes {text} --chunk 4".split()
+def test_words_become_options() -> None:
+    assert parse("a") == Options("a")
+    words = (
+        "a b c --name=x --count 4 --rate 1e-1 --kind blue --quick --no-pairs --box -1,2,3,4 "
+        "--box 5,6,7,8 --names u v --names w --shifts -3 4 --size 10 20 --output ~"
     )
-    said = capsys.readouterr()
-    assert status == 0
-    assert said.out == ""
-    assert "siamfc-tiny on cpu: 11 frames, 1 target" in said.err
-    assert f"wrote {out}, {text}" in said.err
-    np.testing.assert_array_equal(sequences.read_boxes(text), path_of((5, 6, 20, 10), 11))
-    frames = list(video.open_source(out))
-    assert len(frames) == 11
-    # The box of frame 5 stands 10 pixels further right than in the first frame, in red.
-    for index, left in ((0, 5), (5, 15)):
-        column = frames[index][10, :, 0].astype(int) - frames[index][10, :, 2]
-        assert column.argmax() in range(left - 2, left + 3)
+    assert parse(*words.split()) == Options(
+        "a", (pathlib.Path("b"), pathlib.Path("c")), "x", 4, 0.1, "blue", True, False,
+        ("-1,2,3,4", "5,6,7,8"), ("u", "v", "w"), (-3, 4), (10, 20), pathlib.Path.home(),
+    )  # fmt: skip
+    # A flag that takes one value each time leaves the argument behind it alone.
+    assert parse("--box", "1,2,3,4", "a").source == "a"
 
 
-@pytest.mark.usefixtures("drifting")
-def test_track_several_targets(
-    folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    text = tmp_path / "boxes.txt"
-    assert cli.main(f"track {folder} --box 5,6,20,10 --box 30,20,8,8 --boxes {text}".split()) == 0
-    assert "2 targets" in capsys.readouterr().err
-    for number, start in ((1, (5, 6, 20, 10)), (2, (30, 20, 8, 8))):
-        rows = sequences.read_boxes(tmp_path / f"boxes-{number}.txt")
-        np.testing.assert_array_equal(rows, path_of(start, 11))
-    assert not text.exists()
+def test_underscores_serve_in_flags() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Long:
+        batch_size: int = 1
+
+    for word in ("--batch-size", "--batch_size"):
+        assert cli.parse(Long, [word, "7"], "x") == Long(7)
 
 
-@pytest.mark.usefixtures("drifting")
-def test_track_prints_without_outputs(
-    folder: pathlib.Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.main(["track", f"{folder}/00[0-2].png", "--box", "5,6,20,10"]) == 0
-    assert capsys.readouterr().out.splitlines() == [
-        "0,1,5.0000,6.0000,20.0000,10.0000,nan",
-        "1,1,7.0000,6.0000,20.0000,10.0000,0.5000",
-        "2,1,9.0000,6.0000,20.0000,10.0000,0.5000",
-    ]
-
-
-@pytest.mark.usefixtures("drifting")
 @pytest.mark.parametrize(
-    ("boxes", "message"),
+    ("words", "message"),
     [
-        ([], "no target: give --box X,Y,W,H"),
-        (["1,2,3"], "--box: box '1,2,3' has 3 numbers; four are wanted"),
-        (["1,2,x,4"], "not made of numbers"),
-        (["1,2,nan,4"], "not finite"),
-        (["1,2,0,4"], "no size: width 0"),
-        (["1,2,3,-4"], "no size: width 3 and height -4"),
-        (["80,2,3,4"], "box (80, 2, 3, 4) has its centre outside the 64x48 frame"),
-        (["5,6,20,10", "-30,2,3,4"], "box 2 (-30, 2, 3, 4) has its centre outside"),
-        (["30,20,50,40"], "fits as two corners"),
-    ],
-)
-def test_bad_boxes_are_usage_errors(
-    folder: pathlib.Path, capsys: pytest.CaptureFixture[str], boxes: list[str], message: str
-) -> None:
-    status = cli.main(["track", str(folder), *(part for box in boxes for part in ("--box", box))])
-    said = capsys.readouterr().err
-    assert status == 2
-    assert message in said
-    assert said.startswith("error: ")
-    assert said.count("\n") == 1
-
-
-@pytest.mark.usefixtures("drifting")
-def test_bad_sources_fail_with_one_line(
-    folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fake = tmp_path / "fake.mp4"
-    fake.write_bytes(b"no video" * 99)
-    (tmp_path / "empty").mkdir()
-    for source, message in (
-        (tmp_path / "none.mp4", "none.mp4: no such file or folder"),
-        (fake, "fake.mp4: cannot be opened as a video (truncated, or not a video)"),
-        (tmp_path / "empty", "no images in this folder"),
-    ):
-        assert cli.main(["track", str(source), "--box", "1,2,3,4"]) == 1
-        said = capsys.readouterr().err
-        assert said.startswith("error: ")
-        assert message in said
-        assert said.count("\n") == 1
-
-
-@pytest.mark.usefixtures("drifting")
-def test_frames_before_a_bad_one_are_kept(
-    folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    images.write_image(folder / "007.png", np.zeros((40, 64, 3), np.uint8))
-    out, text = tmp_path / "out.mp4", tmp_path / "boxes.txt"
-    status = cli.main(f"track {folder} --box 5,6,20,10 --output {out} --boxes {text}".split())
-    assert status == 1
-    assert "007.png: 64x40, but the first frame 000.png is 64x48" in capsys.readouterr().err
-    np.testing.assert_array_equal(sequences.read_boxes(text), path_of((5, 6, 20, 10), 7))
-    assert video.open_source(out).length == 7
-
-
-@pytest.mark.usefixtures("drifting")
-def test_outputs_that_cannot_be_written(
-    folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "file").write_text("x")
-    for option, message in (
-        ("--output out.gif", "unknown video format"),
-        (f"--output {tmp_path}/file/out.mp4", "out.mp4: cannot be written"),
-        (f"--boxes {tmp_path}/file/boxes.txt", "boxes.txt: cannot be written"),
-    ):
-        assert cli.main(f"track {folder} --box 5,6,20,10 {option}".split()) == 1
-        assert message in capsys.readouterr().err
-    assert cli.main(f"track {folder} --box 5,6,20,10 --chunk 0".split()) == 2
-    assert "--chunk 0: at least one frame" in capsys.readouterr().err
-
-
-def test_presets_and_weights_that_are_not_there(
-    folder: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(command, "use_compilation_cache", lambda: None)
-    for options, message in (
-        ("--tracker siamfc-tyni", "unknown tracker preset 'siamfc-tyni'; nearest: siamfc-tiny"),
-        ("--tracker siamfc", "no weights come with preset 'siamfc'"),
-        ("--weights none.pth", "none.pth: no such file"),
-    ):
-        assert cli.main(f"track {folder} --box 5,6,20,10 {options}".split()) == 1
-        said = capsys.readouterr().err
-        assert message in said
-        assert said.count("\n") == 1
-
-
-def test_weights_of_another_network_print_both_lists(
-    folder: pathlib.Path,
-    golden_dir: pathlib.Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(command, "use_compilation_cache", lambda: None)
-    path = golden_dir / "weights" / "ostrack_zip.pth"
-    assert cli.main(f"track {folder} --box 5,6,20,10 --weights {path}".split()) == 1
-    said = capsys.readouterr().err
-    assert "in the file, without a place here: 0.weight" in said
-    assert "wanted here, not in the file: backbone.conv1" in said
-
-
-@pytest.mark.parametrize(
-    "words", [[], ["trak"], ["track"], ["track", "a", "--boxs", "x"], ["info", "x"]]
-)
-def test_wrong_calls_exit_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        cli.main(words)
-    assert caught.value.code == 2
-    assert "--help" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("words", "taught"),
-    [
-        (["--help"], ["track", "info", "demo", "jaxtrack demo"]),
+        ("", "missing: SOURCE"),
+        ("a --cuont 3", "unrecognised argument --cuont; nearest: --count"),
+        ("a --count", "--count expected one argument"),
+        ("a --count x", "--count x: a whole number is wanted"),
+        ("a --count 0", "--count 0: give 1 or more"),
+        ("a --count 3.5", "--count 3.5: a whole number"),
+        ("a --count ３", "--count ３: a whole number"),
+        ("a --count 1_000", "a whole number"),
+        (f"a --count {2**63}", "too large a number (64 bits)"),
+        (f"a --count {'9' * 5000}", "a whole number"),
+        ("a --rate nan", "--rate nan: a finite number is wanted"),
+        ("a --rate inf", "a finite number"),
+        ("a --rate 1e999", "a finite number"),
+        ("a --rate 1,5", "a finite number"),
+        ("a --rate 1.5", "--rate 1.5: give from 0 to 1"),
+        ("a --kind bleu", "--kind bleu is none of the choices; nearest: blue"),
+        ("a --size 1", "--size expected 2 arguments"),
+        ("a --quick=1", "--quick ignored explicit argument"),
         (
-            ["track", "--help"],
-            ["--box 120,80,64,48 --output", "X,Y,W,H", "SOURCE", "--weights FILE"],
-        ),
-        (["demo", "--help"], ["nothing has to be downloaded"]),
+            "a --coun 3",
+            "unrecognised argument --coun",
+        ),  # no abbreviations: new flags would break them
+        ("a --output s3://b/c", "a local path is wanted here"),
+        ("a --output a\0b", "NUL"),
+        ("a \udcff --output \ud800", "--output \\ud800: a path cannot hold a lone surrogate"),
     ],
 )
-def test_help_teaches(
-    words: list[str], taught: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as caught:
-        cli.main(words)
-    assert caught.value.code == 0
-    said = capsys.readouterr().out
-    for text in taught:
-        assert text in said
-
-
-def test_info(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["info"]) == 0
-    said = capsys.readouterr().out
-    for text in ("jaxtrack 0.", f"jax {jax.__version__}", "Devices:", "(cpu)", "siamfc-tiny"):
-        assert text in said
-
-
-def test_debug_shows_the_traceback(
-    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.main(f"track {tmp_path}/none.mp4 --box 1,2,3,4 --debug".split()) == 1
+def test_mistakes_in_the_call(words: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        cli.command(Options, lambda options: None, "thing", words.split(" ") if words else []) == 2
+    )
     said = capsys.readouterr().err
-    assert "Traceback" in said
-    assert said.rstrip().endswith("no such file or folder")
+    assert said.startswith("error: ")
+    assert message in said
+    assert said.count("\n") == 1
+    assert len(said) < 400
 
 
-def test_run_turns_what_happens_into_a_status(capsys: pytest.CaptureFixture[str]) -> None:
-    def fail(error: BaseException) -> None:
+def test_help_is_the_docstring(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.command(Options, lambda options: None, "thing", ["--help"]) == 0
+    said = capsys.readouterr().out
+    for text in (
+        "usage: thing",
+        "100 % sure",
+        "An example: --rate .5",
+        "How fast, in a second line (default: 0.5).",
+        "--box X,Y,W,H",
+        "--no-pairs",
+        "{red,blue}",
+        "SOURCE",
+        "(default: 640 480)",
+    ):
+        assert text in said
+    assert "Attributes" not in said
+
+
+def raising(error: BaseException) -> Callable[[Options], None]:
+    def action(options: Options) -> None:
         raise error
 
-    assert command.run(lambda: None) == 0
-    assert command.run(lambda: fail(JaxtrackError("a"))) == 1
-    assert command.run(lambda: fail(command.UsageError("b"))) == 2
-    assert command.run(lambda: fail(KeyboardInterrupt())) == 130
-    assert capsys.readouterr().err == "error: a\nerror: b\ninterrupted\n"
+    return action
+
+
+def test_what_happens_becomes_a_status(capsys: pytest.CaptureFixture[str]) -> None:
+    def run(error: BaseException) -> int:
+        return cli.command(Options, raising(error), "thing", ["a"])
+
+    assert cli.command(Options, lambda options: None, "thing", ["a"]) == 0
+    assert run(JaxtrackError("a")) == 1
+    assert run(cli.UsageError("b")) == 2
+    assert run(KeyboardInterrupt()) == 130
+    assert run(KeyboardInterrupt("stopped; go on")) == 130
+    assert run(cli.Terminated()) == 143
+    said = capsys.readouterr().err
+    assert said == "error: a\nerror: b\ninterrupted\nstopped; go on\nterminated\n"
     with pytest.raises(ZeroDivisionError):  # a bug keeps its traceback
-        command.run(lambda: fail(ZeroDivisionError()))
+        run(ZeroDivisionError())
+
+
+def broken_array(folder: pathlib.Path) -> Exception:
+    path = folder / "a.bin"
+    try:
+        cv2.resize(np.zeros((0, 2), np.uint8), (3, 3))
+    except cv2.error as error:
+        assert path.name
+        return error
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda p: FileNotFoundError(2, "No such file or directory", "x.txt"),
+            "x.txt: no such file",
+        ),
+        (lambda p: PermissionError(13, "Permission denied", "x.txt"), "x.txt: permission denied"),
+        (
+            lambda p: OSError(18, "Invalid cross-device link", "a", None, "b"),
+            "a -> b: invalid cross",
+        ),
+        (lambda p: OSError(28, "No space left on device"), "no space left on device"),
+        (lambda p: UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no"), "another encoding than UTF-8"),
+        (lambda p: MemoryError(), "not enough memory"),
+        (lambda p: RecursionError(), "nested too deeply"),
+        (lambda p: OverflowError("too large"), "too large"),
+        (lambda p: zipfile.BadZipFile("File is not a zip file"), "File is not a zip file"),
+        (lambda p: json.JSONDecodeError("no value", "x", 0), "no value"),
+        (lambda p: jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 GB"), "not enough memory"),
+        (broken_array, "OpenCV"),
+    ],
+)
+def test_errors_of_libraries_are_one_line(
+    make: Callable[[pathlib.Path], Exception],
+    message: str,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def action(options: Options) -> None:
+        path = tmp_path / "under.work"
+        assert path
+        raise make(tmp_path)
+
+    assert cli.command(Options, action, "thing", ["a"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert message.lower() in said.lower()
+    assert said.count("\n") == 1
+    assert cli.command(Options, action, "thing", ["a", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_the_file_under_work_is_named(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def read(path: pathlib.Path) -> Any:
+        return json.loads(path.read_text())
+
+    (tmp_path / "x.json").write_text("{")
+    action = lambda options: read(tmp_path / "x.json")  # noqa: E731
+    assert cli.command(Options, action, "thing", ["a"]) == 1
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path}/x.json: Expecting property")
+
+
+def test_foreign_text_is_shown_harmless() -> None:
+    assert brief("a\nb\x1b[31m\udcff") == r"a\nb\x1b[31m\udcff"
+    assert brief("x" * 500) == "x" * 197 + "..."
+    assert brief(b"\xff\x00a") == r"\xff\x00a"
+    assert len(brief("\n" * 500, 50)) <= 50
+    assert str(unknown("colour", "rde", ["red", "blue"])) == "unknown colour 'rde'; nearest: red"
+    assert (
+        str(unknown("colour", "zzz", ["red", "blue"])) == "unknown colour 'zzz'; known: red, blue"
+    )
+    assert len(str(unknown("colour", "q" * 9999, [f"c{i}" for i in range(999)]))) < 600
+    with pytest.raises(JaxtrackError, match=r"x\.zip: cannot be read \(nothing\)"), naming("x.zip"):
+        raise zipfile.BadZipFile("nothing")
+    assert issubclass(UsageError, JaxtrackError)
+
+
+SCRIPT = """
+import dataclasses, sys, time
+from jaxtrack import cli
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    what: str = "print"
+
+def run(options):
+    if options.what == "sleep":
+        print("ready", flush=True)
+        time.sleep(60)
+    print("\\udcff" + "x" * 100_000)
+
+sys.exit(cli.command(Options, run, "thing"))
+"""
+
+
+def start(*words: str, **options: Any) -> subprocess.Popen[str]:
+    environment = os.environ | {"PYTHONPATH": str(pathlib.Path(cli.__file__).parents[1])}
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, *words],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "line"),
+    [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 143, "terminated\n")],
+)
+def test_signals_end_a_command(number: int, status: int, line: str) -> None:
+    process = start("--what", "sleep", stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.05)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (status, line)
+
+
+def test_output_that_nobody_takes_is_one_line() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = start(stdout=writing)
+    os.close(writing)
+    assert process.communicate()[1] == "error: standard output: its reader has closed it\n"
+    assert process.returncode == 1
+    if os.path.exists("/dev/full"):
+        with open("/dev/full", "w") as full:
+            process = start(stdout=full)
+        said = process.communicate()[1]
+        assert said == "error: standard output: cannot be written (no space left on device)\n"
+        assert process.returncode == 1
 
 
 def test_missing_device_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,7 +316,7 @@ def test_missing_device_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(jax, "devices", none)
     with pytest.raises(JaxtrackError, match=r"no device to run on \(Unable .*no device\); JAX_PL"):
-        command.devices()
+        cli.devices()
 
 
 def test_cache_folder_that_cannot_be_made_is_said(
@@ -289,135 +327,8 @@ def test_cache_folder_that_cannot_be_made_is_said(
     try:
         (tmp_path / "file").write_text("x")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-        command.use_compilation_cache()
+        cli.use_compilation_cache()
         assert jax.config.jax_compilation_cache_dir is None  # type: ignore[attr-defined]
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
     assert "note: no compilation cache in" in capsys.readouterr().err
-
-
-@pytest.mark.usefixtures("drifting")
-def test_show_needs_a_screen(
-    folder: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "platform", "linux")
-    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
-        monkeypatch.delenv(name, raising=False)
-    assert cli.main(f"track {folder} --show".split()) == 1
-    assert "--show needs a screen" in capsys.readouterr().err
-
-
-class Window:
-    """Stands for OpenCV's windows: the user draws a box and presses q at the sixth frame."""
-
-    def __init__(self, drawn: tuple[int, ...]) -> None:
-        self.drawn = drawn
-        self.shown: list[np.ndarray] = []
-
-    def select(self, name: str, image: np.ndarray) -> tuple[int, ...]:
-        return self.drawn
-
-    def show(self, name: str, image: np.ndarray) -> None:
-        self.shown.append(image)
-
-    def key(self, delay: int) -> int:
-        return ord("q") if len(self.shown) == 6 else 255
-
-
-@pytest.mark.usefixtures("drifting")
-@pytest.mark.parametrize("drawn", [(5, 6, 20, 10), (0, 0, 0, 0)])
-def test_show_lets_the_user_draw_and_stop(
-    folder: pathlib.Path,
-    tmp_path: pathlib.Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    drawn: tuple[int, ...],
-) -> None:
-    window = Window(drawn)
-    monkeypatch.setenv("DISPLAY", ":0")
-    monkeypatch.setattr(cv2, "selectROI", window.select)
-    monkeypatch.setattr(cv2, "imshow", window.show)
-    monkeypatch.setattr(cv2, "waitKey", window.key)
-    monkeypatch.setattr(cv2, "getWindowProperty", lambda *_: 1.0)
-    text = tmp_path / "boxes.txt"
-    status = cli.main(f"track {folder} --show --boxes {text}".split())
-    if drawn[2] == 0:
-        assert status == 2
-        assert "no box was drawn" in capsys.readouterr().err
-        return
-    assert status == 0
-    assert len(window.shown) == 6
-    np.testing.assert_array_equal(sequences.read_boxes(text), path_of(drawn, 6))
-
-
-def test_interrupt_keeps_the_outputs(
-    folder: pathlib.Path,
-    tmp_path: pathlib.Path,
-    monkeypatch: pytest.MonkeyPatch,
-    drifting: None,
-) -> None:
-    take = outputs.Outputs.take
-
-    def interrupted(self: outputs.Outputs, piece: Any) -> bool:
-        if piece.start > 4:
-            raise KeyboardInterrupt
-        return take(self, piece)
-
-    monkeypatch.setattr(outputs.Outputs, "take", interrupted)
-    out = tmp_path / "out.mp4"
-    assert cli.main(f"track {folder} --box 5,6,20,10 --output {out} --chunk 3".split()) == 130
-    assert video.open_source(out).length == 7  # 1 + 3 + 3: the piece that starts at 7 came too late
-
-
-@pytest.mark.usefixtures("drifting")
-def test_demo(
-    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    boxes = np.asarray([[4.0 + 2 * i, 10, 20, 20] for i in range(9)], np.float32)
-    boxes[5, 0] += 20  # no overlap here: (0 + 7 * 1) / 8
-    clip = synthetic.Clip(
-        np.zeros((9, 48, 64, 3), np.uint8),  # type: ignore[arg-type]
-        boxes,  # type: ignore[arg-type]
-        np.zeros(9, bool),  # type: ignore[arg-type]
-        np.zeros(3, bool),  # type: ignore[arg-type]
-    )
-    monkeypatch.setattr(synthetic, "benchmark_clips", lambda: iter([("01_plain", clip, ())]))
-    out = tmp_path / "demo.mp4"
-    assert cli.main(["demo", "--output", str(out)]) == 0
-    said = capsys.readouterr()
-    assert f"9 frames, mean overlap with the truth 0.88; wrote {out}" in said.out
-    assert video.open_source(out).length == 9
-    assert cli.main(["demo", "--clip", "1000"]) == 2
-    assert "--clip 1000: the benchmark has clips 0 to" in capsys.readouterr().err
-
-
-def test_a_real_tracker_in_a_process_of_its_own(
-    folder: pathlib.Path, tmp_path: pathlib.Path
-) -> None:
-    """From the shell to the file: real preset, weights from a file, compilation cache filled."""
-    tracker = trackers.get("siamfc-tiny")
-    form = jax.eval_shape(
-        lambda key: tracker.init_variables(tracker.config, key), jax.random.key(0)
-    )
-    rng = np.random.default_rng(0)
-    drawn = jax.tree.map(lambda x: rng.uniform(0.5, 1, x.shape).astype(x.dtype), form)
-    save_weights(tmp_path / "net.safetensors", drawn)
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
-    environment |= {"XDG_CACHE_HOME": str(tmp_path / "cache"), "JAX_PLATFORMS": "cpu"}
-    words = f"track {folder} --box 5,6,20,10 --weights {tmp_path}/net.safetensors --boxes out.txt"
-    done = subprocess.run(
-        [sys.executable, "-m", "jaxtrack", *words.split()],
-        cwd=tmp_path,
-        env=environment | {"PYTHONPATH": str(pathlib.Path(cli.__file__).parents[1])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1
-    rows = sequences.read_boxes(tmp_path / "out.txt")
-    assert rows.shape == (11, 4)
-    assert np.isfinite(rows).all()
-    np.testing.assert_array_equal(rows[0], [5, 6, 20, 10])
-    assert any((tmp_path / "cache" / "jaxtrack" / "compiled").iterdir())

@@ -12,12 +12,12 @@ import dataclasses
 import pathlib
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import jax
-import tyro
 
-from jaxtrack import trackers
+from jaxtrack import cli, trackers
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.weights import Card, load_into, save_weights
 from train import optim, parallel, presets
@@ -34,40 +34,42 @@ class Options:
 
     Examples: `siamfc-tiny` trains the small SiamFC on the synthetic world; add `--steps 150` for a short
     try, `--resume` to go on after a stop, `--data DIR` to train on built datasets.
+
+    Attributes:
+        preset: which recipe; `python -m train.run list` names them all.
+        output: folder of the run (default: runs/PRESET).
+        resume: go on with the run in the output folder, to the same bits as without a stop.
+        init_from: start from these weights (published or ours); everything else starts anew.
+        steps: length of the run (default: the preset's); the whole schedule is squeezed into it.
+        data: `synthetic` (default), or the folder of built datasets.
+        batch_size: pairs per step over all devices (default: the preset's); the learning rate follows.
+        seed: rules initial values, data and augmentation (default: 0).
+        save_every: steps between checkpoints (default: the preset's).
+        log_every: steps between lines of the log (default: the preset's).
+        workers: processes that decode frames of built datasets.
+        devices: use the first N local devices (default: all).
+        coordinator: many processes: HOST:PORT of process 0, or `auto` under SLURM, Open MPI or Cloud TPU.
+        processes: many processes: how many.
+        process_id: many processes: which one this is, from 0.
+        debug: show the traceback of an error.
     """
 
-    preset: Annotated[str, tyro.conf.Positional]
-    """Which recipe; `python -m train.run list` names them all."""
+    preset: Annotated[str, cli.Positional]
     output: pathlib.Path | None = None
-    """Folder of the run (default: runs/PRESET)."""
     resume: bool = False
-    """Go on with the run in the output folder, to the same bits as without a stop."""
     init_from: pathlib.Path | None = None
-    """Start from these weights (published or ours); everything else starts anew."""
     steps: int | None = None
-    """Length of the run (default: the preset's); the whole schedule is squeezed into it."""
     data: str | None = None
-    """`synthetic` (default), or the folder of built datasets."""
     batch_size: int | None = None
-    """Pairs per step over all devices (default: the preset's); the learning rate follows."""
     seed: int | None = None
-    """Rules initial values, data and augmentation (default: 0)."""
     save_every: int | None = None
-    """Steps between checkpoints (default: the preset's)."""
     log_every: int | None = None
-    """Steps between lines of the log (default: the preset's)."""
     workers: int = 0
-    """Processes that decode frames of built datasets."""
     devices: int | None = None
-    """Use the first N local devices (default: all)."""
     coordinator: str | None = None
-    """Many processes: HOST:PORT of process 0, or `auto` under SLURM, Open MPI or Cloud TPU."""
     processes: int | None = None
-    """Many processes: how many."""
     process_id: int | None = None
-    """Many processes: which one this is, from 0."""
     debug: bool = False
-    """Show the traceback of an error."""
 
 
 def revision() -> str:
@@ -245,31 +247,22 @@ def train(options: Options) -> TrainState:
     return state
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit status."""
-    options = tyro.cli(
-        Options,
-        args=arguments,
-        prog="python -m train.run",
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+def _run(options: Options) -> None:
     if options.preset == "list":
         for name, preset in presets.all_presets().items():
             print(
                 f"{name:20} {preset.steps:7d} steps of {preset.batch_size} pairs  {preset.source}"
             )
-        return 0
+        return
     try:
         train(options)
-    except JaxtrackError as error:
-        if options.debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; --resume goes on from the last checkpoint", file=sys.stderr)
-        return 130
-    return 0
+    except KeyboardInterrupt as error:
+        raise type(error)("stopped; --resume goes on from the last checkpoint") from error
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    return cli.command(Options, _run, "python -m train.run", arguments)
 
 
 if __name__ == "__main__":

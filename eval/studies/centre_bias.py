@@ -20,7 +20,7 @@ import numpy as np
 
 import jaxtrack
 from eval.studies import pairs as pair_study
-from jaxtrack import cli as command
+from jaxtrack import cli
 
 TRACKER = "siamrpnpp-padded"
 SIZE = 255  # side of the search crops, pixels
@@ -126,26 +126,22 @@ def table(found: list[Bias]) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Train, measure, draw."""
+def _run(options: Options) -> None:
     import matplotlib as mpl
-    import tyro
 
     mpl.use("Agg")
-    options = tyro.cli(Options, prog="python -m eval.studies.centre_bias", args=arguments)
+    found = study(options)
+    options.output.mkdir(parents=True, exist_ok=True)
+    draw(found).savefig(options.output / "centre_bias.png", dpi=120)
+    figures = [{k: v for k, v in dataclasses.asdict(b).items() if k != "mean_map"} for b in found]
+    (options.output / "centre_bias.json").write_text(json.dumps(figures, indent=1))
+    print(table(found))
+    print(f"figure: {options.output / 'centre_bias.png'}")
 
-    def action() -> None:
-        found = study(options)
-        options.output.mkdir(parents=True, exist_ok=True)
-        draw(found).savefig(options.output / "centre_bias.png", dpi=120)
-        figures = [
-            {k: v for k, v in dataclasses.asdict(b).items() if k != "mean_map"} for b in found
-        ]
-        (options.output / "centre_bias.json").write_text(json.dumps(figures, indent=1))
-        print(table(found))
-        print(f"figure: {options.output / 'centre_bias.png'}")
 
-    return command.run(action, options.debug)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    return cli.command(Options, _run, "python -m eval.studies.centre_bias", arguments)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence as Items
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,7 @@ from eval.tracking import sequences as benchmarks
 from eval.tracking import slots as runner
 from eval.tracking.sequences import Sequence
 from jaxtrack import base as verbs
-from jaxtrack import cli as command
-from jaxtrack import get_tracker, load_weights
+from jaxtrack import cli, get_tracker, load_weights
 from jaxtrack.base import Tracker
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.trackers.mlt import tracker as mlt
@@ -277,21 +277,13 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     pyplot.close(figure)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit status."""
-    import tyro
-
-    options = tyro.cli(
-        Options,
-        args=arguments,
-        prog="python -m eval.studies.mlt",
-        config=(tyro.conf.UseAppendAction, tyro.conf.FlagCreatePairsOff),
-    )
-    return command.run(lambda: _main(options), options.debug)
+def main(arguments: Items[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    return cli.command(Options, _main, "python -m eval.studies.mlt", arguments)
 
 
 def _main(options: Options) -> None:
-    command.use_compilation_cache()
+    cli.use_compilation_cache()
     options.output.mkdir(parents=True, exist_ok=True)
     rows = ablate(options)
     lines = [*map(line_of, rows), "", *verdict(rows)]

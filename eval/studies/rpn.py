@@ -23,7 +23,7 @@ import numpy as np
 
 import jaxtrack
 from eval.studies import pairs as pair_study
-from jaxtrack import cli as command
+from jaxtrack import cli
 from jaxtrack.trackers.siamrpn import tracker as siamrpn
 from jaxtrack.trackers.siamrpn.heads import level_head
 from jaxtrack.weights import shipped_path
@@ -197,26 +197,24 @@ def draw(correlation: list[Row], fusion: list[Row]) -> Any:
     return figure
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Measure and draw."""
+def _run(options: Options) -> None:
     import matplotlib as mpl
-    import tyro
 
     mpl.use("Agg")
-    options = tyro.cli(Options, prog="python -m eval.studies.rpn", args=arguments)
+    correlation = correlation_rows(options.width, options.rounds)
+    print(table(correlation), flush=True)
+    fusion = fusion_rows(options)
+    print(table(fusion))
+    options.output.mkdir(parents=True, exist_ok=True)
+    draw(correlation, fusion).savefig(options.output / "rpn_ablation.png", dpi=120)
+    rows = [dataclasses.asdict(row) for row in (*correlation, *fusion)]
+    (options.output / "rpn_ablation.json").write_text(json.dumps(rows, indent=1))
+    print(f"figure: {options.output / 'rpn_ablation.png'}")
 
-    def action() -> None:
-        correlation = correlation_rows(options.width, options.rounds)
-        print(table(correlation), flush=True)
-        fusion = fusion_rows(options)
-        print(table(fusion))
-        options.output.mkdir(parents=True, exist_ok=True)
-        draw(correlation, fusion).savefig(options.output / "rpn_ablation.png", dpi=120)
-        rows = [dataclasses.asdict(row) for row in (*correlation, *fusion)]
-        (options.output / "rpn_ablation.json").write_text(json.dumps(rows, indent=1))
-        print(f"figure: {options.output / 'rpn_ablation.png'}")
 
-    return command.run(action, options.debug)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    return cli.command(Options, _run, "python -m eval.studies.rpn", arguments)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,7 @@ import jaxtrack
 from eval.metrics.ope import evaluate_ope
 from eval.tracking import sequences as benchmarks
 from eval.tracking import slots as runner
-from jaxtrack import cli as command
-from jaxtrack import trackers
+from jaxtrack import cli, trackers
 from jaxtrack.base import Tracker, Variables
 from jaxtrack.errors import JaxtrackError
 
@@ -179,25 +178,23 @@ def draw(rows: list[Row]) -> Any:
     return figure
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Measure, print the table, draw the figure."""
+def _run(options: Options) -> None:
     import matplotlib as mpl
-    import tyro
 
     mpl.use("Agg")
-    options = tyro.cli(Options, prog="python -m eval.studies.tadt", args=arguments)
+    rows = measure(options)
+    text = table(rows)
+    print(text)
+    (options.output / "tadt_ablation.txt").write_text(text + "\n")
+    numbers = [dataclasses.asdict(row) for row in rows]
+    (options.output / "tadt_ablation.json").write_text(json.dumps(numbers, indent=1))
+    draw(rows).savefig(options.output / "tadt_ablation.png", dpi=120)
+    print(f"figure: {options.output / 'tadt_ablation.png'}")
 
-    def action() -> None:
-        rows = measure(options)
-        text = table(rows)
-        print(text)
-        (options.output / "tadt_ablation.txt").write_text(text + "\n")
-        numbers = [dataclasses.asdict(row) for row in rows]
-        (options.output / "tadt_ablation.json").write_text(json.dumps(numbers, indent=1))
-        draw(rows).savefig(options.output / "tadt_ablation.png", dpi=120)
-        print(f"figure: {options.output / 'tadt_ablation.png'}")
 
-    return command.run(action, options.debug)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    return cli.command(Options, _run, "python -m eval.studies.tadt", arguments)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,7 @@ import numpy as np
 from eval.sweep import compiled as sweep
 from eval.tracking import slots as runner
 from eval.tracking.sequences import Sequence
-from jaxtrack import cli as command
-from jaxtrack import streaming
+from jaxtrack import cli, streaming
 from jaxtrack.base import Tracker, Variables
 from jaxtrack.io.prefetch import prefetch
 
@@ -56,22 +55,22 @@ def parse_grid(given: Items[str], random: int | None = None, seed: int = 0) -> G
     for text in given:
         name, equals, listed = text.partition("=")
         if not equals or not name or not listed:
-            raise command.UsageError(f"--set {text}: give FIELD=VALUE,VALUE,...")
+            raise cli.UsageError(f"--set {text}: give FIELD=VALUE,VALUE,...")
         if name in axes:
-            raise command.UsageError(f"--set {name} is given twice; list its values in one")
+            raise cli.UsageError(f"--set {name} is given twice; list its values in one")
         try:
             values = [float(word) for word in listed.split(",")]
         except ValueError:
             values = [math.nan]
         if not all(math.isfinite(value) for value in values):
-            raise command.UsageError(f"--set {text}: the values must be finite numbers")
+            raise cli.UsageError(f"--set {text}: the values must be finite numbers")
         axes[name] = list(dict.fromkeys(values))
     if not axes:
-        raise command.UsageError("nothing to search: give --set FIELD=VALUE,VALUE,...")
+        raise cli.UsageError("nothing to search: give --set FIELD=VALUE,VALUE,...")
     if random is None:
         return Grid(tuple(axes), np.array(list(itertools.product(*axes.values()))))
     if random < 1:
-        raise command.UsageError(f"--random {random}: give 1 or more")
+        raise cli.UsageError(f"--random {random}: give 1 or more")
     low, high = (np.array([pick(v) for v in axes.values()]) for pick in (min, max))
     drawn = np.random.default_rng(seed).uniform(low, high, (random, len(axes)))
     return Grid(tuple(axes), drawn)

@@ -22,8 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from eval.tracking.sequences import Frame, Sequence
 from jaxtrack import base as verbs
-from jaxtrack import cli as command
-from jaxtrack import streaming
+from jaxtrack import cli, streaming
 from jaxtrack.base import Prediction, State, Tracker, Variables
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io.prefetch import prefetch
@@ -222,7 +221,7 @@ def mesh_of(devices: int) -> Mesh | None:
     """
     if devices == 1:
         return None
-    here = command.devices()
+    here = cli.devices()
     if not 1 < devices <= len(here):
         raise JaxtrackError(
             f"--devices {devices}: {len(here)} here ({here[0].platform}); give 1 to {len(here)}"

@@ -17,15 +17,15 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import tyro
 from tqdm import tqdm
 
+from jaxtrack import cli
 from jaxtrack.data import frames as frame_io
 from jaxtrack.data import recipes
 from jaxtrack.data import sampling as pairs
@@ -37,26 +37,29 @@ from jaxtrack.errors import JaxtrackError
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-    """Measure the input pipeline on frames made for the purpose."""
+    """Measure the input pipeline on frames made for the purpose.
+
+    Attributes:
+        folder: where frames, crops and builds go; what is there is used again.
+        videos: number of videos.
+        length: frames of each.
+        width: width of a frame, pixels.
+        height: height of a frame, pixels.
+        batch: pairs in a batch.
+        batches: batches that are timed, after one that is not.
+        workers: numbers of worker processes to try.
+        debug: show the traceback of an error.
+    """
 
     folder: Path
-    """Where frames, crops and builds go; what is there is used again."""
     videos: int = 10
-    """Number of videos."""
     length: int = 40
-    """Frames of each."""
     width: int = 1280
-    """Width of a frame, pixels."""
     height: int = 720
-    """Height of a frame, pixels."""
     batch: int = 16
-    """Pairs in a batch."""
     batches: int = 12
-    """Batches that are timed, after one that is not."""
     workers: tuple[int, ...] = (0, 1, 2)
-    """Numbers of worker processes to try."""
     debug: bool = False
-    """Show the traceback of an error."""
 
 
 def make_frames(folder: Path, args: Bench) -> None:
@@ -246,24 +249,9 @@ def run(args: Bench) -> None:
         print(f"  one pair: {whole:.2f} ms: {shares}")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command line.
-
-    Args:
-        argv: arguments, or None for the process's own.
-
-    Returns:
-        Exit status.
-    """
-    args = tyro.cli(Bench, args=argv, prog="python -m jaxtrack.data.bench")
-    try:
-        run(args)
-    except JaxtrackError as error:
-        if args.debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    return cli.command(Bench, run, "python -m jaxtrack.data.bench", arguments)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,13 @@ import dataclasses
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
 from tqdm import tqdm
 
+from jaxtrack import cli
 from jaxtrack.data import layouts
 from jaxtrack.errors import JaxtrackError
 
@@ -28,31 +29,34 @@ _SHOWN_PROBLEMS = 20
 
 @dataclasses.dataclass(frozen=True)
 class Prepare:
-    """Build (or check) a tracking dataset from the folder that its own site delivers."""
+    """Build (or check) a tracking dataset from the folder that its own site delivers.
 
-    dataset: Annotated[str, tyro.conf.Positional]
-    """Dataset name: got10k, lasot, trackingnet, vid, det, coco, youtubebb, otb, ..., custom."""
+    Attributes:
+        dataset: dataset name: got10k, lasot, trackingnet, vid, det, coco, youtubebb, otb, ..., custom.
+        source: folder that the dataset unpacks to.
+        output: folder for built datasets; this one goes to OUTPUT/DATASET/SPLIT_FLAVOUR/VERSION.
+        split: split name; the dataset's training (or only) split by default.
+        crop: store crops of this side around each target (PySOT: 511) instead of whole frames.
+        check: check the source folder (with --source) or an existing build (with --output) instead.
+        workers: processes that decode and write.
+        max_bad: share of frames that may be unreadable: they are left out, counted and named.
+        only: names of the videos to take; all by default.
+        list: file with such names, one per line (for GOT-10k also numbers from 0, as other toolboxes write
+            their splits).
+        debug: show the traceback of an error.
+    """
+
+    dataset: Annotated[str, cli.Positional]
     source: Path | None = None
-    """Folder that the dataset unpacks to."""
     output: Path | None = None
-    """Folder for built datasets; this one goes to OUTPUT/DATASET/SPLIT_FLAVOUR/VERSION."""
     split: str | None = None
-    """Split name; the dataset's training (or only) split by default."""
     crop: int = 0
-    """Store crops of this side around each target (PySOT: 511) instead of whole frames."""
     check: bool = False
-    """Check the source folder (with --source) or an existing build (with --output) instead."""
     workers: int = os.cpu_count() or 1
-    """Processes that decode and write."""
     max_bad: float = 0.01
-    """Share of frames that may be unreadable: they are left out, counted and named."""
     only: tuple[str, ...] = ()
-    """Names of the videos to take; all by default."""
     list: Path | None = None
-    """File with such names, one per line (for GOT-10k also numbers from 0, as other toolboxes write
-    their splits)."""
     debug: bool = False
-    """Show the traceback of an error."""
 
 
 def run(args: Prepare) -> dict[str, Any]:
@@ -209,27 +213,16 @@ def _check(args: Prepare, split: str) -> dict[str, Any]:
     return dataclasses.asdict(report)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command line.
-
-    Args:
-        argv: arguments, or None for the process's own.
-
-    Returns:
-        Exit status: 0, or 1 for an error (2 for usage, raised by the parser).
-    """
-    args = tyro.cli(Prepare, args=argv, prog="python -m jaxtrack.data.prepare")
+def _run(args: Prepare) -> None:
     try:
         run(args)
-    except JaxtrackError as error:
-        if args.debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped: the same command goes on where it was", file=sys.stderr)
-        return 130
-    return 0
+    except KeyboardInterrupt as error:
+        raise type(error)("stopped: the same command goes on where it was") from error
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    return cli.command(Prepare, _run, "python -m jaxtrack.data.prepare", arguments)
 
 
 if __name__ == "__main__":

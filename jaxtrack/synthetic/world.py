@@ -11,15 +11,18 @@ frame's border, as annotators do; in patches they are not.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import pathlib
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8, UInt32
 
+from jaxtrack import cli
 from jaxtrack.synthetic.motion import ATTRIBUTES, Script, draw_script
 from jaxtrack.synthetic.objects import Pose, Sprite
 from jaxtrack.synthetic.patches import (
@@ -275,36 +278,40 @@ def benchmark_clips() -> Iterator[tuple[str, Clip, tuple[str, ...]]]:
         yield entry.name, clip, names
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes a contact sheet: `python -m jaxtrack.synthetic.world --output sheet.png --seed 0`."""
-    import argparse
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Draw clips and training pairs of the synthetic world on one sheet.
 
-    from jaxtrack import cli as command
+    Attributes:
+        output: the picture to write.
+        seed: which clips and pairs.
+        clips: rows of frames.
+        frames: frames in a row.
+        pairs: training pairs below.
+        debug: show the traceback of an error.
+    """
+
+    output: pathlib.Path = pathlib.Path("sheet.png")
+    seed: int = 0
+    clips: Annotated[int, cli.Range(low=1, high=100)] = 5
+    frames: Annotated[int, cli.Range(low=1, high=100)] = 7
+    pairs: Annotated[int, cli.Range(low=1, high=1000)] = 10
+    debug: bool = False
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `python -m jaxtrack.synthetic.world --output sheet.png --seed 0`; return the exit status."""
+    return cli.command(Options, _draw, "python -m jaxtrack.synthetic.world", arguments)
+
+
+def _draw(options: Options) -> None:
     from jaxtrack.io.images import write_image
     from jaxtrack.synthetic.sheet import sheet
 
-    parser = argparse.ArgumentParser(
-        prog="python -m jaxtrack.synthetic.world",
-        description="Draw clips and training pairs of the synthetic world on one sheet.",
-    )
-    parser.add_argument("--output", default="sheet.png", help="the picture to write")
-    parser.add_argument("--seed", type=int, default=0, help="which clips and pairs")
-    parser.add_argument("--clips", type=int, default=5, help="rows of frames")
-    parser.add_argument("--frames", type=int, default=7, help="frames in a row")
-    parser.add_argument("--pairs", type=int, default=10, help="training pairs below")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    options = parser.parse_args(arguments)
-    for name in ("clips", "frames", "pairs"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name} {getattr(options, name)}: give 1 or more")
-
-    def draw() -> None:
-        command.use_compilation_cache()
-        picture = sheet(WorldConfig(), options.seed, options.clips, options.frames, options.pairs)
-        write_image(options.output, picture)
-        print(f"wrote {options.output} ({picture.shape[1]} x {picture.shape[0]})")
-
-    return command.run(draw, options.debug)
+    cli.use_compilation_cache()
+    picture = sheet(WorldConfig(), options.seed, options.clips, options.frames, options.pairs)
+    write_image(options.output, picture)
+    print(f"wrote {options.output} ({picture.shape[1]} x {picture.shape[0]})")
 
 
 if __name__ == "__main__":

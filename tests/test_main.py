@@ -1,0 +1,382 @@
+"""The command line: what it writes, what it says when something is wrong, and its exit status."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxtrack import __main__ as main
+from jaxtrack import cli, loading, outputs, trackers
+from jaxtrack.base import Prediction, Tracker
+from jaxtrack.io import boxes as sequences
+from jaxtrack.io import images, video
+from jaxtrack.synthetic import world as synthetic
+from jaxtrack.weights import save_weights
+
+
+def drift(config: float, variables: Any, state: Any, frame: Any) -> tuple[Any, Prediction]:
+    """A tracker that moves right by two pixels a frame and is always half sure."""
+    state = state + jnp.asarray([2.0, 0, 0, 0])
+    return state, Prediction(state, jnp.float32(0.5))
+
+
+DRIFT = Tracker(
+    2.0,
+    lambda config, key: {"params": {}, "batch_stats": {}},
+    lambda config, variables, frame, box, frame_size: jnp.asarray(box),
+    drift,
+)
+
+
+@pytest.fixture
+def drifting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All presets are the drifting tracker; JAX's settings stay alone."""
+    monkeypatch.setattr(trackers, "get", lambda name: DRIFT)
+    monkeypatch.setattr(loading, "load_weights", lambda tracker, path=None: {})
+    monkeypatch.setattr(cli, "use_compilation_cache", lambda: None)
+
+
+@pytest.fixture
+def folder(tmp_path: pathlib.Path) -> pathlib.Path:
+    """Eleven frames of 64x48."""
+    place = tmp_path / "frames"
+    place.mkdir()
+    for i in range(11):
+        images.write_image(place / f"{i:03d}.png", np.full((48, 64, 3), 10 * i, np.uint8))
+    return place
+
+
+def path_of(start: tuple[float, ...], count: int) -> np.ndarray:
+    return np.asarray(start) + 2 * np.arange(count)[:, None] * [1, 0, 0, 0]
+
+
+@pytest.mark.usefixtures("drifting")
+def test_track_writes_video_and_boxes(
+    folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, text = tmp_path / "out.mp4", tmp_path / "deep" / "boxes.txt"
+    status = main.main(
+        f"track {folder} --box 5,6,20,10 --output {out} --boxes {text} --chunk 4".split()
+    )
+    said = capsys.readouterr()
+    assert status == 0
+    assert said.out == ""
+    assert "siamfc-tiny on cpu: 11 frames, 1 target" in said.err
+    assert f"wrote {out}, {text}" in said.err
+    np.testing.assert_array_equal(sequences.read_boxes(text), path_of((5, 6, 20, 10), 11))
+    frames = list(video.open_source(out))
+    assert len(frames) == 11
+    # The box of frame 5 stands 10 pixels further right than in the first frame, in red.
+    for index, left in ((0, 5), (5, 15)):
+        column = frames[index][10, :, 0].astype(int) - frames[index][10, :, 2]
+        assert column.argmax() in range(left - 2, left + 3)
+
+
+@pytest.mark.usefixtures("drifting")
+def test_track_several_targets(
+    folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "boxes.txt"
+    assert main.main(f"track {folder} --box 5,6,20,10 --box 30,20,8,8 --boxes {text}".split()) == 0
+    assert "2 targets" in capsys.readouterr().err
+    for number, start in ((1, (5, 6, 20, 10)), (2, (30, 20, 8, 8))):
+        rows = sequences.read_boxes(tmp_path / f"boxes-{number}.txt")
+        np.testing.assert_array_equal(rows, path_of(start, 11))
+    assert not text.exists()
+
+
+@pytest.mark.usefixtures("drifting")
+def test_track_prints_without_outputs(
+    folder: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main(["track", f"{folder}/00[0-2].png", "--box", "5,6,20,10"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "0,1,5.0000,6.0000,20.0000,10.0000,nan",
+        "1,1,7.0000,6.0000,20.0000,10.0000,0.5000",
+        "2,1,9.0000,6.0000,20.0000,10.0000,0.5000",
+    ]
+
+
+@pytest.mark.usefixtures("drifting")
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [
+        ([], "no target: give --box X,Y,W,H"),
+        (["1,2,3"], "--box: box '1,2,3' has 3 numbers; four are wanted"),
+        (["1,2,x,4"], "not made of numbers"),
+        (["1,2,nan,4"], "not finite"),
+        (["1,2,0,4"], "no size: width 0"),
+        (["1,2,3,-4"], "no size: width 3 and height -4"),
+        (["80,2,3,4"], "box (80, 2, 3, 4) has its centre outside the 64x48 frame"),
+        (["5,6,20,10", "-30,2,3,4"], "box 2 (-30, 2, 3, 4) has its centre outside"),
+        (["30,20,50,40"], "fits as two corners"),
+    ],
+)
+def test_bad_boxes_are_usage_errors(
+    folder: pathlib.Path, capsys: pytest.CaptureFixture[str], boxes: list[str], message: str
+) -> None:
+    status = main.main(["track", str(folder), *(part for box in boxes for part in ("--box", box))])
+    said = capsys.readouterr().err
+    assert status == 2
+    assert message in said
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.usefixtures("drifting")
+def test_bad_sources_fail_with_one_line(
+    folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = tmp_path / "fake.mp4"
+    fake.write_bytes(b"no video" * 99)
+    (tmp_path / "empty").mkdir()
+    for source, message in (
+        (tmp_path / "none.mp4", "none.mp4: no such file or folder"),
+        (fake, "fake.mp4: cannot be opened as a video (truncated, or not a video)"),
+        (tmp_path / "empty", "no images in this folder"),
+    ):
+        assert main.main(["track", str(source), "--box", "1,2,3,4"]) == 1
+        said = capsys.readouterr().err
+        assert said.startswith("error: ")
+        assert message in said
+        assert said.count("\n") == 1
+
+
+@pytest.mark.usefixtures("drifting")
+def test_frames_before_a_bad_one_are_kept(
+    folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images.write_image(folder / "007.png", np.zeros((40, 64, 3), np.uint8))
+    out, text = tmp_path / "out.mp4", tmp_path / "boxes.txt"
+    status = main.main(f"track {folder} --box 5,6,20,10 --output {out} --boxes {text}".split())
+    assert status == 1
+    assert "007.png: 64x40, but the first frame 000.png is 64x48" in capsys.readouterr().err
+    np.testing.assert_array_equal(sequences.read_boxes(text), path_of((5, 6, 20, 10), 7))
+    assert video.open_source(out).length == 7
+
+
+@pytest.mark.usefixtures("drifting")
+def test_outputs_that_cannot_be_written(
+    folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("x")
+    for option, message in (
+        ("--output out.gif", "unknown video format"),
+        (f"--output {tmp_path}/file/out.mp4", "out.mp4: cannot be written"),
+        (f"--boxes {tmp_path}/file/boxes.txt", "boxes.txt: cannot be written"),
+    ):
+        assert main.main(f"track {folder} --box 5,6,20,10 {option}".split()) == 1
+        assert message in capsys.readouterr().err
+    assert main.main(f"track {folder} --box 5,6,20,10 --chunk 0".split()) == 2
+    assert "--chunk 0: give from 1 to 4096" in capsys.readouterr().err
+
+
+def test_presets_and_weights_that_are_not_there(
+    folder: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "use_compilation_cache", lambda: None)
+    for options, message in (
+        ("--tracker siamfc-tyni", "unknown tracker preset 'siamfc-tyni'; nearest: siamfc-tiny"),
+        ("--tracker siamfc", "no weights come with preset 'siamfc'"),
+        ("--weights none.pth", "none.pth: no such file"),
+    ):
+        assert main.main(f"track {folder} --box 5,6,20,10 {options}".split()) == 1
+        said = capsys.readouterr().err
+        assert message in said
+        assert said.count("\n") == 1
+
+
+def test_weights_of_another_network_print_both_lists(
+    folder: pathlib.Path,
+    golden_dir: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cli, "use_compilation_cache", lambda: None)
+    path = golden_dir / "weights" / "ostrack_zip.pth"
+    assert main.main(f"track {folder} --box 5,6,20,10 --weights {path}".split()) == 1
+    said = capsys.readouterr().err
+    assert "in the file, without a place here: 0.weight" in said
+    assert "wanted here, not in the file: backbone.conv1" in said
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["trak"], ["track"], ["track", "a", "--boxs", "x"], ["info", "x"]]
+)
+def test_wrong_calls_exit_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(words) == 2
+    said = capsys.readouterr().err
+    assert "--help" in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "taught"),
+    [
+        (["--help"], ["track", "info", "demo", "jaxtrack demo"]),
+        (
+            ["track", "--help"],
+            ["--box 120,80,64,48 --output", "X,Y,W,H", "SOURCE", "--weights FILE"],
+        ),
+        (["demo", "--help"], ["nothing has to be downloaded"]),
+    ],
+)
+def test_help_teaches(
+    words: list[str], taught: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main(words) == 0
+    said = capsys.readouterr().out
+    for text in taught:
+        assert text in said
+
+
+def test_info(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["info"]) == 0
+    said = capsys.readouterr().out
+    for text in ("jaxtrack 0.", f"jax {jax.__version__}", "Devices:", "(cpu)", "siamfc-tiny"):
+        assert text in said
+
+
+def test_debug_shows_the_traceback(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main(f"track {tmp_path}/none.mp4 --box 1,2,3,4 --debug".split()) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert said.rstrip().endswith("no such file or folder")
+
+
+@pytest.mark.usefixtures("drifting")
+def test_show_needs_a_screen(
+    folder: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    assert main.main(f"track {folder} --show".split()) == 1
+    assert "--show needs a screen" in capsys.readouterr().err
+
+
+class Window:
+    """Stands for OpenCV's windows: the user draws a box and presses q at the sixth frame."""
+
+    def __init__(self, drawn: tuple[int, ...]) -> None:
+        self.drawn = drawn
+        self.shown: list[np.ndarray] = []
+
+    def select(self, name: str, image: np.ndarray) -> tuple[int, ...]:
+        return self.drawn
+
+    def show(self, name: str, image: np.ndarray) -> None:
+        self.shown.append(image)
+
+    def key(self, delay: int) -> int:
+        return ord("q") if len(self.shown) == 6 else 255
+
+
+@pytest.mark.usefixtures("drifting")
+@pytest.mark.parametrize("drawn", [(5, 6, 20, 10), (0, 0, 0, 0)])
+def test_show_lets_the_user_draw_and_stop(
+    folder: pathlib.Path,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    drawn: tuple[int, ...],
+) -> None:
+    window = Window(drawn)
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(cv2, "selectROI", window.select)
+    monkeypatch.setattr(cv2, "imshow", window.show)
+    monkeypatch.setattr(cv2, "waitKey", window.key)
+    monkeypatch.setattr(cv2, "getWindowProperty", lambda *_: 1.0)
+    text = tmp_path / "boxes.txt"
+    status = main.main(f"track {folder} --show --boxes {text}".split())
+    if drawn[2] == 0:
+        assert status == 2
+        assert "no box was drawn" in capsys.readouterr().err
+        return
+    assert status == 0
+    assert len(window.shown) == 6
+    np.testing.assert_array_equal(sequences.read_boxes(text), path_of(drawn, 6))
+
+
+def test_interrupt_keeps_the_outputs(
+    folder: pathlib.Path,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    drifting: None,
+) -> None:
+    take = outputs.Outputs.take
+
+    def interrupted(self: outputs.Outputs, piece: Any) -> bool:
+        if piece.start > 4:
+            raise KeyboardInterrupt
+        return take(self, piece)
+
+    monkeypatch.setattr(outputs.Outputs, "take", interrupted)
+    out = tmp_path / "out.mp4"
+    assert main.main(f"track {folder} --box 5,6,20,10 --output {out} --chunk 3".split()) == 130
+    assert video.open_source(out).length == 7  # 1 + 3 + 3: the piece that starts at 7 came too late
+
+
+@pytest.mark.usefixtures("drifting")
+def test_demo(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boxes = np.asarray([[4.0 + 2 * i, 10, 20, 20] for i in range(9)], np.float32)
+    boxes[5, 0] += 20  # no overlap here: (0 + 7 * 1) / 8
+    clip = synthetic.Clip(
+        np.zeros((9, 48, 64, 3), np.uint8),  # type: ignore[arg-type]
+        boxes,  # type: ignore[arg-type]
+        np.zeros(9, bool),  # type: ignore[arg-type]
+        np.zeros(3, bool),  # type: ignore[arg-type]
+    )
+    monkeypatch.setattr(synthetic, "benchmark_clips", lambda: iter([("01_plain", clip, ())]))
+    out = tmp_path / "demo.mp4"
+    assert main.main(["demo", "--output", str(out)]) == 0
+    said = capsys.readouterr()
+    assert f"9 frames, mean overlap with the truth 0.88; wrote {out}" in said.out
+    assert video.open_source(out).length == 9
+    assert main.main(["demo", "--clip", "1000"]) == 2
+    assert "--clip 1000: the benchmark has clips 0 to" in capsys.readouterr().err
+
+
+def test_a_real_tracker_in_a_process_of_its_own(
+    folder: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """From the shell to the file: real preset, weights from a file, compilation cache filled."""
+    tracker = trackers.get("siamfc-tiny")
+    form = jax.eval_shape(
+        lambda key: tracker.init_variables(tracker.config, key), jax.random.key(0)
+    )
+    rng = np.random.default_rng(0)
+    drawn = jax.tree.map(lambda x: rng.uniform(0.5, 1, x.shape).astype(x.dtype), form)
+    save_weights(tmp_path / "net.safetensors", drawn)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
+    environment |= {"XDG_CACHE_HOME": str(tmp_path / "cache"), "JAX_PLATFORMS": "cpu"}
+    words = f"track {folder} --box 5,6,20,10 --weights {tmp_path}/net.safetensors --boxes out.txt"
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxtrack", *words.split()],
+        cwd=tmp_path,
+        env=environment | {"PYTHONPATH": str(pathlib.Path(main.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    rows = sequences.read_boxes(tmp_path / "out.txt")
+    assert rows.shape == (11, 4)
+    assert np.isfinite(rows).all()
+    np.testing.assert_array_equal(rows[0], [5, 6, 20, 10])
+    assert any((tmp_path / "cache" / "jaxtrack" / "compiled").iterdir())
