@@ -12,7 +12,7 @@ from jaxtyping import Array
 from train import presets, run
 from train.optim import Group, OptimConfig, Schedule
 from train.presets import Preset
-from train.step import Aux, Batch, Task
+from train.step import Aux, Batch, Task, streams
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,18 +34,19 @@ def init_variables(config: Config, key: Array) -> dict[str, Any]:
     }
 
 
-def sample(config: Config, key: Array, batch_size: int) -> Batch:
-    key_x, key_y = jax.random.split(key)
-    x = jax.random.normal(key_x, (batch_size, config.features))
-    y = x[:, :3] + config.noise * jax.random.normal(key_y, (batch_size, 3))
+def sample(config: Config, keys: Array) -> Batch:
+    key_x, key_y = streams(keys, 2)
+    x = jax.vmap(lambda k: jax.random.normal(k, (config.features,)))(key_x)
+    y = x[:, :3] + config.noise * jax.vmap(lambda k: jax.random.normal(k, (3,)))(key_y)
     return {"x": x, "y": y}
 
 
 def loss(
-    config: Config, params: Any, batch_stats: Any, batch: Batch, key: Array
+    config: Config, params: Any, batch_stats: Any, batch: Batch, keys: Array
 ) -> tuple[Array, Aux]:
     x, body = batch["x"], params["body"]
-    x = x * jax.random.bernoulli(key, 0.9, x.shape) if config.noise else x
+    if config.noise:
+        x = x * jax.vmap(lambda k: jax.random.bernoulli(k, 0.9, x.shape[1:]))(keys)
     y = (x @ body["kernel"] + body["bias"][None]) * params["head"]["scale"][None]
     value = jnp.mean(jnp.square(y - batch["y"]))
     value = jnp.where(batch["step"] == config.nan_step, jnp.nan, value)

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
+from train.step import streams
+
 _LUMA = (0.299, 0.587, 0.114)
 _REACH = 16  # largest shrinking factor that antialiasing normalises for
 
@@ -103,7 +105,7 @@ def augment(
 
 
 def augment_pairs(
-    template: AugmentConfig, search: AugmentConfig, batch: dict[str, Array], key: Array
+    template: AugmentConfig, search: AugmentConfig, batch: dict[str, Array], keys: Array
 ) -> tuple[Array, Array, Array, Array]:
     """Augment a batch of pairs (see `train.step`), every crop with draws of its own.
 
@@ -111,16 +113,15 @@ def augment_pairs(
         template: for the templates (static).
         search: for the search patches (static).
         batch: ``template``, ``search``, ``template_box``, ``search_box``.
-        key: a JAX random key.
+        keys: ``(n,)`` JAX random keys, one for each pair.
 
     Returns:
         Templates ``(n, s, s, 3)``, searches ``(n, r, r, 3)``, float32 0..255, and their boxes ``(n, 4)``.
     """
-    count = batch["template"].shape[0]
-    keys = jax.random.split(key, (3, count))
+    key_z, key_x, key_pair = streams(keys, 3)
     cut = jax.vmap(augment, in_axes=(None, 0, 0, 0, 0))
-    z, z_box = cut(template, keys[0], keys[2], batch["template"], batch["template_box"])
-    x, x_box = cut(search, keys[1], keys[2], batch["search"], batch["search_box"])
+    z, z_box = cut(template, key_z, key_pair, batch["template"], batch["template_box"])
+    x, x_box = cut(search, key_x, key_pair, batch["search"], batch["search_box"])
     return z, x, z_box, x_box
 
 

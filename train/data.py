@@ -31,24 +31,37 @@ class Batches(Protocol):
         """End what runs in the background."""
 
 
+def places(batch_size: int, shard: tuple[int, int]) -> np.ndarray:
+    """Return the places ``(n,)`` int32 of this process's pairs in the batch of the whole run.
+
+    Args:
+        batch_size: pairs per step of this process.
+        shard: this process's number and their count; it takes every ``count``-th pair, as the input
+            pipeline does.
+    """
+    return np.arange(batch_size, dtype=np.int32) * shard[1] + shard[0]
+
+
 class Synthetic:
     """Asks for synthetic pairs: the batch holds indices only, the step draws the pictures.
 
-    What is drawn depends on the run's seed, the step and the device alone.
+    What is drawn depends on the run's seed, the step and the pair's place in the batch alone.
+
+    Args:
+        batch_size: pairs per step of this process.
+        shard: this process's number and their count.
     """
 
-    def __init__(self, batch_size: int) -> None:
-        self._size = batch_size
+    def __init__(self, batch_size: int, shard: tuple[int, int]) -> None:
+        self._index = places(batch_size, shard)
+        self._size = batch_size * shard[1]
         self._drawn = 0
 
     def next(self) -> tuple[Batch, str]:
         """See `Batches`."""
         first = self._drawn * self._size
         self._drawn += 1
-        index = np.arange(first, first + self._size, dtype=np.int64) % 2**31
-        return {
-            "index": index.astype(np.int32)
-        }, f"synthetic pairs {first}..{first + self._size - 1}"
+        return {"index": self._index}, f"synthetic pairs {first}..{first + self._size - 1}"
 
     def position(self) -> Any:
         """See `Batches`."""
@@ -86,6 +99,8 @@ class Built:
         from jaxtrack.data import recipes
         from jaxtrack.data import sampling as pairs
 
+        self._index = places(batch_size, shard)
+
         def patch(spec: PatchSpec) -> pairs.PatchConfig:
             whole = recipes.patch_config(spec.size, spec.nominal, spec.factor, spec.context)
             return dataclasses.replace(whole, shift=spec.shift, log_scale=spec.log_scale)
@@ -105,8 +120,8 @@ class Built:
 
     def next(self) -> tuple[Batch, str]:
         """See `Batches`."""
-        batch = next(self._iterator)
-        return dict(batch), " | ".join(self._iterator.describe())
+        batch = {**next(self._iterator), "index": self._index}
+        return batch, " | ".join(self._iterator.describe())
 
     def position(self) -> Any:
         """See `Batches`."""
@@ -140,7 +155,7 @@ def open_batches(
     if workers < 0:
         raise JaxtrackError(f"--workers {workers}: 0 or more")
     if data == SYNTHETIC:
-        return Synthetic(batch_size)
+        return Synthetic(batch_size, shard)
     root = pathlib.Path(data).expanduser()
     if not root.is_dir():
         raise JaxtrackError(

@@ -25,6 +25,11 @@ scalars, so that a loss can follow a schedule without being compiled again:
 ``step``                  ``()`` int32, optimiser steps done so far
 ``epoch``                 ``()`` float32, ``step * epochs / steps``; its ``floor`` is the 0-based epoch
 ========================  =================================================================================
+
+Whatever is random belongs to a pair: `Task.sample` and `Task.loss` are handed one key for each pair, made of
+the run's seed, the step and the pair's place in the batch of the *whole* run. The data of a run are therefore
+the same on one device, on many, and on many processes; what pairs share (batch statistics, losses of one
+target on another's search image, means over chosen cells) is of the pairs that lie on one device.
 """
 
 from __future__ import annotations
@@ -66,16 +71,16 @@ class Task:
         config: frozen dataclass of ints, floats, strings, tuples and frozen dataclasses; never arrays.
         init_variables: ``(config, key) -> {"params": ..., "batch_stats": ...}``; ``batch_stats`` may be
             an empty dict. Usually the tracker's own, so that its weights load without renaming.
-        sample: ``(config, key, batch_size) -> batch``: a batch of the synthetic world, drawn inside
-            the jitted step, so that nothing crosses the host. ``batch_size`` is a Python int: the pairs
-            of *one device*.
-        loss: ``(config, params, batch_stats, batch, key) -> (scalar, Aux)``. Mean over the device's
-            pairs. No collective inside. ``key`` differs per step and device: augmentation, dropout.
+        sample: ``(config, keys) -> batch``: pairs of the synthetic world, drawn inside the jitted step,
+            so that nothing crosses the host; one pair for each of the ``(n,)`` keys, made of it alone.
+        loss: ``(config, params, batch_stats, batch, keys) -> (scalar, Aux)``. Mean over the pairs
+            given. No collective inside. ``keys`` is ``(n,)``: what is random about a pair
+            (augmentation, labels, dropout) is drawn from its own; `streams` splits them.
     """
 
     config: Hashable
     init_variables: Callable[[Any, Array], Variables]
-    sample: Callable[[Any, Array, int], Batch]
+    sample: Callable[[Any, Array], Batch]
     loss: Callable[[Any, Any, Any, Batch, Array], tuple[Float[Array, ""], Aux]]
 
 
@@ -87,35 +92,62 @@ class TrainState(NamedTuple):
         params: the network's parameters, float32.
         batch_stats: its running statistics.
         opt_state: the optimiser's state.
+        average: moving average of ``{"params": ..., "batch_stats": ...}``; empty where none is kept.
     """
 
     step: Int[Array, ""]
     params: Any
     batch_stats: Any
     opt_state: Any
+    average: Any = ()
+
+    @property
+    def variables(self) -> Variables:
+        """Return the variables to track with: the moving average where one is kept."""
+        return self.average or {"params": self.params, "batch_stats": self.batch_stats}
 
 
 def init_state(
-    variables: Variables, optimizer: optax.GradientTransformation, step: int = 0
+    variables: Variables, optimizer: optax.GradientTransformation, averaged: bool = False
 ) -> TrainState:
-    """The state before the first step.
+    """Return the state before the first step.
 
     Args:
         variables: ``{"params": ..., "batch_stats": ...}``.
         optimizer: from `train.optim.make`.
-        step: steps already done.
+        averaged: keep a moving average of the variables.
     """
-    params = variables["params"]
+    params, stats = variables["params"], variables.get("batch_stats", {})
     return TrainState(
-        step=jnp.asarray(step, jnp.int32),
+        step=jnp.zeros((), jnp.int32),
         params=params,
-        batch_stats=variables.get("batch_stats", {}),
+        batch_stats=stats,
         opt_state=optimizer.init(params),
+        # A copy: the update gives its buffers back one by one.
+        average=jax.tree.map(jnp.array, {"params": params, "batch_stats": stats})
+        if averaged
+        else (),
     )
 
 
+def pair_keys(key: Array, index: Int[Array, "n"]) -> Array:
+    """Return the ``(n,)`` keys of pairs.
+
+    Args:
+        key: of the step; the same on all devices.
+        index: places of the pairs in the batch of the whole run.
+    """
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
+
+
+def streams(keys: Array, count: int) -> list[Array]:
+    """Split the ``(n,)`` keys of pairs into so many ``(n,)`` keys that are independent of each other."""
+    parts = jax.vmap(lambda key: jax.random.split(key, count))(keys)
+    return [parts[:, i] for i in range(count)]
+
+
 def epoch_of(step: Int[Array, ""], steps: int, epochs: int) -> Float[Array, ""]:
-    """Epochs done after ``step`` of ``steps`` steps, with a whole part that is exact.
+    """Count the epochs done after ``step`` of ``steps`` steps, with a whole part that is exact.
 
     Args:
         step: ``()`` int32 steps done.
@@ -137,38 +169,82 @@ def epoch_of(step: Int[Array, ""], steps: int, epochs: int) -> Float[Array, ""]:
 
 
 def make_update(
-    task: Task, optimizer: optax.GradientTransformation, steps: int, epochs: int
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    steps: int,
+    epochs: int,
+    accumulate: int = 1,
+    decay: float = 0.0,
 ) -> Callable[[TrainState, Batch, Array], tuple[TrainState, dict[str, Array]]]:
-    """The update of one device, to be mapped over the devices by `train.parallel.compile_update`.
+    """Make the update of one device, to be mapped over the devices by `train.parallel.compile_update`.
 
     Args:
         task: what to train (static).
         optimizer: from `train.optim.make`.
         steps: length of the run, for ``batch["epoch"]``.
         epochs: likewise.
+        accumulate: the gradient is the mean over so many parts of the device's pairs, one after the
+            other: the memory of one part. The batch statistics are those of the parts.
+        decay: of the moving average of the variables, from 0 at the first step up to this; 0: none.
 
     Returns:
-        ``update(state, batch, key) -> (state, metrics)``. A batch that holds nothing but ``index``
-        ``(n,)`` asks for ``n`` pairs of the task's own ``sample``.
+        ``update(state, batch, key) -> (state, metrics)``. Every batch holds ``index`` ``(n,)`` int32,
+        the places of its pairs in the batch of the whole run; one that holds nothing else asks for
+        pairs of the task's own ``sample``.
     """
 
-    def update(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, dict[str, Array]]:
-        key = jax.random.fold_in(jax.random.fold_in(key, state.step), jax.lax.axis_index(AXIS))
-        key_sample, key_loss = jax.random.split(key)
-        if batch.keys() == {"index"}:
-            batch = task.sample(task.config, key_sample, batch["index"].shape[0])
-        batch = {**batch, "step": state.step, "epoch": epoch_of(state.step, steps, epochs)}
+    def gradient(params: Any, stats: Any, batch: Batch, shared: Batch, key: Array) -> Any:
+        batch = dict(batch)
+        keys_sample, keys_loss = streams(pair_keys(key, batch.pop("index")), 2)
+        pairs = batch or task.sample(task.config, keys_sample)
 
         def loss_of(params: Any) -> tuple[Array, Aux]:
-            return task.loss(task.config, params, state.batch_stats, batch, key_loss)
+            return task.loss(task.config, params, stats, {**pairs, **shared}, keys_loss)
 
-        (loss, aux), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-        aux = aux._replace(metrics={**aux.metrics, "loss": loss})
-        grads, aux = jax.lax.pmean((grads, aux), AXIS)  # the only collective in the project
+        (loss, aux), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
+        return grads, aux.batch_stats, {**aux.metrics, "loss": loss}
+
+    def accumulated(params: Any, stats: Any, batch: Batch, shared: Batch, key: Array) -> Any:
+        def part(carry: Any, batch: Batch) -> Any:
+            total, stats = carry
+            grads, stats, metrics = gradient(params, stats, batch, shared, key)
+            return (jax.tree.map(jnp.add, total, grads), stats), metrics
+
+        batch = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), batch)
+        start = jax.tree.map(jnp.zeros_like, params), stats
+        (total, stats), metrics = jax.lax.scan(part, start, batch)
+        mean = jax.tree.map(lambda x: x / accumulate, total)
+        return mean, stats, jax.tree.map(lambda x: jnp.mean(x, axis=0), metrics)
+
+    def update(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, dict[str, Array]]:
+        shared = {"step": state.step, "epoch": epoch_of(state.step, steps, epochs)}
+        make = gradient if accumulate == 1 else accumulated
+        key = jax.random.fold_in(key, state.step)
+        found = make(state.params, state.batch_stats, batch, shared, key)
+        grads, stats, metrics = jax.lax.pmean(found, AXIS)  # the only collective in the project
         norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)))
-        metrics = {**aux.metrics, "grad_norm": norm}
+        metrics = {**metrics, "grad_norm": norm}
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, aux.batch_stats, opt_state), metrics
+        average = state.average
+        if decay:
+            now = {"params": params, "batch_stats": stats}
+            average = move_average(average, now, state.step, decay)
+        return TrainState(state.step + 1, params, stats, opt_state, average), metrics
 
     return update
+
+
+def move_average(average: Any, now: Any, step: Int[Array, ""], decay: float) -> Any:
+    """Move an average of variables one step on.
+
+    Args:
+        average: the average so far.
+        now: the variables after the step.
+        step: steps done before it. The first steps weigh more, or a short run's average would be that
+            of its random start: the decay is at most ``(1 + step) / (10 + step)``.
+        decay: share of the old average in a long run.
+    """
+    done = step.astype(jnp.float32)
+    share = jnp.minimum(decay, (1 + done) / (10 + done))
+    return jax.tree.map(lambda old, new: share * old + (1 - share) * new, average, now)

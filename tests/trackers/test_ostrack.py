@@ -193,7 +193,8 @@ def test_the_whole_annealing_is_one_trace():
     kept = []
     for epoch in range(0, config.annealing.epochs, 11):
         batch = {**small_batch(), "epoch": jnp.asarray(epoch, jnp.float32)}
-        grads, aux = gradient(variables["params"], batch, jax.random.key(epoch))
+        keys = jax.random.split(jax.random.key(epoch), len(batch["negative"]))
+        grads, aux = gradient(variables["params"], batch, keys)
         kept.append(int(aux.metrics["kept"]))
         assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(grads))
     assert len(traces) == 1

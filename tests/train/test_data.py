@@ -27,11 +27,11 @@ PATCHES = DataConfig("siamfc_got10k", PatchSpec(24, 20, 1.0), PatchSpec(48, 40, 
 def toy_pairs(**changes: Any) -> Preset:
     """The toy task, fed with a few pixels of each patch."""
 
-    def loss(config: Any, params: Any, stats: Any, batch: Any, key: jax.Array) -> Any:
+    def loss(config: Any, params: Any, stats: Any, batch: Any, keys: jax.Array) -> Any:
         seen = batch["search"][:, 20, 20:25, 0] / 255.0
         rows = {"x": seen, "y": batch["template"][:, 10, 10] / 255.0}
         rows |= {name: batch[name] for name in ("step", "epoch")}
-        value, aux = toy_training.loss(config, params, stats, rows, key)
+        value, aux = toy_training.loss(config, params, stats, rows, keys)
         return value, Aux(aux.batch_stats, {**aux.metrics, "first": jnp.sum(seen)})
 
     task = Task(toy_training.Config(), toy_training.init_variables, toy_training.sample, loss)

@@ -20,6 +20,8 @@ from train import optim, presets
 from train.step import init_state
 from train.tasks import mlt as task
 
+KEYS = jax.random.split(jax.random.key(0), 2)
+
 
 def small(**changes):
     config = presets.get("mlt-tiny-meta").task.config
@@ -57,7 +59,7 @@ def test_only_the_meta_learner_learns():
     batch = batch_of(2, 4)
     gradient, aux = jax.jit(
         jax.grad(
-            lambda p: task.loss(config, p, variables["batch_stats"], batch, jax.random.key(0)),
+            lambda p: task.loss(config, p, variables["batch_stats"], batch, KEYS),
             has_aux=True,
         )
     )(variables["params"])
@@ -85,7 +87,7 @@ def test_the_calibration_moves_the_gain_alone():
     gradient = jax.jit(
         jax.grad(
             lambda p: task.loss(
-                config, p, variables["batch_stats"], batch_of(2, 4), jax.random.key(0)
+                config, p, variables["batch_stats"], batch_of(2, 4), KEYS
             )[0]
         )
     )(variables["params"])
@@ -154,7 +156,7 @@ def test_a_few_steps_teach_the_meta_learner():
     """On two fixed videos the loss of the adapted network falls."""
     config = small(fewest=3)
     variables = variables_of(config.tracker)
-    batch = task.sample(config, jax.random.key(1), 2)
+    batch = task.sample(config, KEYS)
     optimizer = optim.make(
         optim.OptimConfig("adam", 3e-3, groups=presets.get("mlt-tiny-meta").optim.groups),
         *(variables["params"], 40, 1),
@@ -172,7 +174,7 @@ def test_a_few_steps_teach_the_meta_learner():
 
     params, memory, values = state.params, state.opt_state, []
     for i in range(40):
-        params, memory, value = step(params, memory, jax.random.key(i % 2))
+        params, memory, value = step(params, memory, jax.random.split(jax.random.key(i % 2)))
         values.append(float(value))
     assert np.mean(values[-4:]) < 0.9 * np.mean(values[:4])
 

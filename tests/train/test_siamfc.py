@@ -74,7 +74,8 @@ def loss_of(name: str, dtype: str = "float32") -> tuple[siamfc.Config, Any, floa
     config = small(name, dtype=dtype)
     variables = siamfc.init_variables(config, jax.random.key(0))
     run = jax.jit(siamfc.loss, static_argnums=0)
-    arguments = variables["params"], variables["batch_stats"], batch_of(2), jax.random.key(0)
+    keys = jax.random.split(jax.random.key(0), 2)
+    arguments = variables["params"], variables["batch_stats"], batch_of(2), keys
     value, aux = run(config, *arguments)
     grads = jax.eval_shape(
         jax.grad(lambda p: siamfc.loss(config, p, *arguments[1:])[0]), arguments[0]
@@ -109,7 +110,8 @@ def test_bfloat16_computes_in_it() -> None:
 
 def test_synthetic_batches_have_the_agreed_form() -> None:
     config = small("siamfc-tiny")
-    shapes = jax.eval_shape(lambda k: siamfc.sample(config, k, 4), jax.random.key(0))
+    keys = jax.random.split(jax.random.key(0), 4)
+    shapes = jax.eval_shape(lambda k: siamfc.sample(config, k), keys)
     side = config.patch.search_size + config.patch.search_margin
     assert shapes["search"].shape == (4, side, side, 3)
     assert shapes["template"].dtype == jnp.uint8

@@ -64,7 +64,8 @@ def trained(batch):
     def run(epoch):
         def value(params):
             given = {**batch, "epoch": epoch, "step": jnp.zeros((), jnp.int32)}
-            return task.loss(CONFIG, params, variables["batch_stats"], given, jax.random.key(1))
+            keys = jax.random.split(jax.random.key(1), 2)
+            return task.loss(CONFIG, params, variables["batch_stats"], given, keys)
 
         return jax.value_and_grad(value, has_aux=True)(variables["params"])
 
@@ -174,7 +175,7 @@ def test_every_pair_of_the_world_can_be_labelled():
     logits = jnp.zeros((1, 5, size, size, 2))
     box = jnp.asarray([[80.0, 85.0, 140.0, 150.0]])
     config = dataclasses.replace(config, hardness=0.0)
-    targets = task.label(config, logits, box, jnp.asarray([False]), jax.random.key(0))
+    targets = task.label(config, logits, box, jnp.asarray([False]), jax.random.key(0)[None])
     assert int(jnp.sum(targets.labels == 1)) > 0
 
 

@@ -12,22 +12,32 @@ import optax
 import pytest
 
 from tests import toy_training
-from train import optim, parallel, presets
-from train.step import TrainState, epoch_of, init_state, make_update
+from train import data, optim, parallel, presets
+from train.step import TrainState, epoch_of, init_state, make_update, pair_keys, streams
 
 TOY = toy_training.Config(noise=0.0, moving=False)  # no randomness, statistics frozen
 
 
-def run_update(devices: int, config: toy_training.Config = TOY, steps: int = 3) -> TrainState:
-    """Some steps on one fixed global batch of 8, shared by so many devices."""
+def run_update(
+    devices: int,
+    config: toy_training.Config = TOY,
+    steps: int = 3,
+    accumulate: int = 1,
+    decay: float = 0.0,
+    fixed: bool = True,
+) -> TrainState:
+    """Some steps on one fixed global batch of 8 (or on pairs of the toy's world), shared by so many devices."""
     preset = toy_training.preset(config)
     variables = preset.task.init_variables(config, jax.random.key(0))
     optimizer = optim.make(preset.optim, variables["params"], steps, preset.epochs)
     places = parallel.local_devices(devices)
-    update = make_update(preset.task, optimizer, steps, preset.epochs)
+    update = make_update(preset.task, optimizer, steps, preset.epochs, accumulate, decay)
     step = parallel.compile_update(update, places)
-    state = parallel.place(init_state(variables, optimizer), places)
-    batch = jax.device_get(preset.task.sample(config, jax.random.key(1), 8))
+    state = parallel.place(init_state(variables, optimizer, decay > 0), places)
+    batch = {"index": np.arange(8, dtype=np.int32)}
+    if fixed:
+        keys = jax.random.split(jax.random.key(1), 8)
+        batch |= jax.device_get(preset.task.sample(config, keys))
     for _ in range(steps):
         state, _ = step(state, batch, jax.random.key(2))
     return jax.device_get(state)
@@ -59,32 +69,49 @@ def test_moving_statistics_are_averaged() -> None:
     assert np.abs(one.batch_stats["mean"]).max() > 1e-3
 
 
-def test_synthetic_pairs_differ_per_device_and_step() -> None:
-    """Keys are folded with the step and the device."""
-    seen = []
+@pytest.mark.parametrize("devices", [2, 4])
+def test_a_run_sees_the_same_pairs_on_any_number_of_devices(devices: int) -> None:
+    """With noise in samples and losses: every pair's randomness is its own."""
+    noisy = toy_training.Config(moving=False)
+    one, many = (run_update(n, noisy, fixed=False) for n in (1, devices))
+    assert largest_difference(one, many) < 1e-5
+    assert largest_difference(one.params, run_update(1, noisy).params) > 1e-3
 
-    def sample(config: Any, key: jax.Array, count: int) -> dict[str, jax.Array]:
-        return {"x": jax.random.uniform(key, (count,))}
 
-    def loss(config: Any, params: Any, stats: Any, batch: Any, key: jax.Array) -> Any:
-        from train.step import Aux
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_processes_share_the_places_of_a_batch(count: int) -> None:
+    shares = [data.places(8 // count, (i, count)) for i in range(count)]
+    assert sorted(np.concatenate(shares).tolist()) == list(range(8))
 
-        first = jnp.where(jax.lax.axis_index("device") == 0, batch["x"][0], 0)
-        last = jnp.where(jax.lax.axis_index("device") == 3, batch["x"][0], 0)
-        noise = jax.random.uniform(key)
-        return params["w"] * 0, Aux(stats, {"first": first, "last": last, "noise": noise})
 
-    task = presets.Task(None, lambda c, k: {"params": {"w": jnp.ones(())}}, sample, loss)
-    devices = parallel.local_devices(4)
-    optimizer = optax.sgd(0.1)
-    step = parallel.compile_update(make_update(task, optimizer, 2, 1), devices)
-    state = parallel.place(
-        init_state(task.init_variables(None, jax.random.key(0)), optimizer), devices
-    )
-    for _ in range(2):
-        state, metrics = step(state, {"index": np.arange(8)}, jax.random.key(0))
-        seen += [float(metrics["first"]), float(metrics["last"]), float(metrics["noise"])]
-    assert len(set(seen)) == 6
+def test_pairs_differ_by_place_and_step() -> None:
+    seen = set()
+    for step in range(3):
+        keys = pair_keys(jax.random.fold_in(jax.random.key(0), step), np.arange(4))
+        for part in streams(keys, 2):
+            seen |= {float(x) for x in jax.vmap(jax.random.uniform)(part)}
+    assert len(seen) == 3 * 4 * 2
+
+
+@pytest.mark.parametrize(("devices", "accumulate"), [(1, 4), (2, 2)])
+def test_accumulated_gradients_are_those_of_the_large_batch(devices: int, accumulate: int) -> None:
+    whole, parts = run_update(1), run_update(devices, accumulate=accumulate)
+    assert largest_difference(whole, parts) < 1e-6
+    drawn = run_update(1, fixed=False)
+    assert largest_difference(drawn, run_update(1, accumulate=4, fixed=False)) < 1e-6
+
+
+def test_the_moving_average_follows_the_variables() -> None:
+    moving = toy_training.Config(noise=0.0)
+    first, last = run_update(1, moving, steps=1, decay=0.5), run_update(1, moving, steps=2)
+    start = toy_training.init_variables(moving, jax.random.key(0))["params"]
+    want = jax.tree.map(lambda old, new: 0.1 * old + 0.9 * new, start, first.params)
+    assert largest_difference(first.average["params"], want) < 1e-6
+    both = run_update(1, moving, steps=2, decay=0.15)
+    assert largest_difference(both.params, last.params) == 0.0
+    assert largest_difference(both.average["params"], both.params) > 1e-5
+    assert both.variables is both.average
+    assert run_update(1).variables.keys() == {"params", "batch_stats"}
 
 
 @pytest.mark.parametrize(("steps", "epochs"), [(100, 50), (101, 50), (7, 3), (3, 1), (2, 5)])
@@ -112,5 +139,5 @@ def test_state_compiles_once() -> None:
     step = parallel.compile_update(make_update(task, optimizer, 30, 3), devices)
     state = parallel.place(init_state(variables, optimizer), devices)
     for _ in range(30):
-        state, _ = step(state, {"index": np.arange(4)}, jax.random.key(0))
+        state, _ = step(state, {"index": np.arange(4, dtype=np.int32)}, jax.random.key(0))
     assert traces == 1

@@ -32,7 +32,7 @@ from jaxtrack.weights import load_into
 from train.augment import AugmentConfig, augment
 from train.optim import Group, OptimConfig, Schedule
 from train.presets import Preset, same_patches
-from train.step import Aux, Batch, Task
+from train.step import Aux, Batch, Task, streams
 from train.tasks import siamfc as matching
 
 
@@ -117,26 +117,22 @@ def load_trunk(config: matching.Config, path: pathlib.Path, key: Array) -> dict[
     }
 
 
-def sample(config: Config, key: Array, batch_size: int) -> Batch:
-    """A batch of synthetic videos, as anchors with M' context patches; see `train.step`."""
-    keys = jax.random.split(key, batch_size)
+def sample(config: Config, keys: Array) -> Batch:
+    """Draw a batch of synthetic videos, as anchors with M' context patches; see `train.step`."""
     drawn = jax.lax.map(lambda k: make_patches(config.world, config.patch, k, config.patches), keys)
     batch = dict(drawn._asdict())
     batch["patch_boxes"] = batch.pop("boxes")
     return batch
 
 
-def crops(config: Config, batch: Batch, key: Array) -> tuple[Array, Array]:
-    """Augmented anchors ``(n, s, s, 3)`` and context patches ``(n, M', r, r, 3)``, 0..255."""
-    count = batch["template"].shape[0]
-    key_pair, key_template, key_context = jax.random.split(key, 3)
-    pair = jax.random.split(key_pair, count)
+def crops(config: Config, batch: Batch, keys: Array) -> tuple[Array, Array]:
+    """Cut augmented anchors ``(n, s, s, 3)`` and context patches ``(n, M', r, r, 3)``, 0..255."""
+    pair, key_template, key_context = streams(keys, 3)
     cut = jax.vmap(augment, in_axes=(None, 0, 0, 0, 0))
-    keys = jax.random.split(key_template, count)
-    z, _ = cut(config.template, keys, pair, batch["template"], batch["template_box"])
+    z, _ = cut(config.template, key_template, pair, batch["template"], batch["template_box"])
     patches = jax.vmap(lambda k, p, i, b: augment(config.context, k, p, i, b), (0, None, 0, 0))
-    keys = jax.random.split(key_context, (count, config.patches))
-    x, _ = jax.vmap(patches)(keys, pair, batch["patches"], batch["patch_boxes"])
+    context_keys = jnp.stack(streams(key_context, config.patches), axis=1)
+    x, _ = jax.vmap(patches)(context_keys, pair, batch["patches"], batch["patch_boxes"])
     return jnp.clip(z, 0, 255), jnp.clip(x, 0, 255)
 
 
@@ -195,10 +191,10 @@ def video_loss(
 
 
 def loss(
-    config: Config, params: Any, batch_stats: Any, batch: Batch, key: Array
+    config: Config, params: Any, batch_stats: Any, batch: Batch, keys: Array
 ) -> tuple[Float[Array, ""], Aux]:
     """Mean of `video_loss` over the videos of a batch; see `train.step`."""
-    key_crops, key_videos = jax.random.split(key)
+    key_crops, key_videos = streams(keys, 2)
     params = {k: v if k in config.learns else jax.lax.stop_gradient(v) for k, v in params.items()}
     variables = {"params": params, "batch_stats": batch_stats}
     z, x = crops(config, batch, key_crops)
@@ -209,9 +205,8 @@ def loss(
     others = jnp.roll(patches[:, : max(1, config.patches // 4)], 1, axis=0)
     if config.other_videos and count < 2:
         raise JaxtrackError("other_videos needs two videos per device at least: --batch-size")
-    keys = jax.random.split(key_videos, count)
     per_video = jax.vmap(lambda *video: video_loss(config, variables, *video))
-    values, metrics = per_video(exemplars, patches, others, keys)
+    values, metrics = per_video(exemplars, patches, others, key_videos)
     return jnp.mean(values), Aux(batch_stats, jax.tree.map(jnp.mean, metrics))
 
 

@@ -22,7 +22,7 @@ from train.augment import AugmentConfig
 from train.augment_ostrack import CropConfig, cut
 from train.optim import OptimConfig, Schedule
 from train.presets import Preset, same_patches
-from train.step import Aux, Batch, Task
+from train.step import Aux, Batch, Task, streams
 from train.tasks.ostrack_recipe import Annealing, keep_table, optimiser
 
 
@@ -110,16 +110,15 @@ def init_variables(config: Config, key: Array) -> dict[str, Any]:
     return ostrack.init_variables(config.tracker, key)
 
 
-def sample(config: Config, key: Array, batch_size: int) -> Batch:
-    """A batch of synthetic pairs; see `train.step`."""
-    keys = jax.random.split(key, batch_size)
+def sample(config: Config, keys: Array) -> Batch:
+    """Draw a batch of synthetic pairs; see `train.step`."""
     # One after the other: on a CPU that is faster than a batch, and an accelerator has little to gain.
     pairs = jax.lax.map(lambda k: make_pair(config.world, config.patch, k), keys)
     return dict(pairs._asdict())
 
 
 def loss(
-    config: Config, params: Any, batch_stats: Any, batch: Batch, key: Array
+    config: Config, params: Any, batch_stats: Any, batch: Batch, keys: Array
 ) -> tuple[Float[Array, ""], Aux]:
     """The loss of a batch of pairs; see `train.step`.
 
@@ -127,15 +126,13 @@ def loss(
     once.
     """
     tracker = config.tracker
-    count = batch["template"].shape[0]
-    key_z, key_x, key_pair, key_drop = jax.random.split(key, 4)
-    pair_keys = jax.random.split(key_pair, count)
+    key_z, key_x, key_pair, key_drop = streams(keys, 4)
     z, z_box = jax.vmap(cut, in_axes=(None, None, None, 0, 0, 0, 0, None))(
         config.crop,
         tracker.template_size,
         tracker.template_factor,
-        jax.random.split(key_z, count),
-        pair_keys,
+        key_z,
+        key_pair,
         batch["template"],
         batch["template_box"],
         False,
@@ -144,8 +141,8 @@ def loss(
         config.crop,
         tracker.search_size,
         tracker.search_factor,
-        jax.random.split(key_x, count),
-        pair_keys,
+        key_x,
+        key_pair,
         batch["search"],
         batch["search_box"],
         True,
@@ -167,7 +164,7 @@ def loss(
         rows,
         True,
         mutable=["batch_stats"],
-        rngs={"drop_path": key_drop},
+        rngs={"drop_path": key_drop[0]},
     )
     value, parts = box_losses(config.weights, maps, x_box, batch["negative"], config.box_at_target)
     if keep_counts is not None:

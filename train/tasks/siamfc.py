@@ -53,9 +53,8 @@ def init_variables(config: Config, key: Array) -> dict[str, Any]:
     return siamfc.init_variables(config.tracker, key)
 
 
-def sample(config: Config, key: Array, batch_size: int) -> Batch:
-    """A batch of synthetic pairs; see `train.step`."""
-    keys = jax.random.split(key, batch_size)
+def sample(config: Config, keys: Array) -> Batch:
+    """Draw a batch of synthetic pairs; see `train.step`."""
     # One after the other: on a CPU that is faster than a batch, and an accelerator has little to gain.
     pairs = jax.lax.map(lambda k: make_pair(config.world, config.patch, k), keys)
     return dict(pairs._asdict())
@@ -124,14 +123,14 @@ def all_correlations(
 
 
 def loss(
-    config: Config, params: Any, batch_stats: Any, batch: Batch, key: Array
+    config: Config, params: Any, batch_stats: Any, batch: Batch, keys: Array
 ) -> tuple[Float[Array, ""], Aux]:
     """The balanced logistic loss of a batch; see `train.step`.
 
     In a negative pair every cell is negative. With ``other_pairs``, so is every cell of the responses on
     the other pairs' search crops.
     """
-    template, search, _, _ = augment_pairs(config.template, config.search, batch, key)
+    template, search, _, _ = augment_pairs(config.template, config.search, batch, keys)
     template, search = jnp.clip(template, 0, 255), jnp.clip(search, 0, 255)
     maps, batch_stats = responses(config, params, batch_stats, template, search)
     count, others = maps.shape[:2]

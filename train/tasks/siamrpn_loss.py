@@ -30,7 +30,7 @@ from jaxtrack.trackers.siamrpn.losses import (
     weighted_l1,
 )
 from train.augment_siamrpn import CropConfig, apply, draw
-from train.step import Aux, Batch, Task
+from train.step import Aux, Batch, Task, streams
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,9 +91,8 @@ def init_variables(config: Config, key: Array) -> dict[str, Any]:
     return siamrpn.init_variables(config.tracker, key)
 
 
-def sample(config: Config, key: Array, batch_size: int) -> Batch:
-    """A batch of synthetic pairs; see `train.step`."""
-    keys = jax.random.split(key, batch_size)
+def sample(config: Config, keys: Array) -> Batch:
+    """Draw a batch of synthetic pairs; see `train.step`."""
     # One after the other: on a CPU that is faster than a batch, and an accelerator has little to gain.
     pairs = jax.lax.map(lambda k: make_pair(config.world, config.patch, k), keys)
     return dict(pairs._asdict())
@@ -105,26 +104,25 @@ def corners(box: Float[Array, "4"]) -> Float[Array, "4"]:
 
 
 def crop_pairs(
-    config: Config, batch: Batch, key: Array
+    config: Config, batch: Batch, keys: Array
 ) -> tuple[Float[Array, "n s s 3"], Float[Array, "n r r 3"], Float[Array, "n 4"]]:
     """Augmented templates and search images (RGB, not clipped), and the boxes in the latter.
 
     Args:
         config: settings.
         batch: see `train.step`.
-        key: a JAX random key.
+        keys: ``(n,)`` JAX random keys, one for each pair.
     """
-    count = batch["search"].shape[0]
-    key_grey, *keys = jax.random.split(key, 3)
-    grey = jax.random.uniform(key_grey, (count,)) < config.grey
+    key_grey, key_template, key_search = streams(keys, 3)
+    grey = jax.vmap(jax.random.uniform)(key_grey) < config.grey
 
-    def cut(crop: CropConfig, key: Array, patches: Array, boxes: Array) -> tuple[Array, Array]:
-        drawn = jax.vmap(lambda k: draw(crop, k))(jax.random.split(key, count))
+    def cut(crop: CropConfig, keys: Array, patches: Array, boxes: Array) -> tuple[Array, Array]:
+        drawn = jax.vmap(lambda k: draw(crop, k))(keys)
         made = jax.vmap(lambda d, g, patch, box: apply(crop.size, d, g, patch, corners(box)))
         return made(drawn, grey, patches, boxes)
 
-    template, _ = cut(config.template, keys[0], batch["template"], batch["template_box"])
-    search, boxes = cut(config.search, keys[1], batch["search"], batch["search_box"])
+    template, _ = cut(config.template, key_template, batch["template"], batch["template_box"])
+    search, boxes = cut(config.search, key_search, batch["search"], batch["search_box"])
     return template, search, boxes
 
 
@@ -192,7 +190,7 @@ def label(
     logits: Float[Array, "n a s s 2"],
     boxes: Float[Array, "n 4"],
     negative: Array,
-    key: Array,
+    keys: Array,
 ) -> AnchorTargets:
     """Anchor targets of a batch, chosen on the device.
 
@@ -201,7 +199,7 @@ def label(
         logits: class logits; they rule the choice where ``hardness`` is not 0.
         boxes: ``x1, y1, x2, y2`` in search pixels.
         negative: ``(n,)`` negative pairs.
-        key: a JAX random key.
+        keys: ``(n,)`` JAX random keys, one for each pair.
     """
     anchors = jnp.asarray(training_anchors(config))
 
@@ -226,11 +224,11 @@ def label(
             negatives_of_pair=config.negatives_of_pair,
         )
 
-    return jax.vmap(one)(logits, boxes, negative, jax.random.split(key, boxes.shape[0]))
+    return jax.vmap(one)(logits, boxes, negative, keys)
 
 
 def other_loss(
-    config: Config, params: Any, stats: Any, parts: tuple[Kernels, list[Array]], key: Array
+    config: Config, params: Any, stats: Any, parts: tuple[Kernels, list[Array]], keys: Array
 ) -> Float[Array, ""]:
     """Class loss of each template on the next pair's search image: its hardest cells are negatives."""
     kernels, searches = parts
@@ -241,7 +239,7 @@ def other_loss(
     )
     logits = anchor_logits(cls).astype(jnp.float32)
     odds = jax.lax.stop_gradient(logits[..., 1] - logits[..., 0])
-    noise = jax.random.gumbel(key, odds.shape)
+    noise = jax.vmap(lambda k: jax.random.gumbel(k, odds.shape[1:]))(keys)
     everywhere = jnp.ones(odds.shape[1:], bool)
     count = config.total - config.positives
     chosen = jax.vmap(lambda p: choose(everywhere, p, count))(-(odds * config.hardness + noise))
@@ -250,10 +248,10 @@ def other_loss(
 
 
 def loss(
-    config: Config, params: Any, batch_stats: Any, batch: Batch, key: Array
+    config: Config, params: Any, batch_stats: Any, batch: Batch, keys: Array
 ) -> tuple[Float[Array, ""], Aux]:
     """Class and box loss of a batch; see `train.step`."""
-    key_crop, key_label, key_other = jax.random.split(key, 3)
+    key_crop, key_label, key_other = streams(keys, 3)
     template, search, boxes = crop_pairs(config, batch, key_crop)
     (cls, loc), parts, moved = outputs(
         config, params, batch_stats, template, search, batch["epoch"]
