@@ -26,7 +26,7 @@ def run_update(
     decay: float = 0.0,
     fixed: bool = True,
 ) -> TrainState:
-    """Some steps on one fixed global batch of 8 (or on pairs of the toy's world), shared by so many devices."""
+    """Some steps on one fixed batch of 8 (or on pairs of the toy's world), shared by so many devices."""
     preset = toy_training.preset(config)
     variables = preset.task.init_variables(config, jax.random.key(0))
     optimizer = optim.make(preset.optim, variables["params"], steps, preset.epochs)
