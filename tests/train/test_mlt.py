@@ -85,11 +85,7 @@ def test_the_calibration_moves_the_gain_alone():
     config = dataclasses.replace(config, tracker=tracker)
     variables = variables_of(tracker)
     gradient = jax.jit(
-        jax.grad(
-            lambda p: task.loss(
-                config, p, variables["batch_stats"], batch_of(2, 4), KEYS
-            )[0]
-        )
+        jax.grad(lambda p: task.loss(config, p, variables["batch_stats"], batch_of(2, 4), KEYS)[0])
     )(variables["params"])
     optimizer = optim.make(preset.optim, variables["params"], 10, 1)
     state = init_state(variables, optimizer)
