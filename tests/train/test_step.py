@@ -86,7 +86,7 @@ def test_processes_share_the_places_of_a_batch(count: int) -> None:
 def test_pairs_differ_by_place_and_step() -> None:
     seen = set()
     for step in range(3):
-        keys = pair_keys(jax.random.fold_in(jax.random.key(0), step), np.arange(4))
+        keys = pair_keys(jax.random.fold_in(jax.random.key(0), step), jnp.arange(4))
         for part in streams(keys, 2):
             seen |= {float(x) for x in jax.vmap(jax.random.uniform)(part)}
     assert len(seen) == 3 * 4 * 2
