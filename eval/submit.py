@@ -19,11 +19,11 @@ import numpy as np
 
 from eval.files.names import listing
 from eval.files.results import TrackerResults, read_results
-from eval.files.text import parse_numbers
 from eval.files.truth import read_ground_truth
 from eval.metrics.protocols import get_benchmark
 from jaxtrack import cli
 from jaxtrack.errors import JaxtrackError
+from jaxtrack.io.text import parse_numbers
 
 
 @dataclasses.dataclass(frozen=True)

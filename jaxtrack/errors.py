@@ -102,7 +102,7 @@ def printable(text: str) -> str:
 def reason(error: BaseException) -> str:
     """Return what another library's exception says, in one short line, without the file's name."""
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower() if error.strerror[:2].istitle() else error.strerror
+        return error.strerror
     if isinstance(error, MemoryError):
         return "not enough memory"
     if isinstance(error, RecursionError):

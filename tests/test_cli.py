@@ -306,7 +306,7 @@ def test_output_that_nobody_takes_is_one_line() -> None:
         with open("/dev/full", "w") as full:
             process = start(stdout=full)
         said = process.communicate()[1]
-        assert said == "error: standard output: cannot be written (no space left on device)\n"
+        assert said == "error: standard output: cannot be written (No space left on device)\n"
         assert process.returncode == 1
 
 

@@ -112,7 +112,7 @@ def test_track_prints_without_outputs(
     [
         ([], "no target: give --box X,Y,W,H"),
         (["1,2,3"], "--box: box '1,2,3' has 3 numbers; four are wanted"),
-        (["1,2,x,4"], "not made of numbers"),
+        (["1,2,x,4"], "'x' is not a number"),
         (["1,2,nan,4"], "not finite"),
         (["1,2,0,4"], "no size: width 0"),
         (["1,2,3,-4"], "no size: width 3 and height -4"),

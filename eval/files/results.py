@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 
 from eval.files.arrays import load_npz, split
-from eval.files.text import read_many, read_numbers
 from eval.metrics.eao import FAILED, INITIALISED, REGION, SKIPPED, Run
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io.atomic import write_whole
+from jaxtrack.io.text import read_many, read_numbers
 
 LAYOUTS = ("pysot", "got10k", "pytracking", "lasot", "vot")
 _REPETITION = re.compile(r"^(?P<name>.+)_(?P<number>\d{3})$")

@@ -16,10 +16,10 @@ import numpy as np
 
 from eval.files.arrays import annotations_from_arrays, load_json, load_npz, regions_from_arrays
 from eval.files.results import polygons_to_boxes
-from eval.files.text import read_numbers
 from eval.metrics.annotation import Annotation
 from eval.metrics.protocols import Benchmark
 from jaxtrack.errors import JaxtrackError
+from jaxtrack.io.text import read_numbers
 
 # Columns of the LaSOT toolkit's attribute files, spelled as there.
 LASOT_ATTRIBUTES = (

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import pathlib
-import re
 
 import numpy as np
 from jaxtyping import Float, Real
 
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.errors import JaxtrackError, brief
 from jaxtrack.io.atomic import write_whole
-
-_SEPARATORS = re.compile(r"[,;\s]+")
+from jaxtrack.io.text import parse_numbers, read_numbers
 
 
 def parse_box(text: str) -> Float[np.ndarray, "4"]:
-    """A box from text such as ``"12,34,56,78"``.
+    """Return a box from text such as ``"12,34,56,78"``.
 
     Args:
         text: ``x, y, w, h`` in pixels, 0-based corner, separated by commas, semicolons or spaces.
@@ -27,16 +24,19 @@ def parse_box(text: str) -> Float[np.ndarray, "4"]:
     Raises:
         JaxtrackError: not four finite numbers, or no positive size.
     """
-    parts = [part for part in _SEPARATORS.split(text.strip()) if part]
-    if len(parts) != 4:
-        raise JaxtrackError(f"box {text!r} has {len(parts)} numbers; four are wanted: X,Y,W,H")
+    shown = f"box '{brief(text, 80)}'"
+    if not text.strip():
+        raise JaxtrackError(f"{shown} has 0 numbers; four are wanted: X,Y,W,H")
     try:
-        box = np.asarray([float(part) for part in parts], np.float32)
-    except ValueError as error:
-        raise JaxtrackError(
-            f"box {text!r} is not made of numbers; four are wanted: X,Y,W,H"
-        ) from error
-    _check_values(box, f"box {text!r}")
+        rows = parse_numbers(text.encode("utf-8", "surrogateescape"), shown)
+    except JaxtrackError as error:
+        why = str(error).removeprefix(shown).removeprefix(" line 1").removeprefix(": ")
+        raise JaxtrackError(f"{shown}: {why}; four numbers are wanted: X,Y,W,H") from error
+    if rows.size != 4 or len(rows) != 1:
+        raise JaxtrackError(f"{shown} has {rows.size} numbers; four are wanted: X,Y,W,H")
+    with np.errstate(over="ignore"):
+        box = rows[0].astype(np.float32)
+    _check_values(box, shown)
     return box
 
 
@@ -93,33 +93,17 @@ def read_boxes(path: str | os.PathLike[str]) -> Float[np.ndarray, "n 4"]:
     Raises:
         JaxtrackError: missing, empty, or a line without exactly four numbers (named).
     """
-    path = pathlib.Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
-    except OSError as error:
-        raise JaxtrackError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except UnicodeDecodeError as error:
-        raise JaxtrackError(f"{path}: not a text file") from error
-    if not lines:
-        raise JaxtrackError(f"{path}: empty, no boxes")
-    rows = []
-    for number, line in enumerate(lines, 1):
-        parts = [part for part in _SEPARATORS.split(line.strip()) if part]
-        try:
-            row = [float(part) for part in parts]
-        except ValueError as error:
-            raise JaxtrackError(f"{path}: line {number} is not numbers: {line[:60]!r}") from error
-        if len(row) != 4:
-            polygon = " (a polygon?)" if len(row) == 8 else ""
-            raise JaxtrackError(
-                f"{path}: line {number} has {len(row)} numbers{polygon}, four are wanted: x, y, w, h"
-            )
-        rows.append(row)
-    return np.asarray(rows)
+    rows = read_numbers(path)
+    if rows.shape[1] != 4:
+        polygon = " (a polygon?)" if rows.shape[1] == 8 else ""
+        raise JaxtrackError(
+            f"{path}: line 1 has {rows.shape[1]} numbers{polygon}, four are wanted: x, y, w, h"
+        )
+    return rows
 
 
 def format_box(box: Real[np.ndarray, "4"], separator: str = ",", decimals: int = 4) -> str:
-    """A box as a line of text, without the line's end."""
+    """Return a box as a line of text, without the line's end."""
     return separator.join(f"{value:.{decimals}f}" for value in np.asarray(box))
 
 

@@ -4,8 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from eval.files.results import (
     common_names,
@@ -15,96 +13,12 @@ from eval.files.results import (
     write_results,
     write_run,
 )
-from eval.files.text import _parse_plain, parse_numbers, read_many, read_numbers
 from eval.files.truth import read_ground_truth
 from eval.metrics.eao import FAILED, INITIALISED, REGION, SKIPPED, Run
 from eval.metrics.protocols import get_benchmark
 from jaxtrack.errors import JaxtrackError
 
 BOXES = np.array([[10.5, 20.25, 30, 40], [11.1234, -0.5, 30.001, 41]])
-
-
-@pytest.mark.parametrize("separator", [",", "\t", " "])
-def test_fast_numbers_equal_float(separator):
-    """Every number of digits before and behind the dot, signs, bare dots; to the last bit."""
-    rng = np.random.default_rng(0)
-    rows = []
-    for whole in range(9):
-        for places in range(-1, 17):
-            digits = [
-                "".join(map(str, rng.integers(0, 10, whole + max(places, 0)))) for _ in range(4)
-            ]
-            tail = [d[whole:] for d in digits]
-            words = [d[:whole] + (f".{t}" if places >= 0 else "") for d, t in zip(digits, tail)]
-            if whole + max(places, 0):
-                rows.append([f"-{w}" if rng.random() < 0.3 else w for w in words])
-    table = _parse_plain("\n".join(separator.join(r) for r in rows).encode())
-    assert table is not None
-    np.testing.assert_array_equal(table, [[float(w) for w in r] for r in rows])
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.floats(-1e9, 1e9), min_size=4, max_size=4))
-def test_written_floats_come_back_to_the_bit(row):
-    text = ",".join(map(repr, row)) + "\n"
-    np.testing.assert_array_equal(parse_numbers(text.encode())[0], row)
-
-
-@pytest.mark.parametrize("separator", [",", "\t", " ", ", ", ";", "   "])
-@pytest.mark.parametrize("end", ["\n", "\r\n", ""])
-def test_any_separator(separator, end):
-    text = (end or "\n").join(separator.join(["1", "2.5", "-3", "4e1"]) for _ in range(3)) + end
-    np.testing.assert_array_equal(parse_numbers(text.encode()), [[1, 2.5, -3, 40]] * 3)
-
-
-def test_odd_text():
-    np.testing.assert_array_equal(parse_numbers(b"\xef\xbb\xbf1,2\n"), [[1, 2]])
-    assert np.isnan(parse_numbers(b"1,nan\nNaN,2\n")).sum() == 2
-    assert parse_numbers(b"-0.5,+1,1e3,.5\n").tolist() == [[-0.5, 1, 1000, 0.5]]
-    assert parse_numbers(b"123456789012345678901.5,1\n")[0, 0] == 123456789012345678901.5
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (b"", "is empty"),
-        (b"\n\n", "is empty"),
-        (b"1,2,3,4\n1,2,3\n", "line 2: 3 numbers where the first line has 4"),
-        (b"1,2,3\n1,2,3,4,5\n", "line 2: 5 numbers where the first line has 3"),
-        (b"1,2,3,4\n\n1,2,3,4\n", "line 2 is blank"),
-        (b"1,2,3,4\n1,2,x,4\n", "line 2: 'x' is not a number"),
-        (b"1,2,3,4\n1,--2,3,4\n", "line 2: '--2' is not a number"),
-        (b"1,2,3,4\n1,2.3.4,3,4\n", "line 2: '2.3.4' is not a number"),
-        (b"1,2,3,4\n1,-,3,4\n", "line 2: '-' is not a number"),
-        (b"1,2,3,4\n1,.,3,4\n", "line 2: '.' is not a number"),
-        (b"1,2,3,4\n1,1-2,3,4\n", "line 2: '1-2' is not a number"),
-        (b"\n1,2,3,4\n", "line 1 is blank"),
-        (b"1,2\n3,4\n", "2 columns where 4 or 8 are expected"),
-    ],
-)
-def test_bad_text_is_named_with_its_line(text, message, tmp_path):
-    path = tmp_path / "Deer.txt"
-    path.write_bytes(text)
-    for read in (lambda: read_numbers(path, (4, 8)), lambda: read_many([path] * 2, (4, 8))):
-        with pytest.raises(JaxtrackError, match=r"Deer\.txt") as error:
-            read()
-        assert message in str(error.value)
-        assert "\n" not in str(error.value)
-    with pytest.raises(JaxtrackError, match="cannot read"):
-        read_numbers(tmp_path / "none.txt")
-
-
-def test_many_files_together_are_the_same_as_one_by_one(tmp_path):
-    rng = np.random.default_rng(0)
-    paths, tables = [], []
-    for i, form in enumerate(("%d", "%.3f", "%.14f", "%g", "%d")):
-        table = rng.uniform(0, 900, (rng.integers(1, 50), 4)).round(i)
-        paths.append(tmp_path / f"{i}.txt")
-        np.savetxt(paths[-1], table, fmt=form, delimiter=",\t"[i % 2])
-        words = [line.replace("\t", ",").split(",") for line in paths[-1].read_text().splitlines()]
-        tables.append([[float(w) for w in row] for row in words])
-    for found, expected in zip(read_many(paths), tables):
-        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("layout", ["pysot", "lasot", "got10k", "pytracking"])

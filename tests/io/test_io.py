@@ -270,7 +270,7 @@ def test_frames_that_did_not_reach_the_disk_are_missed(
 
 
 @pytest.mark.parametrize(
-    "text", ["12,34,56,78", "12 34 56 78", " 12;34; 56,78 ", "1.2e1\t34\t56\t78"]
+    "text", ["12,34,56,78", "12 34 56 78", " 12;34; 56 ;78 ", "1.2e1\t34\t56\t78"]
 )
 def test_parse_box(text: str) -> None:
     box = sequences.parse_box(text)
@@ -283,9 +283,12 @@ def test_parse_box(text: str) -> None:
         ("1,2,3", "has 3 numbers; four are wanted: X,Y,W,H"),
         ("1,2,3,4,5", "has 5 numbers"),
         ("", "has 0 numbers"),
-        ("1,2,three,4", "not made of numbers"),
+        ("1,2,three,4", "'three' is not a number; four numbers are wanted: X,Y,W,H"),
         ("1,2,nan,4", "not finite"),
         ("inf,2,3,4", "not finite"),
+        ("1,2,３,4", "is not a number"),
+        ("1,2;3,4", "mixes commas and semicolons"),
+        ("1,2,1e39,4", "not finite"),
         ("1,2,0,4", "no size: width 0 and height 4"),
         ("1,2,3,-4", "no size: width 3 and height -4"),
     ],
@@ -333,22 +336,19 @@ def test_box_files_there_and_back(tmp_path: pathlib.Path, separator: str) -> Non
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "empty, no boxes"),
-        ("1,2,3,4\n1,2,3\n", "line 2 has 3 numbers, four are wanted"),
+        ("", "is empty"),
+        ("1,2,3,4\n1,2,3\n", "line 2: 3 numbers where the first line has 4"),
         ("1,2,3,4,5,6,7,8\n", r"line 1 has 8 numbers \(a polygon\?\)"),
-        ("1,2,3,4\n\n1,2,3,4", "line 2 has 0 numbers"),
-        ("x,y,w,h\n1,2,3,4", "line 1 is not numbers: 'x,y,w,h'"),
+        ("1,2,3,4\n\n1,2,3,4", "line 2 is blank"),
+        ("x,y,w,h\n1,2,3,4", "line 1: 'x' is not a number"),
     ],
 )
 def test_bad_box_files(tmp_path: pathlib.Path, text: str, message: str) -> None:
     path = tmp_path / "boxes.txt"
     path.write_text(text)
-    with pytest.raises(JaxtrackError, match=rf"boxes\.txt: {message}"):
+    with pytest.raises(JaxtrackError, match=rf"boxes\.txt:? {message}"):
         sequences.read_boxes(path)
-    path.write_bytes(b"\xff\xfe\x00\x9f")
-    with pytest.raises(JaxtrackError, match="not a text file"):
-        sequences.read_boxes(path)
-    with pytest.raises(JaxtrackError, match="cannot be read"):
+    with pytest.raises(JaxtrackError, match="no such file"):
         sequences.read_boxes(tmp_path / "none.txt")
 
 

@@ -1,53 +1,95 @@
-"""Numbers from text, fast and exact: a file of boxes is read in a few array operations.
+"""Numbers from text, fast, exact and strict: the one reader of boxes, scores, times and flags.
 
-Reading text is most of the time of scoring. Tokens of plain decimal digits are decoded eight characters at a
-time with integer arithmetic; the value is mantissa / 10**digits, rounded once, as `float` does. Anything else
-(exponents, NaN, more than eighteen digits) goes through `float`.
+Reading text is most of the time of scoring: a file of boxes is read in a few array operations. Tokens of
+plain decimal digits are decoded eight characters at a time with integer arithmetic; the value is mantissa /
+10**digits, rounded once, as `float` does. Anything else (exponents, NaN, more than eighteen digits) goes
+through `float`, line by line.
+
+Numbers are written with a point and ASCII digits. One kind of separator holds a line together: commas or
+semicolons (blanks beside them do not matter), or blanks and tabs alone; so a decimal comma is never taken
+for a separator.
 """
 
 from __future__ import annotations
 
+import codecs
+import os
+import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.errors import JaxtrackError, brief
+from jaxtrack.io.atomic import read_whole
 
 _PLAIN = b"0123456789.-, \t\r\n"
 _SEPARATORS = bytes.maketrans(b",;\t", b"   ")
+_NUMBER = re.compile(
+    rb"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|nan|inf|infinity)", re.IGNORECASE
+)
 _POWERS = 10.0 ** np.arange(17)
 _INT_POWERS = 10 ** np.arange(17, dtype=np.int64)
 _ZEROS = np.uint64(0x3030303030303030)
 _CHUNK = 1 << 19  # bytes at a time
+_LONGEST_LINE = 1 << 20  # bytes
 _PAD = b" " * 16
 
 
-def read_numbers(path: str | Path, columns: tuple[int, ...] | None = None) -> np.ndarray:
+_Path = str | os.PathLike[str]
+
+
+def read_text(path: _Path) -> str:
+    """Return the text of a file: UTF-8, or UTF-16 that says so in its first two bytes.
+
+    Args:
+        path: the file.
+
+    Raises:
+        JaxtrackError: it is missing, no file, too large, or no such text.
+    """
+    data = read_whole(path)
+    try:
+        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return data.decode("utf-16")
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise JaxtrackError(
+            f"{path}: not a text file, or of another encoding than UTF-8 (byte {error.start})"
+        ) from error
+    if "\0" in text:
+        raise JaxtrackError(f"{path}: not a text file (it holds NUL characters)")
+    return text
+
+
+def read_numbers(
+    path: _Path, columns: int | Sequence[int] | None = None, infinite: bool = False
+) -> np.ndarray:
     """Read a table of numbers, whatever separates them: comma, semicolon, tab or blanks.
 
     Args:
         path: the file; blank lines at its end are ignored.
-        columns: allowed numbers of columns, or None for any.
+        columns: allowed number or numbers of columns, or None for any.
+        infinite: take infinite numbers as well; NaN is always taken.
 
     Returns:
         float64 (rows, columns).
 
     Raises:
-        JaxtrackError: the file is missing or empty, rows differ in length, or an entry is no
-            number; the line is named.
+        JaxtrackError: the file is missing or empty, rows differ in length, separators are mixed, or an entry
+            is no number; the line is named.
     """
-    return parse_numbers(_read(path), str(path), columns)
+    return parse_numbers(read_whole(path), str(path), columns, infinite)
 
 
 def read_many(
-    paths: Sequence[str | Path], columns: tuple[int, ...] | None = None
+    paths: Sequence[_Path], columns: int | Sequence[int] | None = None, infinite: bool = False
 ) -> list[np.ndarray]:
     """Read many tables; small files are decoded together.
 
     Args:
         paths: the files.
-        columns: allowed numbers of columns, or None for any.
+        columns: allowed number or numbers of columns, or None for any.
+        infinite: take infinite numbers as well.
 
     Returns:
         One float64 (rows, columns) per file.
@@ -59,44 +101,44 @@ def read_many(
     batch: list[tuple[str, bytes]] = []
     size = 0
     for path in paths:
-        data = _read(path).rstrip()
+        data = read_whole(path).rstrip()
         batch.append((str(path), data))
         size += len(data)
         if size >= _CHUNK:
-            tables += _parse_batch(batch, columns)
+            tables += _parse_batch(batch, columns, infinite)
             batch, size = [], 0
-    return tables + (_parse_batch(batch, columns) if batch else [])
+    return tables + (_parse_batch(batch, columns, infinite) if batch else [])
 
 
 def _parse_batch(
-    batch: list[tuple[str, bytes]], columns: tuple[int, ...] | None
+    batch: list[tuple[str, bytes]], columns: int | Sequence[int] | None, infinite: bool
 ) -> list[np.ndarray]:
     """Decode small files in one go if they are plain and equally wide, else one by one."""
     together = _parse_plain(b"\n".join(data for _, data in batch)) if len(batch) > 1 else None
     rows = [data.count(b"\n") + 1 for _, data in batch]
-    if together is None or len(together) != sum(rows) or not all(data for _, data in batch):
-        return [parse_numbers(data, path, columns) for path, data in batch]
-    if columns is not None and together.shape[1] not in columns:
-        return [parse_numbers(data, path, columns) for path, data in batch]
+    whole = together is not None and len(together) == sum(rows) and all(d for _, d in batch)
+    if together is None or not whole or not _allowed(together.shape[1], columns):
+        return [parse_numbers(data, path, columns, infinite) for path, data in batch]
     return np.split(together, np.cumsum(rows)[:-1])
 
 
-def _read(path: str | Path) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise JaxtrackError(f"cannot read {path}: {error.strerror or error}") from error
+def _allowed(width: int, columns: int | Sequence[int] | None) -> bool:
+    return columns is None or width in ((columns,) if isinstance(columns, int) else columns)
 
 
 def parse_numbers(
-    data: bytes, where: str = "text", columns: tuple[int, ...] | None = None
+    data: bytes,
+    where: str = "text",
+    columns: int | Sequence[int] | None = None,
+    infinite: bool = False,
 ) -> np.ndarray:
     """Read a table of numbers from the bytes of a file; see `read_numbers`.
 
     Args:
         data: the text.
         where: its name, for errors.
-        columns: allowed numbers of columns, or None for any.
+        columns: allowed number or numbers of columns, or None for any.
+        infinite: take infinite numbers as well.
 
     Returns:
         float64 (rows, columns).
@@ -106,52 +148,80 @@ def parse_numbers(
     """
     table = _parse_plain(data)
     if table is None:
-        table = _parse_any(data, where)
-    if columns is not None and table.shape[1] not in columns:
-        wanted = " or ".join(map(str, columns))
+        table = _parse_any(data, where, infinite)
+    if not _allowed(table.shape[1], columns):
+        wanted = columns if isinstance(columns, int) else " or ".join(map(str, columns or ()))
         raise JaxtrackError(f"{where}: {table.shape[1]} columns where {wanted} are expected")
     return table
 
 
-def _parse_any(data: bytes, where: str) -> np.ndarray:
+def _parse_any(data: bytes, where: str, infinite: bool) -> np.ndarray:
     """Line by line, with `float`; errors name the line."""
-    if data.startswith(b"\xef\xbb\xbf"):
-        data = data[3:]
-    rows = data.translate(_SEPARATORS).splitlines()
-    while rows and not rows[-1].strip():
-        rows.pop()
-    if not rows:
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        try:
+            data = data.decode("utf-16").encode()
+        except UnicodeError as error:
+            raise JaxtrackError(f"{where}: damaged UTF-16 text") from error
+    data = data.removeprefix(codecs.BOM_UTF8)
+    lines = data.splitlines()
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if not lines:
         raise JaxtrackError(f"{where} is empty: one box per line is expected")
-    words = [row.split() for row in rows]
-    width = len(words[0])
-    for number, row in enumerate(words, 1):
-        if not row:
-            raise JaxtrackError(f"{where} line {number} is blank: one box per line is expected")
-        if len(row) != width:
+    rows: list[list[float]] = []
+    for number, line in enumerate(lines, 1):
+        place = f"{where} line {number}"
+        row = [_number(word, place, infinite) for word in _words(line, place)]
+        if rows and len(row) != len(rows[0]):
             raise JaxtrackError(
-                f"{where} line {number}: {len(row)} numbers where the first line has {width}"
+                f"{place}: {len(row)} numbers where the first line has {len(rows[0])}"
             )
-    try:
-        return np.array([[float(w) for w in row] for row in words])
-    except ValueError:
-        for number, row in enumerate(words, 1):
-            for word in row:
-                try:
-                    float(word)
-                except ValueError:
-                    text = word.decode("utf-8", "replace")
-                    raise JaxtrackError(
-                        f"{where} line {number}: {text!r} is not a number"
-                    ) from None
-        raise
+        rows.append(row)
+    return np.array(rows, np.float64)
+
+
+def _words(line: bytes, place: str) -> list[bytes]:
+    """Return the words of a line, which one kind of separator holds together."""
+    if len(line) > _LONGEST_LINE:
+        raise JaxtrackError(f"{place}: {len(line):,} characters, that is no row of a table")
+    line = line.strip()
+    if not line:
+        raise JaxtrackError(f"{place} is blank: one box per line is expected")
+    if b"," in line and b";" in line:
+        raise JaxtrackError(
+            f"{place}: '{brief(line, 60)}' mixes commas and semicolons; numbers are written with a "
+            "point, and one kind of separator is wanted"
+        )
+    sign = b"," if b"," in line else b";" if b";" in line else None
+    if sign is None:
+        return line.split()
+    words = [word.strip() for word in line.removesuffix(sign).split(sign)]
+    for word in words:
+        if len(word.split()) > 1:
+            raise JaxtrackError(
+                f"{place}: '{brief(line, 60)}' is separated by {sign.decode()!r} and by blanks; "
+                "numbers are written with a point, and one kind of separator is wanted"
+            )
+    return words
+
+
+def _number(word: bytes, place: str, infinite: bool) -> float:
+    if not _NUMBER.fullmatch(word):
+        raise JaxtrackError(f"{place}: '{brief(word, 60)}' is not a number")
+    value = float(word)
+    if value in (np.inf, -np.inf) and not infinite:
+        raise JaxtrackError(f"{place}: '{brief(word, 60)}' is not finite")
+    return value
 
 
 def _parse_plain(data: bytes) -> np.ndarray | None:
     """Tables of plain decimal numbers; None where anything else is in the text."""
     data = data.rstrip()
-    if data.translate(None, _PLAIN) or (b"\r" in data and b"\n" not in data):
+    if data.translate(None, _PLAIN) or data.count(b"\r") != data.count(b"\r\n"):
         return None
     first = data.split(b"\n", 1)[0]
+    if len(first) > _LONGEST_LINE:
+        return None
     width = len(first.translate(_SEPARATORS).split())
     if not width:
         return None
@@ -189,6 +259,8 @@ def _decode(data: bytes, width: int) -> np.ndarray | None:
     behind = text[ends].reshape(-1, width)
     if (behind[:, -1] > 13).any() or (width > 1 and (behind[:, :-1] == 10).any()):
         return None
+    if not _held_by_commas(data, text, ends, width):
+        return None
     negative = text[starts] == 45
     if np.count_nonzero(text == 45) != np.count_nonzero(negative):
         return None
@@ -209,6 +281,18 @@ def _decode(data: bytes, width: int) -> np.ndarray | None:
     except ValueError:
         return None
     return value.reshape(-1, width)
+
+
+def _held_by_commas(data: bytes, text: np.ndarray, ends: np.ndarray, width: int) -> bool:
+    """Return whether there is no comma, or exactly one between the numbers of a line."""
+    count = data.count(b",")
+    inner = len(ends) - len(ends) // width
+    if not count or (count == inner and b" " not in data and b"\t" not in data):
+        return True
+    if count != inner:
+        return False
+    gaps = np.searchsorted(ends, np.flatnonzero(text == 44), side="right") - 1
+    return np.array_equal(gaps, np.arange(len(ends)).reshape(-1, width)[:, :-1].ravel())
 
 
 def _value(
