@@ -99,30 +99,6 @@ def track_targets(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def init_slots(
-    tracker: Tracker,
-    variables: Variables,
-    frames: UInt8[Array, "s h w 3"],
-    boxes: Float[Array, "s 4"],
-    frame_sizes: Int[Array, "s 2"],
-) -> State:
-    """Start one target in each of several videos that are padded to one canvas.
-
-    Args:
-        tracker: the tracker (static).
-        variables: its learned values.
-        frames: ``(s, h, w, 3)`` uint8 RGB, the first frame of each video.
-        boxes: ``(s, 4)`` ``x, y, w, h`` in pixels, 0-based corner.
-        frame_sizes: ``(s, 2)`` int32 true ``(height, width)`` of each video.
-
-    Returns:
-        The states, stacked along a leading axis; one slot is exchanged by `exchange_slot`.
-    """
-    start = functools.partial(tracker.init, tracker.config, variables)
-    return jax.vmap(start)(frames, boxes, frame_sizes)
-
-
-@functools.partial(jax.jit, static_argnums=0)
 def track_slots(
     tracker: Tracker, variables: Variables, states: State, frames: UInt8[Array, "s t h w 3"]
 ) -> tuple[State, Prediction]:
@@ -147,17 +123,47 @@ def exchange_slot(states: State, slot: Int[Array, ""], state: State) -> State:
     return jax.tree.map(lambda old, new: old.at[slot].set(new), states, state)
 
 
-def pad_frame(frame: Frame, canvas: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
-    """Pad a frame with black below and to the right.
+def lay(frame: Frame, canvas: UInt8[np.ndarray, "H W 3"]) -> None:
+    """Lay a frame on a canvas, black below it and to its right.
 
     Args:
         frame: ``(h, w, 3)`` uint8 RGB.
-        canvas: ``(height, width)``, not smaller than the frame.
+        canvas: where it is written, not smaller than the frame.
     """
-    rows, columns = canvas[0] - frame.shape[0], canvas[1] - frame.shape[1]
-    if rows < 0 or columns < 0:
-        raise ValueError(f"a frame of {frame.shape[:2]} does not fit the canvas {canvas}")
-    return np.pad(frame, ((0, rows), (0, columns), (0, 0))) if rows or columns else frame
+    height, width = frame.shape[:2]
+    if height > canvas.shape[0] or width > canvas.shape[1]:
+        raise ValueError(f"a frame of {frame.shape[:2]} does not fit the canvas {canvas.shape[:2]}")
+    canvas[:height, :width] = frame
+    canvas[height:] = 0
+    canvas[:height, width:] = 0
+
+
+def pad_frame(frame: Frame, size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
+    """Return a frame padded with black below and to the right.
+
+    Args:
+        frame: ``(h, w, 3)`` uint8 RGB.
+        size: ``(height, width)``, not smaller than the frame.
+    """
+    if frame.shape[:2] == size:
+        return frame
+    canvas = np.empty((*size, 3), np.uint8)
+    lay(frame, canvas)
+    return canvas
+
+
+def fill(frames: list[Frame], chunk: int, size: tuple[int, int]) -> UInt8[np.ndarray, "t H W 3"]:
+    """Return frames as one array of a chunk's length; the last frame is repeated to fill it.
+
+    Args:
+        frames: at least one, at most ``chunk``.
+        chunk: length of the array.
+        size: ``(height, width)`` to which frames are padded.
+    """
+    held = np.empty((chunk, *size, 3), np.uint8)
+    for place, frame in zip(range(chunk), [*frames, *frames[-1:] * (chunk - len(frames))]):
+        lay(frame, held[place])
+    return held
 
 
 def stream(
@@ -206,7 +212,7 @@ def stream(
         if isinstance(held, Exception):
             failure = held
             break
-        pending.append((start, held, run.step(_stack(held, chunk, canvas))))
+        pending.append((start, held, run.step(fill(held, chunk, canvas))))
         start += len(held)
         if len(pending) > (chunk > 1):
             yield _collect(*pending.popleft())
@@ -281,12 +287,6 @@ class _Runner:
 def _collect(start: int, frames: list[Frame], found: Prediction) -> Piece:
     boxes, scores = (np.asarray(value)[:, : len(frames)] for value in found)
     return Piece(start, frames, Tracks(boxes, scores))
-
-
-def _stack(frames: list[Frame], chunk: int, canvas: tuple[int, int]) -> np.ndarray:
-    """Frames as one array of the chunk's length; the last frame is repeated to fill it."""
-    padded = [pad_frame(frame, canvas) for frame in frames]
-    return np.stack(padded + padded[-1:] * (chunk - len(padded)))
 
 
 def _ahead(frames: Iterable[Frame], chunk: int) -> Iterator[list[Frame] | Exception]:

@@ -7,17 +7,21 @@ import itertools
 import math
 from collections.abc import Callable
 from collections.abc import Sequence as Items
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from eval.sweep import compiled as sweep
-from eval.tracking import slots as runner
-from eval.tracking.sequences import Sequence
-from jaxtrack import cli, streaming
-from jaxtrack.base import Tracker, Variables
-from jaxtrack.io.prefetch import prefetch
+from eval.sweep import compiled
+from eval.tracking import slots
+from eval.tracking.sequences import Frame, Sequence
+from jaxtrack import streaming
+from jaxtrack.base import State, Tracker, Variables
+from jaxtrack.errors import UsageError, brief
+
+
+_MOST_SETTINGS = 100_000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,28 +53,32 @@ def parse_grid(given: Items[str], random: int | None = None, seed: int = 0) -> G
         The settings.
 
     Raises:
-        JaxtrackError: nothing given, another form, a value that is no finite number, a field given twice.
+        UsageError: nothing given, another form, a value that is no finite number, a field given twice, too
+            many settings.
     """
     axes: dict[str, list[float]] = {}
     for text in given:
         name, equals, listed = text.partition("=")
         if not equals or not name or not listed:
-            raise cli.UsageError(f"--set {text}: give FIELD=VALUE,VALUE,...")
+            raise UsageError(f"--set {brief(text)}: give FIELD=VALUE,VALUE,...")
         if name in axes:
-            raise cli.UsageError(f"--set {name} is given twice; list its values in one")
+            raise UsageError(f"--set {brief(name)} is given twice; list its values in one")
         try:
             values = [float(word) for word in listed.split(",")]
         except ValueError:
             values = [math.nan]
         if not all(math.isfinite(value) for value in values):
-            raise cli.UsageError(f"--set {text}: the values must be finite numbers")
+            raise UsageError(f"--set {brief(text)}: the values must be finite numbers")
         axes[name] = list(dict.fromkeys(values))
     if not axes:
-        raise cli.UsageError("nothing to search: give --set FIELD=VALUE,VALUE,...")
+        raise UsageError("nothing to search: give --set FIELD=VALUE,VALUE,...")
+    total = math.prod(map(len, axes.values())) if random is None else random
+    if total > _MOST_SETTINGS:
+        raise UsageError(f"{total} settings; at most {_MOST_SETTINGS} can be searched at once")
     if random is None:
         return Grid(tuple(axes), np.array(list(itertools.product(*axes.values()))))
     if random < 1:
-        raise cli.UsageError(f"--random {random}: give 1 or more")
+        raise UsageError(f"--random {random}: give 1 or more")
     low, high = (np.array([pick(v) for v in axes.values()]) for pick in (min, max))
     drawn = np.random.default_rng(seed).uniform(low, high, (random, len(axes)))
     return Grid(tuple(axes), drawn)
@@ -103,27 +111,82 @@ def track_sequences(
         windows of a frame).
 
     Raises:
-        JaxtrackError: as `eval.tracking.slots.run`.
+        BrokenSequencesError: as `eval.tracking.slots.run`.
     """
-    values = jnp.asarray(grid.values, jnp.float32)
-    block = sweep.default_block() if block is None else block
-    canvas, found, looked = runner.canvas_of(sequences), {}, 0
-    for sequence in sequences:
-        runner.check_first_box(sequence.name, sequence.boxes[0])
-        frames = runner.checked_frames(sequence)
-        first = next(frames)
-        box = np.asarray(sequence.boxes[0], np.float32)
-        size = jnp.asarray(first.shape[:2], jnp.int32)
-        static = (tracker, grid.names, block, variables, values)
-        states = sweep.init_settings(*static, streaming.pad_frame(first, canvas), box, size)
-        parts, left = [np.tile(box, (1, len(values), 1))], sequence.length - 1
-        for held in prefetch(runner.chunks_of(frames, chunk, canvas), 2):
-            states, seen, runs = sweep.track_settings(*static, states, held)
-            count = min(left, chunk)
-            parts.append(np.asarray(seen.box)[:count])
-            looked += int(np.asarray(runs)[:count].sum())
-            left -= count
-            if progress is not None:
-                progress(count * len(values))
-        found[sequence.name] = np.concatenate(parts).transpose(1, 0, 2)
+    def lanes(canvas: tuple[int, int], _: int) -> SettingLanes:
+        return SettingLanes(tracker, variables, grid, canvas, chunk, block)
+
+    def count(frames: int) -> None:
+        if progress is not None:
+            progress(frames * len(grid.values))
+
+    found, looked = {}, 0
+    for job in slots.schedule([slots.OnePass(s) for s in sequences], lanes, progress=count):
+        sequence = job.sequence
+        boxes = np.tile(np.asarray(sequence.boxes[:1], np.float32)[:, None], (len(grid.values), 1))
+        if sequence.length > 1:
+            seen: Seen = job.whole()
+            boxes = np.concatenate([boxes, seen.boxes])
+            looked += int(seen.windows.sum())
+        found[sequence.name] = boxes.transpose(1, 0, 2)
     return found, looked
+
+
+class Seen(NamedTuple):
+    """What all settings made of some frames.
+
+    Attributes:
+        boxes: ``(..., t, s, 4)`` x, y, w, h in pixels, 0-based corner, of each setting.
+        windows: ``(..., t)`` search windows that went through the network.
+    """
+
+    boxes: Any
+    windows: Any
+
+
+class SettingLanes:
+    """One target with every setting side by side; see `eval.tracking.slots.Lanes`.
+
+    Attributes:
+        count: 1: the settings share the frames of one sequence.
+        chunk: frames per step.
+        canvas: ``(height, width)`` of all frames.
+    """
+
+    def __init__(
+        self,
+        tracker: Tracker,
+        variables: Variables,
+        grid: Grid,
+        canvas: tuple[int, int],
+        chunk: int,
+        block: int | None = None,
+    ) -> None:
+        """Prepare without tracking anything yet.
+
+        Args:
+            tracker: the tracker; the settings replace fields of its config.
+            variables: its learned values.
+            grid: the settings.
+            canvas: ``(height, width)`` to which frames are padded.
+            chunk: frames per step.
+            block: settings that go through the network at once; None: what suits the platform.
+        """
+        self.count, self.chunk, self.canvas = 1, chunk, canvas
+        block = compiled.default_block() if block is None else block
+        values = jnp.asarray(grid.values, jnp.float32)
+        self._fixed = (tracker, grid.names, block, variables, values)
+        self._states: State = None
+
+    def start(self, where: int, frame: Frame, box: np.ndarray) -> None:
+        """Start every setting on a target."""
+        size = jnp.asarray(frame.shape[:2], jnp.int32)
+        padded = streaming.pad_frame(frame, self.canvas)
+        self._states = compiled.init_settings(*self._fixed, padded, box, size)
+
+    def step(self, frames: np.ndarray) -> Seen:
+        """Send off one chunk, ``(1, chunk, H, W, 3)``."""
+        self._states, seen, windows = compiled.track_settings(
+            *self._fixed, self._states, jax.device_put(frames)[0]
+        )
+        return Seen(seen.box[None], windows[None])

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Items
 from typing import Any
 
 import cv2
 import numpy as np
 
-from eval.tracking.sequences import Sequence
-from eval.tracking.slots import Track
-from jaxtrack.errors import JaxtrackError
+from eval.tracking import slots
+from eval.tracking.sequences import Sequence, first_box_fault
+from eval.tracking.slots import BrokenSequencesError, Track
+from jaxtrack.errors import BROKEN_INPUT, JaxtrackError, reason, unknown
+
+# OpenCV's trackers divide by the box's size and look around it: below this they fail inside.
+_SMALLEST = 4
 
 
 def _opencv() -> dict[str, Callable[[], Any]]:
-    """OpenCV's trackers that this build has (contrib builds have more)."""
+    """Return OpenCV's trackers that this build has (contrib builds have more)."""
     wanted = {"mil": "TrackerMIL", "kcf": "TrackerKCF", "csrt": "TrackerCSRT"}
     found = {}
     for name, kind in wanted.items():
@@ -28,8 +33,37 @@ def _opencv() -> dict[str, Callable[[], Any]]:
 
 
 def names() -> list[str]:
-    """Names of the peers that can run here."""
+    """Return the names of the peers that can run here."""
     return ["static", *_opencv()]
+
+
+def track(
+    name: str, sequences: Items[Sequence], progress: Callable[[int], object] | None = None
+) -> Iterator[tuple[str, Track]]:
+    """Track sequences with a peer, one after the other.
+
+    Args:
+        name: one of `names`.
+        sequences: what is tracked.
+        progress: called with the number of frames done since the last call.
+
+    Yields:
+        Name and track of each sequence.
+
+    Raises:
+        JaxtrackError: this build has no such tracker.
+        BrokenSequencesError: after all others: sequences that it cannot track.
+    """
+    faults: dict[str, str] = {}
+    for sequence in sequences:
+        try:
+            yield sequence.name, run(name, sequence)
+        except BrokenSequencesError as error:
+            faults |= error.faults
+        if progress is not None:
+            progress(sequence.length)
+    if faults:
+        raise BrokenSequencesError(faults)
 
 
 def run(name: str, sequence: Sequence) -> Track:
@@ -44,15 +78,24 @@ def run(name: str, sequence: Sequence) -> Track:
 
     Raises:
         JaxtrackError: this build has no such tracker.
+        BrokenSequencesError: the first box starts no tracker, a frame cannot be read, or OpenCV fails.
     """
+    if name not in names():
+        raise unknown("peer", name, names())
+    fault = sequence.fault or first_box_fault(sequence)
+    if fault is not None:
+        raise BrokenSequencesError({sequence.name: fault})
     started = time.perf_counter()
+    scores = np.ones(sequence.length)
     if name == "static":
         boxes = np.repeat(sequence.boxes[:1], sequence.length, axis=0)
-        scores = np.ones(sequence.length)
-    elif name in _opencv():
-        boxes, scores = _run_opencv(_opencv()[name](), sequence)
     else:
-        raise JaxtrackError(f"no peer {name!r} here; known: {', '.join(names())}")
+        try:
+            boxes, scores = _run_opencv(_opencv()[name](), sequence)
+        except (JaxtrackError, *BROKEN_INPUT) as error:
+            told = str(error) if isinstance(error, JaxtrackError) else reason(error)
+            told = told if sequence.name in told else f"{sequence.name}: {name} failed ({told})"
+            raise BrokenSequencesError({sequence.name: told}) from error
     scores[0] = np.nan
     seconds = time.perf_counter() - started
     return Track(boxes.astype(np.float32), scores.astype(np.float32), seconds)
@@ -61,15 +104,22 @@ def run(name: str, sequence: Sequence) -> Track:
 def _run_opencv(tracker: Any, sequence: Sequence) -> tuple[np.ndarray, np.ndarray]:
     boxes = np.empty((sequence.length, 4))
     scores = np.ones(sequence.length)
-    for i, frame in zip(range(sequence.length), sequence.frames()):
+    for i, frame in enumerate(slots.frames_of(sequence)):
         picture = np.ascontiguousarray(frame[..., ::-1])
         if i == 0:
             boxes[0] = sequence.boxes[0]
-            # OpenCV wants whole pixels and a box of some size.
-            x, y, w, h = np.round(sequence.boxes[0]).astype(int)
-            tracker.init(picture, (int(x), int(y), max(int(w), 2), max(int(h), 2)))
+            tracker.init(picture, _whole_pixels(sequence.boxes[0], sequence.size))
             continue
         found, box = tracker.update(picture)
-        boxes[i] = box if found else boxes[i - 1]
+        boxes[i] = box if found and np.isfinite(box).all() else boxes[i - 1]
         scores[i] = float(found)
     return boxes, scores
+
+
+def _whole_pixels(box: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return a box as OpenCV takes it: whole pixels, inside the ``(height, width)`` frame, of some size."""
+    limits = np.asarray(size[::-1])
+    low = np.clip(np.round(box[:2]).astype(int), 0, np.maximum(limits - _SMALLEST, 0))
+    high = np.clip(np.round(box[:2] + box[2:]).astype(int), low + _SMALLEST, limits)
+    x, y, w, h = (int(v) for v in (*low, *(high - low)))
+    return x, y, w, h

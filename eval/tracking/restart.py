@@ -1,4 +1,4 @@
-"""Restart after failure, the supervised experiment of VOT2016 to VOT2019, batched in slots.
+"""Restart after failure, the supervised experiment of VOT2016 to VOT2019, batched in scheduler.
 
 A tracker that has lost its target (no overlap with the ground truth) is stopped, five frames later it is
 started anew on the ground truth. Each line of a result is a box, or 1 where the tracker was started, 2 where
@@ -11,7 +11,6 @@ and no tracker is started on them.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Items
@@ -23,11 +22,10 @@ from eval.metrics.eao import FAILED, INITIALISED, REGION, SKIPPED, SKIPPING, VOT
 from eval.metrics.protocols import BENCHMARKS, Benchmark
 from eval.metrics.regions import as_regions, region_overlap
 from eval.metrics.vot import VOTReport, evaluate_vot
-from eval.tracking import slots as runner
-from eval.tracking.sequences import Frame, Sequence
+from eval.tracking import slots as scheduler
+from eval.tracking.sequences import Sequence
 from jaxtrack import streaming
-from jaxtrack.base import Tracker, Variables
-from jaxtrack.io.prefetch import prefetch
+from jaxtrack.base import Prediction, Tracker, Variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Plan:
 
 
 def plan_of(benchmark: str, protocol: str | None) -> Plan | None:
-    """Whether trackers are restarted after failure.
+    """Return how trackers are restarted after failure, if they are.
 
     Args:
         benchmark: name of the benchmark that is run.
@@ -64,71 +62,86 @@ def plan_of(benchmark: str, protocol: str | None) -> Plan | None:
     return Plan(own, (protocol,)) if protocol in VOT_PROTOCOLS else None
 
 
-class _Supervised:
-    """A sequence under supervision: what is read, what is tracked, where the tracker stands."""
+class Supervised(scheduler.Job):
+    """A sequence on which the tracker is stopped and started again.
+
+    Attributes:
+        regions: float64 ``(n, 4)`` boxes in the benchmark's coordinates; NaN where there is none.
+        codes: what each frame is, of `eval.metrics.eao`.
+    """
+
+    decides = True
 
     def __init__(self, sequence: Sequence, rule: str) -> None:
-        self.sequence, self.rule = sequence, rule
-        self.frames: Iterator[Frame] = prefetch(runner.checked_frames(sequence), 16)
-        self.returned: collections.deque[Frame] = collections.deque()
-        self.next = 0  # frames before this one are decided
-        self.told = 0  # of them, those that were told as progress
-        self.held: list[Frame] = []
+        """Begin before the first frame.
+
+        Args:
+            sequence: what is tracked.
+            rule: of `eval.metrics.regions`, which overlap counts.
+        """
+        super().__init__(sequence)
+        self.rule = rule
         self.regions = np.full((sequence.length, 4), np.nan)
         self.codes = np.full(sequence.length, SKIPPED, np.int8)
         self.truth = usable_truth(sequence.annotation)
         self.known = np.isfinite(self.truth[:, :4]).all(axis=1)
+        self._next = 0  # frames before this one are decided
+        self._running = False
 
-    def _read(self) -> Frame:
-        return self.returned.popleft() if self.returned else next(self.frames)
+    def fault(self) -> str | None:
+        """Return why the sequence cannot be tracked: no frame on which a tracker can be started."""
+        if self.sequence.fault is None and not self.known.any():
+            return f"{self.sequence.name}: no frame has a box to start on; correct its annotation"
+        return self.sequence.fault
 
-    @property
-    def finished(self) -> bool:
-        return self.next == self.sequence.length
+    def start(self) -> int | None:
+        """Start on the next frame that shows the target; none: the sequence is finished."""
+        if self._running or self.asked:
+            return None
+        places = np.flatnonzero(self.known[self._next :])
+        if not len(places):
+            self._next = self.sequence.length
+            return None
+        index = self._next + int(places[0])
+        self.codes[index] = INITIALISED
+        self._next, self._running = index + 1, True
+        return index
 
-    def start(self, lanes: runner.Lanes, where: int) -> None:
-        """Start the tracker on the next frame that shows the target; none: the sequence is finished."""
-        while not self.finished:
-            frame, index = self._read(), self.next
-            self.next += 1
-            if self.known[index]:
-                lanes.start(where, frame, self.sequence.boxes[index])
-                self.codes[index] = INITIALISED
-                return
+    def ask(self, chunk: int) -> tuple[int, int]:
+        """Ask for the frames that follow; those beyond a failure are asked for in vain."""
+        return self._next, min(chunk, self.sequence.length - self._next)
 
-    def chunk(self, lanes: runner.Lanes) -> np.ndarray:
-        """The next frames, filled up with the last one."""
-        count = min(lanes.chunk, self.sequence.length - self.next)
-        self.held = [self._read() for _ in range(count)]
-        frames = [streaming.pad_frame(frame, lanes.canvas) for frame in self.held]
-        return np.stack(frames + frames[-1:] * (lanes.chunk - count))
-
-    def take(self, boxes: np.ndarray) -> bool:
-        """Judge the boxes of the held frames; whether the tracker must be started anew."""
-        first, count = self.next, len(self.held)
+    def take(self, found: Prediction) -> None:
+        """Judge the boxes of the frames that were asked for."""
+        first, count = self._next, len(found.box)
         span = slice(first, first + count)
-        found = np.asarray(boxes[:count], np.float64)
-        found[:, :2] += self.sequence.origin
+        boxes = np.asarray(found.box, np.float64)
+        boxes[:, :2] += self.sequence.origin
         height, width = self.sequence.size
-        overlap = region_overlap(found, self.truth[span], (width, height), self.rule)
+        overlap = region_overlap(boxes, self.truth[span], (width, height), self.rule)
         lost = np.flatnonzero(self.known[span] & ~(overlap > 0))
         good = int(lost[0]) if len(lost) else count
-        self.regions[first : first + good] = found[:good]
+        self.regions[first : first + good] = boxes[:good]
         self.codes[first : first + good] = REGION
-        self.next += good
-        if not len(lost):
-            return False
-        self.codes[self.next] = FAILED
-        self.returned.extendleft(reversed(self.held[good + 1 :]))
-        self.next += 1
-        for _ in range(min(SKIPPING - 1, self.sequence.length - self.next)):
-            self._read()
-            self.next += 1
-        return True
+        self._next += good
+        if len(lost):
+            self.codes[self._next] = FAILED
+            self._next = min(self._next + SKIPPING, self.sequence.length)
+            self._running = False
+
+    @property
+    def asked(self) -> bool:
+        """Whether all frames are decided."""
+        return self._next == self.sequence.length
+
+    @property
+    def done(self) -> int:
+        """Frames that are decided."""
+        return self._next
 
 
 def usable_truth(annotation: Annotation) -> np.ndarray:
-    """Regions ``(n, 8)`` in the benchmark's coordinates, NaN where no target is to be seen."""
+    """Return regions ``(n, 8)`` in the benchmark's coordinates, NaN where no target is to be seen."""
     given = annotation.boxes if annotation.polygons is None else annotation.polygons
     regions = as_regions(given).copy()
     boxes = np.asarray(annotation.boxes, np.float64)
@@ -159,7 +172,7 @@ def run(
         rule: of `eval.metrics.regions`, which overlap counts.
         slots: videos side by side, on all devices together.
         chunk: frames per compiled call.
-        devices: devices that share the slots.
+        devices: devices that share the scheduler.
         progress: called with the number of frames done since the last call.
 
     Yields:
@@ -168,34 +181,15 @@ def run(
     Raises:
         JaxtrackError: as `eval.tracking.slots.run`.
     """
-    for sequence in sequences:
-        runner.check_first_box(sequence.name, sequence.boxes[0])
-    if not sequences:
-        return
-    waiting = collections.deque(sorted(sequences, key=lambda s: -s.length))
-    canvas, slots = runner.canvas_of(sequences), min(slots, len(waiting))
-    lanes = runner.Lanes(tracker, variables, canvas, slots, chunk, devices)
-    held: list[_Supervised | None] = [None] * lanes.count
-    while waiting or any(held):
-        for where, slot in enumerate(held):
-            if slot is None and waiting:
-                fresh = _Supervised(waiting.popleft(), rule)
-                fresh.start(lanes, where)
-                held[where] = fresh
-        running = [slot if slot is not None and not slot.finished else None for slot in held]
-        if any(running):
-            boxes, _ = lanes.step([s.chunk(lanes) if s is not None else None for s in running])
-        for where, slot in enumerate(held):
-            if slot is None:
-                continue
-            if running[where] is not None and slot.take(boxes[where]):
-                slot.start(lanes, where)
-            if progress is not None:
-                progress(slot.next - slot.told)
-                slot.told = slot.next
-            if slot.finished:
-                held[where] = None
-                yield slot.sequence.name, Run(slot.regions, slot.codes)
+
+    def lanes(canvas: tuple[int, int], count: int) -> scheduler.Lanes:
+        return scheduler.TrackerLanes(
+            tracker, variables, canvas, min(slots, count), chunk, devices
+        )
+
+    jobs = [Supervised(sequence, rule) for sequence in sequences]
+    for job in scheduler.schedule(jobs, lanes, progress=progress):
+        yield job.sequence.name, Run(job.regions, job.codes)
 
 
 def score(
@@ -229,7 +223,7 @@ def score(
 
 
 def line(report: VOTReport) -> str:
-    """One report in a line."""
+    """Return one report in a line."""
     numbers, intervals = report.overall(), report.intervals()
     low, high = intervals.get("eao", (float("nan"), float("nan")))
     shortest, longest = report.interval or (0, 0)

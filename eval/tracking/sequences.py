@@ -16,6 +16,8 @@ from jaxtrack.errors import JaxtrackError
 
 Frame = np.ndarray
 
+_LARGEST_BOX = 10.0  # of the frame's longer side; no annotation in use comes near it
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sequence:
@@ -29,6 +31,9 @@ class Sequence:
         annotation: the ground truth in the benchmark's own coordinates, for scoring.
         size: ``(height, width)`` of the frames.
         origin: what the benchmark's own coordinates have on top of 0-based ones (1 for OTB).
+        read: opens one frame by its index, where they can be opened one by one: several threads then decode
+            a sequence; None: they come in order, through ``frames``.
+        fault: why the sequence cannot be tracked, in one line; None: it can, as far as is known.
     """
 
     name: str
@@ -38,6 +43,8 @@ class Sequence:
     annotation: Annotation
     size: tuple[int, int]
     origin: int = 0
+    read: Callable[[int], Frame] | None = None
+    fault: str | None = None
 
 
 def load(
@@ -76,6 +83,33 @@ def load(
             f"{', '.join(s.name for s in sequences[:5])}"
         )
     return [s for s in sequences if not names or s.name in names]
+
+
+def first_box_fault(sequence: Sequence) -> str | None:
+    """Return why a sequence's first box cannot start a tracker, in one line; None: it can."""
+    return box_fault(sequence.boxes[0], sequence.size, f"{sequence.name}: the first box")
+
+
+def box_fault(box: np.ndarray, size: tuple[int, int], name: str) -> str | None:
+    """Return why a box cannot start a tracker in a frame, in one line; None: it can.
+
+    Args:
+        box: ``(4,)`` x, y, w, h in pixels, 0-based corner.
+        size: ``(height, width)`` of the frame.
+        name: what the box is called.
+    """
+    box = np.asarray(box, np.float64).reshape(-1)
+    if box.shape != (4,):
+        return f"{name} has {len(box)} numbers; x, y, w, h are wanted"
+    shown = "[" + ", ".join(f"{value:g}" for value in box) + "]"
+    if not np.isfinite(box).all() or (box[2:] <= 0).any():
+        return f"{name} {shown} has no size; correct its annotation"
+    height, width = size
+    if (box[:2] + box[2:] <= 0).any() or box[0] >= width or box[1] >= height:
+        return f"{name} {shown} lies outside the {width}x{height} frame; correct its annotation"
+    if (box[2:] > _LARGEST_BOX * max(height, width)).any():
+        return f"{name} {shown} is far larger than the {width}x{height} frame; correct its annotation"
+    return None
 
 
 def shortened(sequence: Sequence, frames: int) -> Sequence:
@@ -118,7 +152,10 @@ def _synthetic() -> list[Sequence]:
         height, width = frames.shape[1:3]
         annotation = Annotation(boxes, absent, attributes, size=(width, height))
         opened = functools.partial(iter, frames)
-        sequences.append(Sequence(name, len(frames), opened, boxes, annotation, (height, width)))
+        read = frames.__getitem__
+        sequences.append(
+            Sequence(name, len(frames), opened, boxes, annotation, (height, width), read=read)
+        )
     return sequences
 
 

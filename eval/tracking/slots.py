@@ -1,31 +1,46 @@
-"""Runs trackers over benchmarks: many videos at once in slots, one compiled step.
+"""Trackers over many sequences at once: one scheduler, videos side by side in slots, one compiled step.
 
 Each slot holds one video. A chunk of frames of every slot goes through one vmapped, jitted program; when a
-video ends, its slot takes the next one. Frames are decoded ahead in a thread for each slot. Slots can be
-spread over several devices. The results are those of one video after the other (a test compares them).
+video ends, its slot takes the next one. A pool of threads decodes the next chunk into one of a few
+preallocated arrays while the device works, and results are read a chunk late, so that decoder and device
+both stay busy. Sequences are grouped by the size of their frames: a small video is not padded to the largest.
+Slots can be spread over several devices. The results are those of one video after the other.
+
+What is done with a sequence is a `Job`: tracked once (`run`) or with restarts after failure
+(`eval.tracking.restart`), with one setting or many (`eval.sweep.grid`).
 """
 
 from __future__ import annotations
 
+import abc
 import collections
+import concurrent.futures
 import dataclasses
 import functools
+import itertools
+import math
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Items
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Generic, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from eval.tracking.sequences import Frame, Sequence
-from jaxtrack import base as verbs
+from eval.tracking.sequences import Frame, Sequence, first_box_fault
 from jaxtrack import cli, streaming
+from jaxtrack import base as verbs
 from jaxtrack.base import Prediction, State, Tracker, Variables
-from jaxtrack.errors import JaxtrackError
-from jaxtrack.io.prefetch import prefetch
+from jaxtrack.errors import BROKEN_INPUT, JaxtrackError, UsageError, reason
+
+# One under computation, one on its way to the device, one being filled.
+_BUFFERS = 3
+# A canvas may be so many times as large as the frames that lie on it: few programs, little padding.
+_PADDING = 3.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,15 +58,138 @@ class Track:
     seconds: float
 
 
-@dataclasses.dataclass
-class _Slot:
-    """A video under way."""
+class BrokenSequencesError(JaxtrackError):
+    """Some of the sequences could not be tracked; all others were.
 
-    sequence: Sequence
-    chunks: Iterator[np.ndarray]
-    boxes: list[np.ndarray]
-    scores: list[np.ndarray]
-    left: int
+    Attributes:
+        faults: sequence -> what is wrong with it, in one line.
+    """
+
+    def __init__(self, faults: dict[str, str]) -> None:
+        """Name the sequences: one in full, of many the first."""
+        self.faults = faults
+        first = next(iter(faults.values()))
+        names = ", ".join(list(faults)[:5]) + (", ..." if len(faults) > 5 else "")
+        several = f"{len(faults)} sequences could not be tracked ({names}); the first: {first}"
+        super().__init__(first if len(faults) == 1 else several)
+
+
+class Lanes(Protocol):
+    """States of targets side by side, and the step that moves them on.
+
+    Attributes:
+        count: targets side by side.
+        chunk: frames per step.
+        canvas: ``(height, width)`` of all frames.
+    """
+
+    count: int
+    chunk: int
+    canvas: tuple[int, int]
+
+    def start(self, where: int, frame: Frame, box: np.ndarray) -> None:
+        """Start on a target in lane ``where``: uint8 frame ``(h, w, 3)``, box ``(4,)`` x, y, w, h, pixels."""
+
+    def step(self, frames: np.ndarray) -> Any:
+        """Send off a chunk of every lane, ``(count, chunk, H, W, 3)``.
+
+        Returns:
+            A tree of arrays ``(count, chunk, ...)`` that may still be under computation.
+        """
+
+
+class Job(abc.ABC):
+    """One sequence under way in a slot.
+
+    Attributes:
+        sequence: what is tracked.
+        decides: what was found decides what is tracked next (and frames may be asked for again).
+        told: frames that were told as progress.
+    """
+
+    decides = False
+
+    def __init__(self, sequence: Sequence) -> None:
+        """Begin before the first frame."""
+        self.sequence = sequence
+        self.told = 0
+
+    def fault(self) -> str | None:
+        """Return why the sequence cannot be tracked at all; None: it can."""
+        return self.sequence.fault or first_box_fault(self.sequence)
+
+    @abc.abstractmethod
+    def start(self) -> int | None:
+        """Return the frame on which the tracker is to be started now; None: it goes on from its state."""
+
+    @abc.abstractmethod
+    def ask(self, chunk: int) -> tuple[int, int]:
+        """Return the first of the next frames to be tracked, and how many there are (at most ``chunk``)."""
+
+    @abc.abstractmethod
+    def take(self, found: Any) -> None:
+        """Take what was found in the frames that were asked for, arrays ``(frames, ...)``."""
+
+    @property
+    @abc.abstractmethod
+    def asked(self) -> bool:
+        """Whether no further frame will be asked for."""
+
+    @property
+    @abc.abstractmethod
+    def done(self) -> int:
+        """Frames that are decided."""
+
+
+J = TypeVar("J", bound=Job)
+T = TypeVar("T")
+
+
+class OnePass(Job):
+    """A sequence that is tracked from its first frame to its last.
+
+    Attributes:
+        found: what was found, chunk after chunk.
+    """
+
+    def __init__(self, sequence: Sequence) -> None:
+        """Begin before the first frame."""
+        super().__init__(sequence)
+        self.found: list[Any] = []
+        self._asked = self._taken = 0
+
+    def start(self) -> int | None:
+        """Start on the first frame."""
+        if self._asked:
+            return None
+        self._asked = self._taken = 1
+        return 0
+
+    def ask(self, chunk: int) -> tuple[int, int]:
+        """Ask for the next frames, whatever was found before."""
+        first, count = self._asked, min(chunk, self.sequence.length - self._asked)
+        self._asked += count
+        return first, count
+
+    def take(self, found: Any) -> None:
+        """Keep what was found."""
+        if len(jax.tree.leaves(found)[0]):
+            self.found.append(found)
+        self._taken += len(jax.tree.leaves(found)[0])
+
+    @property
+    def asked(self) -> bool:
+        """Whether all frames were asked for."""
+        return self._asked == self.sequence.length
+
+    @property
+    def done(self) -> int:
+        """Frames that came back; the first with the last, so that none is told before it is done."""
+        return self._taken if self._taken == self.sequence.length else max(self._taken - 1, 0)
+
+    def whole(self) -> Any:
+        """Return what was found in all frames but the first, as one tree of arrays."""
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *self.found)
 
 
 def run(
@@ -79,57 +217,363 @@ def run(
         Name and `Track` of each sequence, as they end.
 
     Raises:
-        JaxtrackError: a sequence whose first box is unusable, a frame that cannot be read (the
-            sequence is named), or fewer devices than asked for.
+        BrokenSequencesError: after all others: sequences whose first box is unusable, or frames of which
+            cannot be read.
+        JaxtrackError: fewer devices than asked for.
     """
-    for sequence in sequences:
-        check_first_box(sequence.name, sequence.boxes[0])
-    if not sequences:
-        return
-    # The longest first: no slot is left alone with a long video at the end.
-    waiting = collections.deque(sorted(sequences, key=lambda s: -s.length))
-    lanes = Lanes(
-        tracker, variables, canvas_of(sequences), min(slots, len(waiting)), chunk, devices
-    )
-    held: list[_Slot | None] = [None] * lanes.count
-    started, done = time.perf_counter(), 0
-    while waiting or any(held):
-        for where, slot in enumerate(held):
-            if slot is None and waiting:
-                held[where] = _start(lanes, where, waiting.popleft())
-        boxes, scores = lanes.step([next(s.chunks, None) if s is not None else None for s in held])
-        for where, slot in enumerate(held):
-            if slot is None:
+
+    def lanes(canvas: tuple[int, int], count: int) -> Lanes:
+        return TrackerLanes(tracker, variables, canvas, min(slots, count), chunk, devices)
+
+    started, frames = time.perf_counter(), 0
+    for job in schedule([OnePass(s) for s in sequences], lanes, progress=progress):
+        length = job.sequence.length
+        frames += length
+        box, score = np.asarray(job.sequence.boxes[:1], np.float32), np.full(1, np.nan, np.float32)
+        if length > 1:
+            found = job.whole()
+            box, score = np.concatenate([box, found.box]), np.concatenate([score, found.score])
+        seconds = (time.perf_counter() - started) * length / frames
+        yield job.sequence.name, Track(box, score, seconds)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Work(Generic[J]):
+    """What one lane does in one step.
+
+    Attributes:
+        where: the lane.
+        job: for whom.
+        start: the frame on which the tracker is started before, and the target's box in it; None: it goes on.
+        count: frames that are tracked.
+        frames: their decoding, which ends when they lie in the step's array.
+    """
+
+    where: int
+    job: J
+    start: tuple[Future[Frame], np.ndarray] | None
+    count: int
+    frames: list[Future[Frame]]
+
+
+def schedule(
+    jobs: Items[J],
+    make_lanes: Callable[[tuple[int, int], int], Lanes],
+    *,
+    progress: Callable[[int], object] | None = None,
+) -> Iterator[J]:
+    """Carry out jobs, several at a time, grouped by the size of their frames, the longest first.
+
+    Args:
+        jobs: one for each sequence.
+        make_lanes: makes the lanes of one group, from its canvas and the number of its sequences.
+        progress: called with the number of frames done since the last call.
+
+    Yields:
+        The jobs, as they end.
+
+    Raises:
+        BrokenSequencesError: after all others: sequences that cannot be tracked, each named.
+    """
+    faults: dict[str, str] = {}
+    for job in jobs:
+        fault = job.fault()
+        if fault is not None:
+            faults[job.sequence.name] = fault
+    sound = [job for job in jobs if job.sequence.name not in faults]
+    with ThreadPoolExecutor(decoders(), "jaxtrack-decode") as pool:
+        try:
+            for canvas, group in grouped(sound, lambda job: job.sequence.size):
+                lanes = make_lanes(canvas, len(group))
+                yield from _Schedule(group, lanes, pool, faults, progress).run()
+        finally:
+            pool.shutdown(cancel_futures=True)
+    if faults:
+        raise BrokenSequencesError(faults)
+
+
+class _Schedule(Generic[J]):
+    """The jobs of one canvas on their way through the lanes."""
+
+    def __init__(
+        self,
+        jobs: Items[J],
+        lanes: Lanes,
+        pool: ThreadPoolExecutor,
+        faults: dict[str, str],
+        progress: Callable[[int], object] | None,
+    ) -> None:
+        # The longest first: no slot is left alone with a long video at the end.
+        self.waiting = collections.deque(sorted(jobs, key=lambda job: -job.sequence.length))
+        self.lanes, self.pool, self.faults, self.progress = lanes, pool, faults, progress
+        # Where results decide what is tracked next, they are read before the next step is planned.
+        self.ahead = not any(job.decides for job in jobs)
+        self.held: list[J | None] = [None] * lanes.count
+        self.films: dict[str, Film] = {}
+        shape = (lanes.count, lanes.chunk, *lanes.canvas, 3)
+        self.buffers = [np.zeros(shape, np.uint8) for _ in range(_BUFFERS if self.ahead else 1)]
+
+    def run(self) -> Iterator[J]:
+        """Step until no job is left."""
+        pending: collections.deque[tuple[Any, list[_Work[J]]]] = collections.deque()
+        turn, work = 0, self._plan(self.buffers[0])
+        while work or pending:
+            if work:
+                work = self._decoded(work)
+                some = any(item.count for item in work)
+                buffer = self.buffers[turn % len(self.buffers)]
+                pending.append((self.lanes.step(buffer) if some else None, work))
+                turn += 1
+            # A buffer is filled again only when the step that read it has given its results.
+            following = self.buffers[turn % len(self.buffers)]
+            work = self._plan(following) if self.ahead else []
+            while len(pending) > (1 if work else 0):
+                yield from self._collect(*pending.popleft())
+            if not self.ahead:
+                work = self._plan(following)
+
+    def _plan(self, buffer: np.ndarray) -> list[_Work[J]]:
+        """Give every lane something to do, and have its frames decoded."""
+        work = []
+        for where, job in enumerate(self.held):
+            if job is None or job.asked:
+                job = self.held[where] = self.waiting.popleft() if self.waiting else None
+            if job is None:
                 continue
-            count = min(slot.left, chunk)
-            slot.boxes.append(boxes[where, :count])
-            slot.scores.append(scores[where, :count])
-            slot.left -= count
-            # The last frames were counted but not read: a longer folder is not an error here.
-            finished = slot.left == 0
-            done += count + finished
-            if progress is not None:
-                progress(count + finished)
-            if finished:
-                held[where] = None
-                rate = (time.perf_counter() - started) / max(done, 1)
-                whole = np.concatenate(slot.boxes)
-                track = Track(whole, np.concatenate(slot.scores), rate * len(whole))
-                yield slot.sequence.name, track
+            film, start = self._film(job), None
+            first = job.start()
+            if first is not None:
+                start = film.decode(first, 1)[0], np.asarray(job.sequence.boxes[first], np.float32)
+            first, count = job.ask(self.lanes.chunk)
+            frames = film.decode(first, count, buffer[where])
+            work.append(_Work(where, job, start, count, frames))
+            if job.decides:  # what follows is decoded while the device works, whatever comes out
+                film.ahead(first + count, self.lanes.chunk)
+        if self.ahead:
+            for job in itertools.islice(self.waiting, self.lanes.count):
+                self._film(job).ahead(0, 1)
+        return work
+
+    def _film(self, job: J) -> Film:
+        name = job.sequence.name
+        if name not in self.films:
+            self.films[name] = Film(job.sequence, self.pool, job.decides)
+        return self.films[name]
+
+    def _decoded(self, work: list[_Work[J]]) -> list[_Work[J]]:
+        """Wait for a step's frames and start what is to be started; drop what is broken."""
+        sound = []
+        for item in work:
+            try:
+                for future in item.frames:
+                    future.result()
+                if item.start is not None:
+                    self.lanes.start(item.where, item.start[0].result(), item.start[1])
+            except (JaxtrackError, *BROKEN_INPUT) as error:
+                self._give_up(item, error)
+            else:
+                sound.append(item)
+        return sound
+
+    def _give_up(self, item: _Work[J], error: Exception) -> None:
+        name = item.job.sequence.name
+        told = str(error) if isinstance(error, JaxtrackError) else reason(error)
+        self.faults[name] = told if name in told else f"{name}: {told}"
+        self.held[item.where] = None
+        del self.films[name]
+        if self.progress is not None:
+            self.progress(item.job.sequence.length - item.job.told)
+
+    def _collect(self, found: Any, work: list[_Work[J]]) -> Iterator[J]:
+        """Wait for a step's results, hand them out, and yield the jobs that are done."""
+        found = jax.tree.map(np.asarray, found)
+        for item in work:
+            job, name = item.job, item.job.sequence.name
+            if name in self.faults:
+                continue
+            if item.count:
+                span = item.where, slice(item.count)
+                job.take(jax.tree.map(lambda part, span=span: part[span], found))
+                self.films[name].forget(job.done)
+            if self.progress is not None:
+                self.progress(job.done - job.told)
+                job.told = job.done
+            if job.done == job.sequence.length:
+                del self.films[name]
+                yield job
 
 
-def _start(lanes: Lanes, where: int, sequence: Sequence) -> _Slot:
-    """Put a video into a slot."""
-    frames = checked_frames(sequence)
-    box = np.asarray(sequence.boxes[0], np.float32)
-    lanes.start(where, next(frames), box)
-    chunks = prefetch(chunks_of(frames, lanes.chunk, lanes.canvas), 2)
-    score = np.full(1, np.nan, np.float32)
-    return _Slot(sequence, chunks, [box[None]], [score], sequence.length - 1)
+class Film:
+    """The frames of one sequence, decoded by a pool of threads.
+
+    Images that can be opened one by one are decoded side by side, the frames of a video file in order.
+    """
+
+    def __init__(self, sequence: Sequence, pool: ThreadPoolExecutor, keeps: bool = False) -> None:
+        """Open a sequence; nothing is decoded yet.
+
+        Args:
+            sequence: what is decoded.
+            pool: where.
+            keeps: hold decoded frames until `forget`: they may be asked for again.
+        """
+        self._sequence, self._pool, self._keeps = sequence, pool, keeps
+        self._held: dict[int, Future[Frame]] = {}
+        # Of a sequence whose frames come in order alone: its iterator, and how far it was read.
+        self._frames = iter(()) if sequence.read is not None else sequence.frames()
+        self._place = 0
+        self._last: Future[Frame] | None = None
+
+    def decode(
+        self, first: int, count: int, rows: np.ndarray | None = None
+    ) -> list[Future[Frame]]:
+        """Have frames decoded, and laid on a canvas.
+
+        Args:
+            first: index of the first of them; not below those that were forgotten.
+            count: how many.
+            rows: uint8 ``(at least count, H, W, 3)``, where they are laid; None: nowhere.
+
+        Returns:
+            A future for each frame, which ends when it lies in its row. It holds the frame where it was laid
+            nowhere or is kept.
+        """
+        asked = []
+        fresh: list[tuple[int, Future[Frame], np.ndarray | None]] = []
+        for index in range(first, first + count):
+            row = None if rows is None else rows[index - first]
+            held = self._held.get(index) if self._keeps else self._held.pop(index, None)
+            if held is not None:
+                future = held if row is None else self._pool.submit(_lay, held, row)
+            elif self._sequence.read is not None:
+                future = self._pool.submit(self._read, index, row)
+            else:
+                future = Future()
+                fresh.append((index, future, row))
+            if self._keeps and held is None:
+                self._held[index] = future
+            asked.append(future)
+        if fresh:
+            self._pool.submit(self._go_on, fresh, self._last)
+            self._last = fresh[-1][1]
+        return asked
+
+    def ahead(self, first: int, count: int) -> None:
+        """Have frames decoded that will probably be asked for."""
+        last = min(first + count, self._sequence.length)
+        for index in range(first, last):
+            if index not in self._held:
+                self._held[index] = self.decode(index, 1)[0]
+
+    def forget(self, before: int) -> None:
+        """Drop the frames before one, which are not asked for again."""
+        for index in [index for index in self._held if index < before]:
+            del self._held[index]
+
+    def _read(self, index: int, row: np.ndarray | None) -> Any:
+        assert self._sequence.read is not None
+        return self._done(index, self._sequence.read(index), row)
+
+    def _done(self, index: int, frame: Frame, row: np.ndarray | None) -> Any:
+        sequence = self._sequence
+        if frame.shape[:2] != sequence.size:
+            raise JaxtrackError(
+                f"{sequence.name}: frame {index} is {frame.shape[1]}x{frame.shape[0]}, the first "
+                f"{sequence.size[1]}x{sequence.size[0]}; all frames must have one size"
+            )
+        if row is None:
+            return frame
+        streaming.lay(frame, row)
+        return frame if self._keeps else None
+
+    def _go_on(
+        self,
+        wanted: list[tuple[int, Future[Frame], np.ndarray | None]],
+        before: Future[Frame] | None,
+    ) -> None:
+        """Read on in a video; frames between are skipped."""
+        if before is not None:  # its task left the pool's queue before this one: it does end
+            concurrent.futures.wait([before])
+        for index, future, row in wanted:
+            try:
+                for frame in self._frames:
+                    self._place += 1
+                    if self._place > index:
+                        break
+                else:
+                    raise JaxtrackError(
+                        f"{self._sequence.name}: {self._place} frames, but {self._sequence.length} boxes"
+                    )
+                future.set_result(self._done(index, frame, row))
+            except BaseException as error:
+                future.set_exception(error)
 
 
-class Lanes:
-    """States of targets side by side, on one device or spread over several.
+def _lay(held: Future[Frame], row: np.ndarray) -> Frame:
+    frame = held.result()
+    streaming.lay(frame, row)
+    return frame
+
+
+def frames_of(sequence: Sequence) -> Iterator[Frame]:
+    """Yield a sequence's frames, decoded ahead.
+
+    Raises:
+        JaxtrackError: a frame that cannot be read, has another size than the first, or is missing.
+    """
+    with ThreadPoolExecutor(decoders(), "jaxtrack-decode") as pool:
+        try:
+            film = Film(sequence, pool)
+            for index in range(sequence.length):
+                film.ahead(index, streaming.CHUNK)
+                yield film.decode(index, 1)[0].result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def decoders() -> int:
+    """Return how many threads decode: a core is left to the loop."""
+    here = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    return max(1, len(here) - 1)
+
+
+def grouped(
+    items: Iterable[T], size_of: Callable[[T], tuple[int, int]]
+) -> list[tuple[tuple[int, int], list[T]]]:
+    """Group items by the size of their frames.
+
+    Args:
+        items: what is grouped.
+        size_of: ``(height, width)`` of an item's frames.
+
+    Returns:
+        Canvas ``(height, width)`` and items of each group, the largest canvas first. No canvas has more than
+        three times the area of a frame on it; one for frames of different sizes has sides in whole blocks of
+        32 pixels, so that many benchmarks share few programs.
+    """
+    groups: list[tuple[tuple[int, int], list[T]]] = []
+    for item in sorted(items, key=lambda item: -math.prod(size_of(item))):
+        height, width = size_of(item)
+        for place, ((rows, columns), members) in enumerate(groups):
+            canvas = max(rows, height), max(columns, width)
+            # The smallest frame of a group is the one that joins it.
+            if math.prod(canvas) <= _PADDING * height * width:
+                groups[place] = canvas, [*members, item]
+                break
+        else:
+            groups.append(((height, width), [item]))
+    return [
+        (canvas if len(set(map(size_of, members))) == 1 else _whole_blocks(canvas), members)
+        for canvas, members in groups
+    ]
+
+
+def _whole_blocks(canvas: tuple[int, int]) -> tuple[int, int]:
+    return -(-canvas[0] // 32) * 32, -(-canvas[1] // 32) * 32
+
+
+class TrackerLanes:
+    """States of one tracker's targets side by side, on one device or spread over several.
 
     Attributes:
         count: targets side by side: as many as asked for, and on several devices as many on each.
@@ -193,37 +637,38 @@ class Lanes:
             spread = NamedSharding(self.mesh, PartitionSpec("slot"))
             self._states = jax.device_put(self._states, spread)
 
-    def step(self, chunks: Items[np.ndarray | None]) -> tuple[np.ndarray, np.ndarray]:
-        """Track one chunk of every lane.
+    def step(self, frames: np.ndarray) -> Prediction:
+        """Send off one chunk of every lane.
 
         Args:
-            chunks: for each lane uint8 ``(chunk, H, W, 3)`` frames on the canvas, or None where it is idle.
+            frames: uint8 ``(lanes, chunk, H, W, 3)``; what lies in an idle lane does not matter. It must not
+                change before the results are there.
 
         Returns:
-            Boxes ``(lanes, chunk, 4)`` and scores ``(lanes, chunk)``; those of idle lanes mean nothing.
+            Boxes ``(lanes, chunk, 4)`` and scores ``(lanes, chunk)``, perhaps still under computation; those of
+            idle lanes mean nothing.
         """
-        blank = np.zeros((self.chunk, *self.canvas, 3), np.uint8)
-        frames: Any = np.stack([blank if part is None else part for part in chunks])
-        if self.mesh is None:
-            track = _track_lanes
-        else:
+        track: Any = _track_lanes
+        place: Any = None
+        if self.mesh is not None:
             track = functools.partial(_track_spread, self.mesh)
-            frames = jax.device_put(frames, NamedSharding(self.mesh, PartitionSpec("slot")))
-        self._states, found = track(self.tracker, self.variables, self._states, frames)
-        return np.asarray(found.box), np.asarray(found.score)
+            place = NamedSharding(self.mesh, PartitionSpec("slot"))
+        sent = jax.device_put(frames, place)
+        self._states, found = track(self.tracker, self.variables, self._states, sent)
+        return found
 
 
 def mesh_of(devices: int) -> Mesh | None:
-    """The devices that share the slots along the axis "slot"; None for one.
+    """Return the devices that share the slots along the axis "slot"; None for one.
 
     Raises:
-        JaxtrackError: a number below 1 or above what is there.
+        UsageError: a number below 1 or above what is there.
     """
     if devices == 1:
         return None
     here = cli.devices()
     if not 1 < devices <= len(here):
-        raise JaxtrackError(
+        raise UsageError(
             f"--devices {devices}: {len(here)} here ({here[0].platform}); give 1 to {len(here)}"
         )
     return Mesh(np.asarray(here[:devices]), ("slot",))
@@ -232,7 +677,7 @@ def mesh_of(devices: int) -> Mesh | None:
 def _track_lanes(
     tracker: Tracker, variables: Variables, states: State, frames: Any
 ) -> tuple[State, Prediction]:
-    """A chunk of every lane on one device; a single lane runs the plain program, without an extra axis."""
+    """Track a chunk of every lane on one device; a single lane runs the plain program, without an extra axis."""
     if frames.shape[0] > 1:
         return streaming.track_slots(tracker, variables, states, frames)
     state = jax.tree.map(lambda leaf: leaf[0], states)
@@ -244,7 +689,7 @@ def _track_lanes(
 def _track_spread(
     mesh: Mesh, tracker: Tracker, variables: Variables, states: State, frames: Any
 ) -> tuple[State, Prediction]:
-    """The same on every device with its own lanes; devices do not talk to each other."""
+    """Track on every device its own lanes; devices do not talk to each other."""
     alone, spread = PartitionSpec(), PartitionSpec("slot")
     return jax.shard_map(
         functools.partial(_track_lanes, tracker),
@@ -256,54 +701,8 @@ def _track_spread(
 
 
 def own_coordinates(boxes: np.ndarray, sequence: Sequence) -> np.ndarray:
-    """Boxes as the benchmark counts pixels, float64; the first row is the annotation itself."""
+    """Return boxes as the benchmark counts pixels, float64; the first row is the annotation itself."""
     shifted = np.asarray(boxes, np.float64).copy()
     shifted[:, :2] += sequence.origin
     shifted[0] = sequence.annotation.boxes[0]
     return shifted
-
-
-def canvas_of(sequences: Items[Sequence]) -> tuple[int, int]:
-    """One canvas for all frames, in whole blocks of 32 pixels: few programs for many benchmarks."""
-    height = max(s.size[0] for s in sequences)
-    width = max(s.size[1] for s in sequences)
-    if all(s.size == (height, width) for s in sequences):
-        return height, width
-    return -(-height // 32) * 32, -(-width // 32) * 32
-
-
-def check_first_box(name: str, box: np.ndarray) -> None:
-    """Refuse a box without a size, by its sequence's name."""
-    box = np.asarray(box, np.float64)
-    if not np.isfinite(box).all() or (box[2:] <= 0).any():
-        raise JaxtrackError(
-            f"{name}: the first box {box.tolist()} has no size; correct its annotation"
-        )
-
-
-def checked_frames(sequence: Sequence) -> Iterator[Frame]:
-    """A sequence's frames; a short sequence or a change of size is told with its name."""
-    count = 0
-    for frame in sequence.frames():
-        if frame.shape[:2] != sequence.size:
-            raise JaxtrackError(
-                f"{sequence.name}: frame {count} is {frame.shape[1]}x{frame.shape[0]}, the first "
-                f"{sequence.size[1]}x{sequence.size[0]}; all frames must have one size"
-            )
-        yield frame
-        count += 1
-        if count == sequence.length:
-            return
-    raise JaxtrackError(f"{sequence.name}: {count} frames, but {sequence.length} boxes")
-
-
-def chunks_of(frames: Iterator[Frame], chunk: int, canvas: tuple[int, int]) -> Iterator[np.ndarray]:
-    """Frames on the canvas, `chunk` at a time; the last frame is repeated to fill the last chunk."""
-    held: list[Frame] = []
-    for frame in frames:
-        held.append(streaming.pad_frame(frame, canvas))
-        if len(held) == chunk:
-            yield np.stack(held)
-            held = []
-    if held:
-        yield np.stack(held + held[-1:] * (chunk - len(held)))

@@ -92,11 +92,11 @@ def test_devices_change_nothing(slots, devices):
 
 
 def test_lanes_lie_on_all_devices():
-    lanes = runner.Lanes(FAKE, jnp.float32(1), (24, 30), 6, 2, devices=4)
+    lanes = runner.TrackerLanes(FAKE, jnp.float32(1), (24, 30), 6, 2, devices=4)
     assert lanes.count == 8
     lanes.start(3, np.zeros((24, 30, 3), np.uint8), np.array([1.0, 2, 3, 4]))
     assert len(lanes._states.box.sharding.device_set) == 4
-    boxes, scores = lanes.step([None] * 8)
+    boxes, scores = lanes.step(np.zeros((8, 2, 24, 30, 3), np.uint8))
     assert boxes.shape == (8, 2, 4)
     assert scores.shape == (8, 2)
     assert len(lanes._states.box.sharding.device_set) == 4
