@@ -141,7 +141,11 @@ def test_slots_equal_one_by_one_and_can_be_exchanged() -> None:
     frames = np.stack([clip(5), clip(5) + 100])
     boxes = np.asarray([[0, 0, 1, 1], [5, 5, 2, 2]], np.float32)
     sizes = np.asarray([[4, 6], [3, 5]], np.int32)
-    states = streaming.init_slots(FAKE, VARIABLES, frames[:, 0], boxes, sizes)
+    started = [
+        verbs.init(FAKE, VARIABLES, clip[0], box, size)
+        for clip, box, size in zip(frames, boxes, sizes)
+    ]
+    states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *started)
     states, found = streaming.track_slots(FAKE, VARIABLES, states, frames[:, 1:])
     np.testing.assert_array_equal(states.frame_size, sizes)
     for i in range(2):

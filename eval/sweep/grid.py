@@ -20,7 +20,6 @@ from jaxtrack import streaming
 from jaxtrack.base import State, Tracker, Variables
 from jaxtrack.errors import UsageError, brief
 
-
 _MOST_SETTINGS = 100_000
 
 
@@ -113,6 +112,7 @@ def track_sequences(
     Raises:
         BrokenSequencesError: as `eval.tracking.slots.run`.
     """
+
     def lanes(canvas: tuple[int, int], _: int) -> SettingLanes:
         return SettingLanes(tracker, variables, grid, canvas, chunk, block)
 

@@ -13,10 +13,10 @@ import numpy as np
 from eval.tracking import slots
 from eval.tracking.sequences import Sequence, first_box_fault
 from eval.tracking.slots import BrokenSequencesError, Track
-from jaxtrack.errors import BROKEN_INPUT, JaxtrackError, reason, unknown
+from jaxtrack.errors import JaxtrackError, unknown
 
-# OpenCV's trackers divide by the box's size and look around it: below this they fail inside.
-_SMALLEST = 4
+# Pixels. OpenCV's trackers look for features in the box: in one of 4 by 4 they search without end.
+_SMALLEST = 8
 
 
 def _opencv() -> dict[str, Callable[[], Any]]:
@@ -92,16 +92,19 @@ def run(name: str, sequence: Sequence) -> Track:
     else:
         try:
             boxes, scores = _run_opencv(_opencv()[name](), sequence)
-        except (JaxtrackError, *BROKEN_INPUT) as error:
-            told = str(error) if isinstance(error, JaxtrackError) else reason(error)
-            told = told if sequence.name in told else f"{sequence.name}: {name} failed ({told})"
-            raise BrokenSequencesError({sequence.name: told}) from error
+        except slots.BROKEN as error:
+            fault = slots.fault_of(sequence.name, error)
+            raise BrokenSequencesError({sequence.name: fault}) from error
     scores[0] = np.nan
     seconds = time.perf_counter() - started
     return Track(boxes.astype(np.float32), scores.astype(np.float32), seconds)
 
 
 def _run_opencv(tracker: Any, sequence: Sequence) -> tuple[np.ndarray, np.ndarray]:
+    if min(sequence.size) < 2 * _SMALLEST:
+        raise JaxtrackError(
+            f"{sequence.name}: frames of {sequence.size[1]}x{sequence.size[0]} are too small for a peer"
+        )
     boxes = np.empty((sequence.length, 4))
     scores = np.ones(sequence.length)
     for i, frame in enumerate(slots.frames_of(sequence)):

@@ -183,9 +183,7 @@ def run(
     """
 
     def lanes(canvas: tuple[int, int], count: int) -> scheduler.Lanes:
-        return scheduler.TrackerLanes(
-            tracker, variables, canvas, min(slots, count), chunk, devices
-        )
+        return scheduler.TrackerLanes(tracker, variables, canvas, min(slots, count), chunk, devices)
 
     jobs = [Supervised(sequence, rule) for sequence in sequences]
     for job in scheduler.schedule(jobs, lanes, progress=progress):

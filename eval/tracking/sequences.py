@@ -108,7 +108,9 @@ def box_fault(box: np.ndarray, size: tuple[int, int], name: str) -> str | None:
     if (box[:2] + box[2:] <= 0).any() or box[0] >= width or box[1] >= height:
         return f"{name} {shown} lies outside the {width}x{height} frame; correct its annotation"
     if (box[2:] > _LARGEST_BOX * max(height, width)).any():
-        return f"{name} {shown} is far larger than the {width}x{height} frame; correct its annotation"
+        return (
+            f"{name} {shown} is far larger than the {width}x{height} frame; correct its annotation"
+        )
     return None
 
 

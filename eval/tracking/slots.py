@@ -32,15 +32,17 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from eval.tracking.sequences import Frame, Sequence, first_box_fault
-from jaxtrack import cli, streaming
 from jaxtrack import base as verbs
+from jaxtrack import cli, streaming
 from jaxtrack.base import Prediction, State, Tracker, Variables
 from jaxtrack.errors import BROKEN_INPUT, JaxtrackError, UsageError, reason
 
 # One under computation, one on its way to the device, one being filled.
 _BUFFERS = 3
 # A canvas may be so many times as large as the frames that lie on it: few programs, little padding.
-_PADDING = 3.0
+_PADDING = 2.5
+# What makes a sequence broken, and is no bug.
+BROKEN: tuple[type[Exception], ...] = (JaxtrackError, *BROKEN_INPUT)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -369,7 +371,7 @@ class _Schedule(Generic[J]):
                     future.result()
                 if item.start is not None:
                     self.lanes.start(item.where, item.start[0].result(), item.start[1])
-            except (JaxtrackError, *BROKEN_INPUT) as error:
+            except BROKEN as error:
                 self._give_up(item, error)
             else:
                 sound.append(item)
@@ -377,8 +379,7 @@ class _Schedule(Generic[J]):
 
     def _give_up(self, item: _Work[J], error: Exception) -> None:
         name = item.job.sequence.name
-        told = str(error) if isinstance(error, JaxtrackError) else reason(error)
-        self.faults[name] = told if name in told else f"{name}: {told}"
+        self.faults[name] = fault_of(name, error)
         self.held[item.where] = None
         del self.films[name]
         if self.progress is not None:
@@ -403,6 +404,12 @@ class _Schedule(Generic[J]):
                 yield job
 
 
+def fault_of(name: str, error: Exception) -> str:
+    """Return what is wrong with a sequence in one line that begins with its name."""
+    told = str(error) if isinstance(error, JaxtrackError) else reason(error)
+    return told if told.startswith(f"{name}:") else f"{name}: {told}"
+
+
 class Film:
     """The frames of one sequence, decoded by a pool of threads.
 
@@ -424,9 +431,7 @@ class Film:
         self._place = 0
         self._last: Future[Frame] | None = None
 
-    def decode(
-        self, first: int, count: int, rows: np.ndarray | None = None
-    ) -> list[Future[Frame]]:
+    def decode(self, first: int, count: int, rows: np.ndarray | None = None) -> list[Future[Frame]]:
         """Have frames decoded, and laid on a canvas.
 
         Args:
@@ -496,17 +501,21 @@ class Film:
             concurrent.futures.wait([before])
         for index, future, row in wanted:
             try:
-                for frame in self._frames:
-                    self._place += 1
-                    if self._place > index:
-                        break
-                else:
-                    raise JaxtrackError(
-                        f"{self._sequence.name}: {self._place} frames, but {self._sequence.length} boxes"
-                    )
-                future.set_result(self._done(index, frame, row))
+                future.set_result(self._done(index, self._next(index), row))
             except BaseException as error:
                 future.set_exception(error)
+
+    def _next(self, index: int) -> Frame:
+        while True:
+            try:
+                frame = next(self._frames)
+            except StopIteration:
+                raise JaxtrackError(
+                    f"{self._sequence.name}: {self._place} frames, but {self._sequence.length} boxes"
+                ) from None
+            self._place += 1
+            if self._place > index:
+                return frame
 
 
 def _lay(held: Future[Frame], row: np.ndarray) -> Frame:
@@ -533,7 +542,9 @@ def frames_of(sequence: Sequence) -> Iterator[Frame]:
 
 def decoders() -> int:
     """Return how many threads decode: a core is left to the loop."""
-    here = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    here = (
+        os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    )
     return max(1, len(here) - 1)
 
 
@@ -548,7 +559,7 @@ def grouped(
 
     Returns:
         Canvas ``(height, width)`` and items of each group, the largest canvas first. No canvas has more than
-        three times the area of a frame on it; one for frames of different sizes has sides in whole blocks of
+        2.5 times the area of a frame on it; one for frames of different sizes has sides in whole blocks of
         32 pixels, so that many benchmarks share few programs.
     """
     groups: list[tuple[tuple[int, int], list[T]]] = []
@@ -645,8 +656,8 @@ class TrackerLanes:
                 change before the results are there.
 
         Returns:
-            Boxes ``(lanes, chunk, 4)`` and scores ``(lanes, chunk)``, perhaps still under computation; those of
-            idle lanes mean nothing.
+            Boxes ``(lanes, chunk, 4)`` and scores ``(lanes, chunk)``, perhaps still under computation;
+            those of idle lanes mean nothing.
         """
         track: Any = _track_lanes
         place: Any = None
@@ -677,7 +688,7 @@ def mesh_of(devices: int) -> Mesh | None:
 def _track_lanes(
     tracker: Tracker, variables: Variables, states: State, frames: Any
 ) -> tuple[State, Prediction]:
-    """Track a chunk of every lane on one device; a single lane runs the plain program, without an extra axis."""
+    """Track a chunk of every lane on one device; a single lane runs the plain program, without that axis."""
     if frames.shape[0] > 1:
         return streaming.track_slots(tracker, variables, states, frames)
     state = jax.tree.map(lambda leaf: leaf[0], states)

@@ -17,7 +17,7 @@ from eval.metrics.eao import FAILED, INITIALISED, REGION, SKIPPED
 from eval.metrics.ope import evaluate_ope
 from eval.metrics.regions import region_overlap
 from eval.report.page import to_csv, to_latex, write_report
-from eval.tracking import restart
+from eval.tracking import baselines, restart
 from eval.tracking import slots as runner
 from eval.tracking.sequences import Sequence, load
 from jaxtrack.base import Prediction, Tracker
@@ -208,20 +208,142 @@ def test_progress_counts_every_frame():
     assert sum(counts) == sum(LENGTHS)
 
 
-def test_a_bad_first_box_is_named():
-    bad = SEQUENCES[0]
-    boxes = bad.boxes.copy()
-    boxes[0, 2] = 0
-    broken = Sequence("broken", bad.length, bad.frames, boxes, bad.annotation, bad.size)
-    with pytest.raises(JaxtrackError, match="broken: the first box"):
-        list(runner.run(FAKE, jnp.float32(1), [broken]))
+def readable(sequence):
+    """The same sequence, its frames opened one by one."""
+    frames = np.stack(list(sequence.frames()))
+    return dataclasses.replace(sequence, read=frames.__getitem__)
 
 
-def test_too_few_frames_are_named():
-    short = SEQUENCES[1]
-    cut = Sequence("cut", 30, short.frames, short.boxes, short.annotation, short.size)
-    with pytest.raises(JaxtrackError, match="cut: 17 frames, but 30 boxes"):
-        list(runner.run(FAKE, jnp.float32(1), [cut]))
+@pytest.mark.parametrize("devices", [1, 2])
+def test_frames_opened_one_by_one_change_nothing(devices):
+    options = {"slots": 4, "chunk": 4, "devices": devices}
+    some = [readable(s) if i % 2 else s for i, s in enumerate(SEQUENCES)]
+    together = dict(runner.run(FAKE, jnp.float32(1), some, **options))
+    for name, track in tracks(4, 4).items():
+        np.testing.assert_array_equal(together[name].boxes, track.boxes)
+        np.testing.assert_array_equal(together[name].scores, track.scores)
+    sequences = long_sequences()
+    runs = dict(restart.run(FAKE, SPEED, [readable(s) for s in sequences], **options))
+    for name, run in restart.run(FAKE, SPEED, sequences, **options):
+        np.testing.assert_array_equal(runs[name].codes, run.codes)
+
+
+def test_small_videos_are_not_padded_to_the_largest():
+    sizes = [(480, 640), (720, 1280), (240, 320), (640, 480), (230, 310), (720, 1280)]
+    found = runner.grouped(sizes, lambda size: size)
+    assert [(canvas, sorted(group)) for canvas, group in found] == [
+        ((720, 1280), [(720, 1280), (720, 1280)]),
+        ((640, 640), [(480, 640), (640, 480)]),
+        ((256, 320), [(230, 310), (240, 320)]),
+    ]
+    large = sequence("large", 6, (120, 150), 7)
+    counts = []
+    found = dict(
+        runner.run(FAKE, jnp.float32(1), [*SEQUENCES, large], slots=3, progress=counts.append)
+    )
+    assert sum(counts) == sum(LENGTHS) + 6
+    assert len(found["large"].boxes) == 6
+    for name, track in tracks(3, 8).items():
+        np.testing.assert_allclose(found[name].boxes, track.boxes, atol=1e-5)
+
+
+def broken(name, **changes):
+    return dataclasses.replace(SEQUENCES[1], name=name, **changes)
+
+
+def bad_box(box):
+    boxes = SEQUENCES[1].boxes.copy()
+    boxes[0] = box
+    return boxes
+
+
+def other_size():
+    yield from list(SEQUENCES[1].frames())[:3]
+    yield np.zeros((9, 9, 3), np.uint8)
+
+
+def unreadable(index):
+    if index == 5:
+        raise JaxtrackError("img/0006.jpg: truncated image")
+    return next(SEQUENCES[1].frames())
+
+
+BROKEN = {
+    "no size": (broken("b", boxes=bad_box([5, 6, 0, 8])), r"b: the first box \[5, 6, 0, 8\] has no"),
+    "not finite": (broken("b", boxes=bad_box([np.nan, 6, 3, 8])), "b: the first box"),
+    "outside": (broken("b", boxes=bad_box([500, 6, 3, 8])), "b: .* lies outside the 30x28 frame"),
+    "huge": (broken("b", boxes=bad_box([0, 0, 1e30, 8])), "b: .* far larger"),
+    "few frames": (broken("b", length=30), "b: 17 frames, but 30 boxes"),
+    "other size": (broken("b", frames=other_size), "b: frame 3 is 9x9, the first 30x28"),
+    "unreadable": (broken("b", read=unreadable), "b: img/0006.jpg: truncated image"),
+    "fault": (broken("b", fault="b: no pictures"), "b: no pictures"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_sequence_is_named_and_stops_no_other(kind):
+    bad, words = BROKEN[kind]
+    found = []
+    with pytest.raises(runner.BrokenSequencesError, match=words) as error:
+        found.extend(runner.run(FAKE, jnp.float32(1), [bad, *SEQUENCES], slots=2, chunk=4))
+    assert list(error.value.faults) == ["b"]
+    assert "\n" not in str(error.value)
+    alone = tracks(1, 4)
+    assert sorted(name for name, _ in found) == sorted(alone)
+    for name, track in found:
+        np.testing.assert_allclose(track.boxes, alone[name].boxes, atol=1e-5)
+
+
+def test_a_broken_sequence_stops_no_restarts():
+    bad = dataclasses.replace(long_sequences()[0], name="b", read=unreadable, size=(28, 30))
+    found = []
+    with pytest.raises(runner.BrokenSequencesError, match=r"b: img/0006\.jpg"):
+        found.extend(restart.run(FAKE, SPEED, [bad, *long_sequences()], slots=2, chunk=4))
+    assert len(found) == len(long_sequences())
+
+
+def test_several_broken_sequences_are_one_line():
+    bad = [dataclasses.replace(BROKEN["fault"][0], name=f"b{i}") for i in range(7)]
+    with pytest.raises(runner.BrokenSequencesError, match=r"^7 sequences .*\(b0, .*, \.\.\.\)"):
+        list(runner.run(FAKE, jnp.float32(1), bad))
+
+
+def test_a_bug_is_not_taken_for_a_broken_sequence():
+    def bug(index):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        list(runner.run(FAKE, jnp.float32(1), [broken("b", read=bug)]))
+
+
+PEERS = [name for name in baselines.names() if name != "static"]
+
+
+@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize(
+    "box", [[-5, -5, 8, 8], [60, 40, 50, 50], [3, 3, 0.1, 0.1], [0, 0, 64, 48]]
+)
+def test_peers_end_on_odd_boxes(name, box):
+    odd = sequence("odd", 3, (48, 64), 1)
+    odd = dataclasses.replace(odd, boxes=np.tile(np.asarray(box, float), (3, 1)))
+    found, faults = [], {}
+    try:
+        found.extend(baselines.track(name, [odd, sequence("sound", 3, (48, 64), 2)]))
+    except runner.BrokenSequencesError as error:  # OpenCV's own refusal of what fills the frame
+        faults = error.faults
+    assert {*dict(found), *faults} == {"odd", "sound"}
+    assert "sound" in dict(found)
+    assert not any("\n" in fault for fault in faults.values())
+    assert all(np.isfinite(track.boxes).all() for _, track in found)
+
+
+@pytest.mark.parametrize("name", baselines.names())
+@pytest.mark.parametrize("kind", ["not finite", "outside", "huge", "no size", "few frames"])
+def test_peers_name_what_is_broken(name, kind):
+    if kind == "few frames" and name == "static":
+        pytest.skip("a box that never moves sees no frames")
+    with pytest.raises(runner.BrokenSequencesError, match=r"^b: "):
+        list(baselines.track(name, [BROKEN[kind][0]]))
 
 
 def outcomes():
