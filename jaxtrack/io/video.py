@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import glob
 import os
 import pathlib
 from collections.abc import Callable, Iterator
@@ -13,17 +12,10 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxtrack.errors import JaxtrackError
-from jaxtrack.io.images import (
-    IMAGE_SUFFIXES,
-    list_images,
-    natural_key,
-    quiet_opencv,
-    read_image,
-)
+from jaxtrack.io.clips import FRAME_FOLDERS, IMAGE_SUFFIXES, expand, frames_of
+from jaxtrack.io.images import quiet_opencv, read_image
 from jaxtrack.io.prefetch import prefetch
 
-# Where benchmark sequences keep their frames: OTB, VOT, others.
-_FRAME_FOLDERS = ("img", "color", "imgs", "images", "frames")
 # Containers declare frames that no decoder delivers: so many, or this share, are no truncation.
 _MISSING_FRAMES = 2
 _MISSING_SHARE = 0.02
@@ -129,23 +121,20 @@ def from_arrays(
 
 
 def _images_of(folder: pathlib.Path) -> list[pathlib.Path]:
-    images = list_images(folder)
-    for name in _FRAME_FOLDERS:
-        if not images and (folder / name).is_dir():
-            images = list_images(folder / name)
+    images = frames_of(folder)
     if not images:
         raise JaxtrackError(
             f"{folder}: no images in this folder (looked for {', '.join(IMAGE_SUFFIXES)}, "
-            f"here and in {'/, '.join(_FRAME_FOLDERS)}/)"
+            f"here and in {'/, '.join(FRAME_FOLDERS)}/)"
         )
     return images
 
 
 def _open_glob(pattern: str) -> FrameSource:
-    found = sorted(glob.glob(pattern, recursive=True), key=natural_key)
+    found = expand(pattern)
     if not found:
         raise JaxtrackError(f"{pattern}: no file matches")
-    images = [pathlib.Path(p) for p in found if pathlib.Path(p).suffix.lower() in IMAGE_SUFFIXES]
+    images = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES]
     if images:
         return _open_images(images, pattern)
     if len(found) == 1:

@@ -86,12 +86,13 @@ def test_jpeg_with_a_thumbnail_is_told_from_a_truncated_one(tmp_path: pathlib.Pa
 
 
 def test_missing_and_unknown_images(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(JaxtrackError, match="cannot be read"):
+    with pytest.raises(JaxtrackError, match=r"none\.png: no such file"):
         images.read_image(tmp_path / "none.png")
     with pytest.raises(JaxtrackError, match="unknown image format; known suffixes"):
         images.write_image(tmp_path / "a.xyz", picture())
+    (tmp_path / "file").write_bytes(b"x")
     with pytest.raises(JaxtrackError, match="cannot be written"):
-        images.write_image(tmp_path / "none" / "a.png", picture())
+        images.write_image(tmp_path / "file" / "a.png", picture())
 
 
 def test_folder_in_natural_order(folder: pathlib.Path) -> None:

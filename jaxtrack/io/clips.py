@@ -1,0 +1,153 @@
+"""What lies in a folder: images, videos and clips, in natural order; the one lister of all readers.
+
+A clip is a video file, or a folder with the images of its frames. Hidden files are passed over, among them
+the ``._name`` files that macOS leaves on foreign disks, and so is whatever is no file: folders called
+``a.jpg``, pipes, devices. A link that points nowhere stays in the list: its frame is missing, and reading it
+says so, while leaving it out would move all later frames by one.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import stat
+from collections.abc import Iterable
+
+from jaxtrack.errors import JaxtrackError, reason
+from jaxtrack.io.paths import resolve
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
+# Where benchmark sequences keep their frames: OTB, VOT, others.
+FRAME_FOLDERS = ("img", "color", "imgs", "images", "frames")
+
+_DIGITS = re.compile(r"([0-9]+)")
+_MAGIC = re.compile(r"[*?[]")
+
+_Path = str | os.PathLike[str]
+
+
+def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
+    """Return a sort key in which ``frame10`` comes after ``frame9``."""
+    parts = [part for part in _DIGITS.split(name) if part]
+    # Only 0 to 9 count: other signs that Unicode calls digits are no numbers for int.
+    key = [(0, int(p), "") if p.isascii() and p.isdigit() else (1, 0, p) for p in parts]
+    return key, name
+
+
+def list_images(folder: _Path) -> list[pathlib.Path]:
+    """Return the images of a folder in natural order (not those of its subfolders).
+
+    Raises:
+        JaxtrackError: the folder is missing or cannot be listed.
+    """
+    return _listed(folder, IMAGE_SUFFIXES)
+
+
+def list_videos(folder: _Path) -> list[pathlib.Path]:
+    """Return the video files of a folder in natural order.
+
+    Raises:
+        JaxtrackError: the folder is missing or cannot be listed.
+    """
+    return _listed(folder, VIDEO_SUFFIXES)
+
+
+def list_folders(folder: _Path) -> list[pathlib.Path]:
+    """Return the visible subfolders of a folder in natural order.
+
+    Raises:
+        JaxtrackError: the folder is missing or cannot be listed.
+    """
+    place = resolve(folder)
+    return [place / e.name for e in _entries(place) if e.is_dir()]
+
+
+def frames_of(folder: _Path) -> list[pathlib.Path]:
+    """Return the frames of a clip's folder: its images, or those of the subfolder that benchmarks use.
+
+    Returns:
+        The images in natural order; empty where the folder is no clip.
+
+    Raises:
+        JaxtrackError: the folder is missing or cannot be listed.
+    """
+    place = resolve(folder)
+    found = list_images(place)
+    for name in FRAME_FOLDERS:
+        if not found and (place / name).is_dir():
+            found = list_images(place / name)
+    return found
+
+
+def list_clips(folder: _Path) -> list[pathlib.Path]:
+    """Return the clips of a folder in natural order: video files, and folders that hold frames.
+
+    Raises:
+        JaxtrackError: the folder is missing or cannot be listed.
+    """
+    found = list_videos(folder) + [place for place in list_folders(folder) if frames_of(place)]
+    return in_order(found)
+
+
+def in_order(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
+    """Return paths in natural order of their folders and names."""
+    return sorted(paths, key=lambda path: [natural_key(part) for part in path.parts])
+
+
+def expand(pattern: str) -> list[pathlib.Path]:
+    """Return the files that a pattern such as ``"clip/*.jpg"`` names, in natural order.
+
+    Args:
+        pattern: with ``*``, ``?``, ``[...]`` and ``**`` (which does not follow links, so that it ends).
+
+    Raises:
+        JaxtrackError: a pattern that is none, or no path.
+    """
+    path = resolve(pattern)
+    parts = path.parts
+    fixed = next((i for i, part in enumerate(parts) if _MAGIC.search(part)), len(parts))
+    root = pathlib.Path(*parts[:fixed])
+    if fixed == len(parts):
+        return [path] if _is_file(path) else []
+    try:
+        found = [
+            place
+            for place in root.glob(str(pathlib.Path(*parts[fixed:])))
+            if not any(part.startswith(".") for part in place.parts[len(root.parts) :])
+            and _is_file(place)
+        ]
+    except (ValueError, NotImplementedError, OSError, re.error) as error:
+        raise JaxtrackError(f"{pattern}: cannot be used as a pattern ({reason(error)})") from error
+    return in_order(found)
+
+
+def _entries(folder: pathlib.Path) -> list[os.DirEntry[str]]:
+    """Return the visible entries of a folder in natural order."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [entry for entry in entries if not entry.name.startswith(".")]
+    except FileNotFoundError:
+        raise JaxtrackError(f"{folder}: no such folder") from None
+    except OSError as error:
+        raise JaxtrackError(f"{folder}: cannot be listed ({reason(error)})") from error
+    return sorted(found, key=lambda entry: natural_key(entry.name))
+
+
+def _listed(folder: _Path, suffixes: tuple[str, ...]) -> list[pathlib.Path]:
+    place = resolve(folder)
+    return [
+        place / entry.name
+        for entry in _entries(place)
+        if entry.name.lower().endswith(suffixes)
+        and (entry.is_file(follow_symlinks=False) or _is_file(place / entry.name))
+    ]
+
+
+def _is_file(path: pathlib.Path) -> bool:
+    """Return whether this is a regular file, or a link that points nowhere."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return True
