@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, UInt32
 
 from jaxtrack.synthetic.objects import Pose
+from jaxtrack.synthetic.realism import PLAIN, Realism, calmness, thin_aspect
 from jaxtrack.synthetic.textures import Draws, child
 
 ATTRIBUTES = (
@@ -58,7 +59,7 @@ class Script(NamedTuple):
 
 
 def switches(attributes: Bool[Array, " a"]) -> Switches:
-    """Names the entries of an attribute vector."""
+    """Name the entries of an attribute vector."""
     return Switches(*attributes.astype(jnp.float32))
 
 
@@ -87,14 +88,14 @@ def jumps(draws: Draws, time: Float[Array, " t"], count: int) -> Float[Array, "t
 
 
 def fold(value: Array, low: Array, high: Array) -> Array:
-    """Reflects values at both ends of an interval, as a ball between two walls."""
+    """Reflect values at both ends of an interval, as a ball between two walls."""
     span = high - low
     phase = (value - low) / (2.0 * span)
     return low + 2.0 * span * jnp.abs(phase - jnp.round(phase))
 
 
 def event(time: Float[Array, " t"], middle: Array, duration: Array) -> Float[Array, " t"]:
-    """A smooth bump of height 1 around `middle`, zero outside `duration`."""
+    """Return a smooth bump of height 1 around `middle`, zero outside `duration`."""
     edge = 0.3 * duration
     rise = jnp.clip((0.5 * duration - jnp.abs(time - middle)) / edge, 0.0, 1.0)
     return rise * rise * (3.0 - 2.0 * rise)
@@ -110,12 +111,15 @@ class _Plan(NamedTuple):
     frame: Float[Array, " 2"]  # width, height
     number: int  # of objects
     target: int  # index of the target
+    real: Realism
+    calm: Array | float  # factor on all motion
+    roam: Array | float  # how close to the border the target may come: 1 keeps it inside
 
 
 def _sizes(
-    plan: _Plan, target_size: tuple[float, float], aspect: tuple[float, float]
+    plan: _Plan, target_size: tuple[float, float], aspect: tuple[float, float], extra: Draws
 ) -> tuple[Float[Array, ""], Float[Array, "t n 2"]]:
-    """The target's nominal side, and half width and height of every object over time."""
+    """Return the target's nominal side, and half width and height of every object over time."""
     on, d, paths, time = plan.on, plan.d, plan.paths, plan.time
     behind, count, frame = plan.target, plan.number, plan.frame
     # sizes: low resolution means a target of 10 to 20 pixels
@@ -131,7 +135,11 @@ def _sizes(
     flip = jnp.where(shape[behind] > 0, -1.0, 1.0)  # a wide target grows narrow, a narrow one wide
     course = event(time, d.uniform(0.45, 0.8), d.uniform(0.7, 1.1))
     stretch = stretch.at[:, behind].add(flip * d.uniform(0.9, 1.5) * on.aspect * course)
-    shape = jnp.clip(shape[None, :] + stretch, np.log(0.25), np.log(4.0))
+    if plan.real.thin:
+        slim, thin = thin_aspect(plan.real, extra, count)
+        shape = jnp.where(slim, thin, shape)
+    narrow = 0.18 if plan.real.thin else 0.25
+    shape = jnp.clip(shape[None, :] + stretch, np.log(narrow), -np.log(narrow))
     sides = side * jnp.where(jnp.arange(count) == behind, 1.0, d.log_uniform(0.6, 1.6, count))
     sides = sides[None, :] * jnp.exp(growth)
     half = 0.5 * sides[..., None] * jnp.exp(jnp.stack([0.5 * shape, -0.5 * shape], -1))
@@ -141,16 +149,16 @@ def _sizes(
 
 
 def _target_path(plan: _Plan, half: Float[Array, " 2"]) -> Float[Array, "t 2"]:
-    """The target's centre in the frame: wandering, jumping, leaving and coming back."""
+    """Return the target's centre in the frame: wandering, jumping, leaving and coming back."""
     on, d, paths, time = plan.on, plan.d, plan.paths, plan.time
     frame = plan.frame
     margin = jnp.minimum(jnp.max(half) * 1.2, 0.35 * jnp.min(frame))
     start = margin + d.uniform(0.0, 1.0, 2) * (frame - 2.0 * margin)
     reach = 0.13 * frame * (1.0 + 0.6 * on.fast)
-    path = start[None] + smooth_path(paths, time, (2,)) * reach[None]
+    path = start[None] + smooth_path(paths, time, (2,)) * (reach * plan.calm)[None]
     path = path + on.fast * jumps(d, time, 5) * (0.4 * frame)[None]
     tremble = d.uniform(-1.0, 1.0, 2)[None] * jnp.sin(40.0 * time)[:, None]
-    walls = jnp.broadcast_to(margin, (1, 2))
+    walls = jnp.broadcast_to(margin * plan.roam, (1, 2))
     path = fold(path + tremble, walls, frame[None] - walls)
     leave_at, leave_for = d.uniform(0.4, 0.7), d.uniform(0.25, 0.45)
     gone = event(time, leave_at, leave_for) * on.out_of_view  # and back again
@@ -211,7 +219,7 @@ def _poses(plan: _Plan, world: Float[Array, "t n 2"], half: Float[Array, "t n 2"
 
 
 def _gain(plan: _Plan) -> Float[Array, "t 3"]:
-    """The light over time, by channel."""
+    """Return the light over time, by channel."""
     on, d, paths, time = plan.on, plan.d, plan.paths, plan.time
     dim = smooth_path(paths, time, (1,)) * (0.06 + 0.35 * on.light)
     sudden = jnp.where(time > d.uniform(0.2, 0.8), d.uniform(-0.5, 0.4), 0.0) * on.light
@@ -228,23 +236,28 @@ def draw_script(
     front: int,
     target_size: tuple[float, float],
     aspect: tuple[float, float],
+    real: Realism = PLAIN,
 ) -> Script:
-    """Draws the motion of a whole clip.
+    """Draw the motion of a whole clip.
 
     Args:
-      seed: of all paths.
-      attributes: which attributes the clip shall have, in the order of `ATTRIBUTES`.
-      size: frame height and width in pixels.
-      length: frames.
-      behind: objects that pass behind the target.
-      front: objects that pass before it.
-      target_size: smallest and largest sqrt(width x height) of the target, pixels.
-      aspect: smallest and largest width / height of any object.
+        seed: of all paths.
+        attributes: which attributes the clip shall have, in the order of `ATTRIBUTES`.
+        size: frame height and width in pixels.
+        length: frames.
+        behind: objects that pass behind the target.
+        front: objects that pass before it.
+        target_size: smallest and largest sqrt(width x height) of the target, pixels.
+        aspect: smallest and largest width / height of any object.
+        real: shares of thin objects, of calm clips, and of targets that roam to the border.
 
     Returns:
-      The script; objects are ordered back to front, the target has index `behind`.
+        The script; objects are ordered back to front, the target has index `behind`.
     """
     count = behind + 1 + front
+    extra = Draws(child(seed, 2), 64 + 8 * count)
+    calm = calmness(real, extra) if real.calm else 1.0
+    roam = jnp.where(extra.uniform(0.0, 1.0) < real.border, 0.35, 1.0) if real.border else 1.0
     plan = _Plan(
         on=switches(attributes),
         d=Draws(child(seed, 0), 64 + 64 * count),
@@ -253,8 +266,11 @@ def draw_script(
         frame=jnp.asarray([size[1], size[0]], jnp.float32),
         number=count,
         target=behind,
+        real=real,
+        calm=calm,
+        roam=roam,
     )
-    side, half = _sizes(plan, target_size, aspect)
+    side, half = _sizes(plan, target_size, aspect, extra)
     center = _centers(plan, side, half)
     origin, step = _camera(plan)
     poses = _poses(plan, origin[:, None] + center * step[:, None, None], half * step[:, None, None])

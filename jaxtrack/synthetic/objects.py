@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt32
 
+from jaxtrack.synthetic.realism import PLAIN, Realism
 from jaxtrack.synthetic.textures import (
     Draws,
     child,
@@ -54,6 +55,7 @@ class Object(NamedTuple):
     roundness: Float[Array, ""]
     middle: Float[Array, " 2"]
     extent: Float[Array, " 2"]
+    hole: Float[Array, " p"] | None = None  # size of each part's hole, in sizes of the part
 
 
 class Pose(NamedTuple):
@@ -80,23 +82,23 @@ class Sprite(NamedTuple):
 
 
 def bend(angle: Array) -> Array:
-    """A sine's cheap relative, of two parabolas: period 2 pi, from -1 to 1, smooth."""
+    """Return a sine's cheap relative, of two parabolas: period 2 pi, from -1 to 1, smooth."""
     turn = angle * (0.5 / np.pi)
     turn = turn - jnp.round(turn)
     return 8.0 * turn * (1.0 - 2.0 * jnp.abs(turn))
 
 
 def gauge(u: Array, v: Array, square: Array, ripple: Array) -> Array:
-    """The outline function of one part: 1 on the outline, less inside; homogeneous of degree one.
+    """Return the outline function of one part: 1 on the outline, less inside; homogeneous of degree one.
 
     Args:
-      u: first coordinate, in radii of the part.
-      v: second coordinate.
-      square: 0 for an ellipse, 1 for a rectangle, below 0 towards a star.
-      ripple: (4,) amplitudes of the third and fifth harmonics of the radius.
+        u: first coordinate, in radii of the part.
+        v: second coordinate.
+        square: 0 for an ellipse, 1 for a rectangle, below 0 towards a star.
+        ripple: (4,) amplitudes of the third and fifth harmonics of the radius.
 
     Returns:
-      The gauge, of the shape of `u`.
+        The gauge, of the shape of `u`.
     """
     square_radius = u * u + v * v + 1e-12
     inverse = jax.lax.rsqrt(square_radius)
@@ -141,15 +143,16 @@ def _extent(points: Float[Array, "p m 2"], enabled: Bool[Array, " p"]) -> tuple[
     return low, high
 
 
-def draw_object(seed: UInt32[Array, " 2"], texture_size: int) -> Object:
-    """Draws an object: body, limbs, marks, colours and texture.
+def draw_object(seed: UInt32[Array, " 2"], texture_size: int, real: Realism = PLAIN) -> Object:
+    """Draw an object: body, limbs, marks, colours and texture.
 
     Args:
-      seed: of everything about it.
-      texture_size: texels along a side of its texture.
+        seed: of everything about it.
+        texture_size: texels along a side of its texture.
+        real: shares of slim and hollow objects.
 
     Returns:
-      The object. Its outline at rest fills the square from -1 to 1.
+        The object. Its outline at rest fills the square from -1 to 1.
     """
     d = Draws(child(seed, 0), 192)
     direction = d.uniform(0.0, 2.0 * np.pi, PARTS)
@@ -196,20 +199,41 @@ def draw_object(seed: UInt32[Array, " 2"], texture_size: int) -> Object:
         middle=jnp.zeros((2,), jnp.float32),
         extent=jnp.ones((2,), jnp.float32),
     )
+    thing = _slim(thing, Draws(child(seed, 2), 64), real)
     still = jnp.zeros((), jnp.float32)
     low, high = _extent(_raw_outline(thing, still, still), thing.enabled)
     return thing._replace(middle=0.5 * (low + high), extent=0.5 * (high - low))
+
+
+def _slim(thing: Object, draws: Draws, real: Realism) -> Object:
+    """Make a share of the objects out of slim parts, and a share of their bodies hollow."""
+    if real.thin:
+        slim = draws.flag(real.thin)
+        limbs = jnp.stack([draws.uniform(0.5, 1.0, LIMBS), draws.uniform(0.06, 0.18, LIMBS)], 1)
+        body = jnp.stack([draws.uniform(0.7, 1.0, 1), draws.uniform(0.15, 0.4, 1)], 1)
+        radii = jnp.concatenate([limbs, body, 0.5 * thing.radii[BODY + 1 :]], 0)
+        has = jnp.concatenate([draws.flag(0.8, LIMBS), thing.enabled[BODY:]])
+        thing = thing._replace(
+            radii=jnp.where(slim, radii, thing.radii),
+            enabled=jnp.where(slim, has, thing.enabled),
+            reach=jnp.where(slim, 1.5 * thing.reach, thing.reach),
+        )
+    if real.hollow:
+        hollow = draws.flag(real.hollow)
+        size = jnp.zeros((PARTS,)).at[BODY].set(draws.uniform(0.5, 0.85))
+        thing = thing._replace(hole=jnp.where(hollow, size, 0.0))
+    return thing
 
 
 def outline(thing: Object, pose: Pose) -> tuple[Float[Array, "p m 2"], Float[Array, " 4"]]:
     """Outline points of the posed object in the world, and their tight box.
 
     Args:
-      thing: the object.
-      pose: what it does.
+        thing: the object.
+        pose: what it does.
 
     Returns:
-      Points of every part, and the box (x, y, w, h) of body and limbs, in world units.
+        Points of every part, and the box (x, y, w, h) of body and limbs, in world units.
     """
     points = (_raw_outline(thing, pose.swing, pose.phase) - thing.middle[None, None]) / (
         thing.extent[None, None]
@@ -248,17 +272,17 @@ def _lookup(table: Float[Array, "t2 4"], u: Array, v: Array) -> Float[Array, "n 
 
 
 def bake(thing: Object, pose: Pose, size: int, mix: Float[Array, "3 3"]) -> Sprite:
-    """Draws a posed object on a grid of its own that just covers it.
+    """Draw a posed object on a grid of its own that just covers it.
 
     Args:
-      thing: the object.
-      pose: what it does.
-      size: cells along a side of the grid.
-      mix: the camera's colour matrix; applied here because compositing is linear and sprites are
-        small.
+        thing: the object.
+        pose: what it does.
+        size: cells along a side of the grid.
+        mix: the camera's colour matrix; applied here because compositing is linear and sprites are
+            small.
 
     Returns:
-      The sprite.
+        The sprite.
     """
     _, box = outline(thing, pose)
     texel = box[2:] / (size - 4)
@@ -284,6 +308,9 @@ def bake(thing: Object, pose: Pose, size: int, mix: Float[Array, "3 3"]) -> Spri
     unit = jnp.sqrt(jnp.prod(pose.half / thing.extent) / jnp.prod(texel))
     edge = unit * jnp.sqrt(radii[:, 0] * radii[:, 1])
     cover = jnp.clip(0.5 + (1.0 - value) * edge[:, None, None], 0.0, 1.0)
+    if thing.hole is not None:
+        inside = jnp.clip(0.5 + (thing.hole[:, None, None] - value) * edge[:, None, None], 0.0, 1.0)
+        cover = cover - jnp.where(thing.hole[:, None, None] > 0, inside, 0.0)
     cover = cover * thing.enabled[:, None, None]
     alpha = 1.0 - jnp.prod(1.0 - cover[: BODY + 1], axis=0)
     paint = jnp.concatenate([cover[: BODY + 1], cover[BODY + 1 :] * alpha[None]], 0)
@@ -318,17 +345,17 @@ def place(
     step: Float[Array, ""],
     blur: Float[Array, " 2"],
 ) -> Float[Array, "h 4 w"]:
-    """Samples a sprite on an axis-aligned grid, blurred along its path during the exposure.
+    """Sample a sprite on an axis-aligned grid, blurred along its path during the exposure.
 
     Args:
-      sprite: from `bake`.
-      xs: world abscissae of the columns.
-      ys: world ordinates of the rows.
-      step: world units per pixel.
-      blur: half widths of the lens blur, world units.
+        sprite: from `bake`.
+        xs: world abscissae of the columns.
+        ys: world ordinates of the rows.
+        step: world units per pixel.
+        blur: half widths of the lens blur, world units.
 
     Returns:
-      Colours times alpha, and alpha; zero outside the sprite.
+        Colours times alpha, and alpha; zero outside the sprite.
     """
     size = sprite.image.shape[-1]
     # as wide as a pixel when the sprite shrinks, wider when it moves during the exposure

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8, UInt32
 
 from jaxtrack.synthetic.objects import Object, Pose, Sprite
+from jaxtrack.synthetic.realism import calmness, piece_of, random_turn, thin_aspect
 from jaxtrack.synthetic.render import (
     Scene,
     View,
@@ -23,8 +24,9 @@ from jaxtrack.synthetic.render import (
     color_matrix,
     draw_scene,
     render,
+    render_ground,
 )
-from jaxtrack.synthetic.textures import Draws, child, seed_of
+from jaxtrack.synthetic.textures import Draws, child, draw_background, seed_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,24 +39,24 @@ class PatchConfig:
     `context=0` and the factors 2 and 4 cut by area.
 
     Attributes:
-      template_size: pixels of the template without margin.
-      search_size: pixels of the search patch without margin.
-      template_margin: pixels added to the template's size (half of them on each side).
-      search_margin: pixels added to the search patch's size.
-      context: share of (w + h) around the box.
-      template_factor: side of the template's window in exemplar sides.
-      search_factor: side of the search window in exemplar sides.
-      max_shift: largest offset of the target from the search patch's centre, in pixels of the
-        search patch.
-      max_scale: largest logarithm of the window's deviation from its nominal side, search patches
-        only.
-      negative_rate: share of pairs whose search patch shows another object in the target's place.
-      aspect_change: largest logarithm of the change of width / height between views.
-      rotation: largest turn between views, radians.
-      deformation: largest amplitude of the deforming wave, in half sizes.
-      occlusion_rate: share of search views with an object before the target.
-      border_rate: share of views in which the patch reaches beyond the frame (filled with the
-        mean colour).
+        template_size: pixels of the template without margin.
+        search_size: pixels of the search patch without margin.
+        template_margin: pixels added to the template's size (half of them on each side).
+        search_margin: pixels added to the search patch's size.
+        context: share of (w + h) around the box.
+        template_factor: side of the template's window in exemplar sides.
+        search_factor: side of the search window in exemplar sides.
+        max_shift: largest offset of the target from the search patch's centre, in pixels of the
+            search patch.
+        max_scale: largest logarithm of the window's deviation from its nominal side, search patches
+            only.
+        negative_rate: share of pairs whose search patch shows another object in the target's place.
+        aspect_change: largest logarithm of the change of width / height between views.
+        rotation: largest turn between views, radians.
+        deformation: largest amplitude of the deforming wave, in half sizes.
+        occlusion_rate: share of search views with an object before the target.
+        border_rate: share of views in which the patch reaches beyond the frame (filled with the
+            mean colour).
     """
 
     template_size: int = 127
@@ -108,7 +110,7 @@ class _Windows(NamedTuple):
 def _draw_windows(
     world: WorldConfig, patch: PatchConfig, seed: UInt32[Array, " 2"], views: int
 ) -> _Windows:
-    """Draws poses and windows of several views of one scene. The target's size is the world's unit.
+    """Draw poses and windows of several views of one scene. The target's size is the world's unit.
 
     The first view is the template's: nothing before the target, no shift, little blur.
     """
@@ -117,10 +119,18 @@ def _draw_windows(
     d = Draws(seed, 64 + 16 * count + views * (32 + 16 * count))
     later = (jnp.arange(views) > 0).astype(jnp.float32)
     severity = d.uniform(0.1, 1.0)
+    real = world.real
+    extra = Draws(child(seed, 3), 64 + 8 * count)
+    if real.calm:
+        severity = severity * calmness(real, extra)
     aspect = jnp.log(d.log_uniform(*world.aspect, count))
+    if real.thin:
+        slim, thin = thin_aspect(real, extra, count)
+        aspect = jnp.where(slim, thin, aspect)
+    narrow = 0.18 if real.thin else 0.25
     side = d.log_uniform(0.5, 1.8, count).at[target].set(1.0)
     spread = 0.5 * severity * d.uniform(-1.0, 1.0, views, count)
-    shape = jnp.clip(aspect[None] + patch.aspect_change * spread, np.log(0.25), np.log(4.0))
+    shape = jnp.clip(aspect[None] + patch.aspect_change * spread, np.log(narrow), -np.log(narrow))
     half = 0.5 * side[None, :, None] * jnp.exp(jnp.stack([0.5 * shape, -0.5 * shape], -1))
     half = half * jnp.exp(0.12 * severity * d.uniform(-1.0, 1.0, views, count))[..., None]
 
@@ -141,6 +151,7 @@ def _draw_windows(
     clear = gap > 0.9 * (jnp.max(half, axis=-1) + jnp.max(half[:, target], axis=-1)[:, None])
     shown = ~before[None] | hit[:, None] | clear
 
+    turn_of_view = random_turn(real, extra) if real.turn else None
     tilt = jnp.where(
         d.flag(0.3, count), d.uniform(-np.pi, np.pi, count), d.uniform(-0.3, 0.3, count)
     )
@@ -160,6 +171,9 @@ def _draw_windows(
     border = jnp.where(
         d.flag(0.25 * patch.border_rate, views, 4), d.uniform(0.0, 1.5, views, 4), jnp.inf
     )
+    if turn_of_view is not None:
+        turned = poses.angle.at[1:, target].add(turn_of_view)
+        poses = poses._replace(angle=turned)
     return _Windows(
         poses=poses,
         shift=patch.max_shift * d.uniform(-1.0, 1.0, views, 2) * later[:, None],
@@ -178,8 +192,9 @@ def _cut_patch(
     target: int,
     patch: PatchConfig,
     search: bool,
+    piece: _Piece | None = None,
 ) -> tuple[UInt8[Array, "s s 3"], Float[Array, " 4"]]:
-    """Renders the window around the target of one view; the box is in pixels of the patch."""
+    """Render the window around the target of one view; the box is in pixels of the patch."""
     size = patch.search_size if search else patch.template_size
     full = size + (patch.search_margin if search else patch.template_margin)
     factor = patch.search_factor if search else patch.template_factor
@@ -190,6 +205,12 @@ def _cut_patch(
     corner = box[:2] + 0.5 * box[2:] - (0.5 * full + window.shift) * step
     view = View(corner, step, window.gain, window.noise_seed)
     picture, _, _ = render(scene, sprites, view, (full, full), target, window.pan)
+    if piece is not None:
+        middle = box[:2] + 0.5 * box[2:] + piece.away * jnp.sqrt(box[2] * box[3])
+        elsewhere = view._replace(origin=corner + piece.seen - middle)
+        ground = render_ground(piece.scene, elsewhere, (full, full))
+        at_pixel, half = (middle - corner) / step, 0.5 * box[2:] / step
+        picture = piece_of(picture, ground, at_pixel, half, piece.wanted)
     # the frame ends somewhere beyond the target: what lies outside has the mean colour
     margin = window.border * jnp.sqrt(box[2] * box[3])
     low, high = box[:2] - margin[:2] - corner, box[:2] + box[2:] + margin[2:] - corner
@@ -204,7 +225,7 @@ def _cut_patch(
 
 
 def _pick(windows: _Windows, view: int | Array) -> _Windows:
-    """One of several views."""
+    """Return one of several views."""
     return jax.tree.map(lambda leaf: leaf[view], windows)
 
 
@@ -214,58 +235,103 @@ def _bake_view(world: WorldConfig, scene: Scene, objects: Object, window: _Windo
 
 
 def make_pair(world: WorldConfig, patch: PatchConfig, key: Array) -> Pair:
-    """Draws a template and a search patch of one target, a pure function of the key.
+    """Draw a template and a search patch of one target, a pure function of the key.
 
     Args:
-      world: the world; static under `jax.jit`, like `patch`.
-      patch: how patches are cut.
-      key: a JAX random key.
+        world: the world; static under `jax.jit`, like `patch`.
+        patch: how patches are cut.
+        key: a JAX random key.
 
     Returns:
-      The pair. Boxes are x, y, w, h of the whole outline in pixels of their patch, margins
-      included, 0-based; where `negative` is true the search box is that of another object, which
-      stands in the target's place.
+        The pair. Boxes are x, y, w, h of the whole outline in pixels of their patch, margins
+        included, 0-based; where `negative` is true the search box is that of another object, which
+        stands in the target's place.
     """
-    seed = seed_of(key)
+    seed, real = seed_of(key), world.real
     windows = _draw_windows(world, patch, child(seed, 1), 2)
-    extra = 1 if patch.negative_rate > 0 else 0
+    spare = 1 if patch.negative_rate > 0 else 0
     unit = jnp.ones((), jnp.float32)
     alike = jnp.asarray(world.lookalike_rate, jnp.float32)
-    scene = draw_scene(world, child(seed, 0), unit, alike, extra)
-    negative = Draws(child(seed, 2), 1).flag(patch.negative_rate)
+    hide = Draws(child(seed, 3), 1).flag(real.hidden) if real.hidden else None
+    if hide is not None:
+        alike = jnp.where(hide, 1.0, alike)
+        windows = windows._replace(poses=_hidden(windows.poses, world.behind, hide))
+    scene = draw_scene(world, child(seed, 0), unit, alike, spare)
+    other = Draws(child(seed, 2), 1).flag(patch.negative_rate)
+    if hide is not None:
+        other = other & ~hide
     target, count = world.behind, world.behind + 1 + world.front
     own: Object = jax.tree.map(lambda leaf: leaf[:count], scene.objects)
     searched = own
-    if extra:
+    if spare:
         searched = jax.tree.map(
-            lambda mine, every: mine.at[target].set(jnp.where(negative, every[-1], mine[target])),
+            lambda mine, every: mine.at[target].set(jnp.where(other, every[-1], mine[target])),
             own,
             scene.objects,
         )
-        hidden = negative & scene.alike[:count]  # nothing of the template is left to be found
-        opacity = windows.poses.opacity.at[1].multiply(~hidden)
+        gone = other & scene.alike[:count]  # nothing of the template is left to be found
+        opacity = windows.poses.opacity.at[1].multiply(~gone)
         windows = windows._replace(poses=windows.poses._replace(opacity=opacity))
     # one after the other: baked together, both would be drawn anew for each use, at twice the time
     first, second = _pick(windows, 0), _pick(windows, 1)
     one = _bake_view(world, scene, own, first)
     two = _bake_view(world, scene, searched, second)
     template, template_box = _cut_patch(scene, one, first, target, patch, False)
-    search, search_box = _cut_patch(scene, two, second, target, patch, True)
+    later, piece = scene, None
+    if real.exchange:
+        later, piece = _exchanged(world, scene, child(seed, 4), one.box[target])
+    search, search_box = _cut_patch(later, two, second, target, patch, True, piece)
+    negative = other if hide is None else other | hide
     return Pair(template, search, template_box, search_box, negative)
 
 
+def _hidden(poses: Pose, target: int, hide: Bool[Array, ""]) -> Pose:
+    """Put the object in front of the target over it, in the second view of a pair."""
+    front = target + 1
+    half = 1.5 * jnp.max(poses.half[1, target]) * jnp.ones((2,))
+    return poses._replace(
+        center=poses.center.at[1, front].set(
+            jnp.where(hide, poses.center[1, target], poses.center[1, front])
+        ),
+        half=poses.half.at[1, front].set(jnp.where(hide, half, poses.half[1, front])),
+        opacity=poses.opacity.at[1, front].set(jnp.where(hide, 1.0, poses.opacity[1, front])),
+    )
+
+
+class _Piece(NamedTuple):
+    """A rectangle of another scene's ground to be laid beside the target."""
+
+    scene: Scene
+    away: Float[Array, " 2"]  # from the target's middle, in its sides
+    seen: Float[Array, " 2"]  # world position of what its middle shows
+    wanted: Bool[Array, ""]
+
+
+def _exchanged(
+    world: WorldConfig, scene: Scene, seed: UInt32[Array, " 2"], box: Float[Array, " 4"]
+) -> tuple[Scene, _Piece]:
+    """Give a share of the second views another background, and keep a piece of the first one."""
+    d = Draws(child(seed, 0), 8)
+    swap, turn, away = d.flag(world.real.exchange), d.uniform(0.0, 2.0 * np.pi), d.uniform(1.1, 1.8)
+    fresh = draw_background(child(seed, 1), world.background_grid, scene.side, world.real.plain)
+    background = jax.tree.map(lambda a, b: jnp.where(swap, a, b), fresh, scene.background)
+    offset = away * jnp.stack([jnp.cos(turn), jnp.sin(turn)])
+    piece = _Piece(scene, offset, box[:2] + 0.5 * box[2:], swap)
+    return scene._replace(background=background), piece
+
+
 def make_patches(world: WorldConfig, patch: PatchConfig, key: Array, count: int) -> Patches:
-    """Draws a template and search patches of one target over time, a pure function of the key.
+    """Draw a template and search patches of one target over time, a pure function of the key.
 
     Args:
-      world: the world; static under `jax.jit`, like `patch` and `count`.
-      patch: how patches are cut.
-      key: a JAX random key.
-      count: search patches; the first shows the moment of the template.
+        world: the world; static under `jax.jit`, like `patch` and `count`.
+        patch: how patches are cut.
+        key: a JAX random key.
+        count: search patches; the first shows the moment of the template.
 
     Returns:
-      The patches; boxes are x, y, w, h of the whole outline in pixels of their patch, margins
-      included, 0-based.
+        The patches; boxes are x, y, w, h of the whole outline in pixels of their patch, margins
+        included, 0-based.
     """
     seed = seed_of(key)
     windows = _draw_windows(world, patch, child(seed, 1), count)

@@ -10,6 +10,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8, UInt32
 
 from jaxtrack.synthetic.objects import Object, Pose, Sprite, bake, draw_object, place
+from jaxtrack.synthetic.realism import (
+    PLAIN,
+    Camera,
+    Realism,
+    Surroundings,
+    add_surroundings,
+    cast_shadow,
+    compress,
+    draw_camera,
+    draw_surroundings,
+    light_up,
+)
 from jaxtrack.synthetic.textures import (
     Background,
     Draws,
@@ -25,21 +37,22 @@ class WorldConfig:
     """What the world looks like. Ranges are (smallest, largest).
 
     Attributes:
-      height: frame height of clips, pixels.
-      width: frame width of clips, pixels.
-      length: frames of a clip.
-      target_size: sqrt(width x height) of the target in clips, pixels.
-      aspect: width / height of objects, before rotation.
-      behind: objects that the target may cover.
-      front: objects that may cover the target.
-      lookalike_rate: share of the objects behind that look like the target.
-      attribute_rate: probability of each attribute of a clip.
-      texture_size: texels along a side of an object's texture.
-      sprite_size: cells along a side of the grid that an object is drawn on.
-      background_grid: knots along a side of the background's random grids.
-      noise: largest standard deviation of the sensor's noise, of 1.
-      blur: largest half width of the lens blur, pixels; half of the scenes are sharp.
-      grey_rate: share of grey clips and pairs.
+        height: frame height of clips, pixels.
+        width: frame width of clips, pixels.
+        length: frames of a clip.
+        target_size: sqrt(width x height) of the target in clips, pixels.
+        aspect: width / height of objects, before rotation.
+        behind: objects that the target may cover.
+        front: objects that may cover the target.
+        lookalike_rate: share of the objects behind that look like the target.
+        attribute_rate: probability of each attribute of a clip.
+        texture_size: texels along a side of an object's texture.
+        sprite_size: cells along a side of the grid that an object is drawn on.
+        background_grid: knots along a side of the background's random grids.
+        noise: largest standard deviation of the sensor's noise, of 1.
+        blur: largest half width of the lens blur, pixels; half of the scenes are sharp.
+        grey_rate: share of grey clips and pairs.
+        real: shares of what makes the world more like real video; all off.
     """
 
     height: int = 240
@@ -57,6 +70,7 @@ class WorldConfig:
     noise: float = 0.03
     blur: float = 2.5
     grey_rate: float = 0.1
+    real: Realism = PLAIN
 
 
 class Scene(NamedTuple):
@@ -70,6 +84,10 @@ class Scene(NamedTuple):
     noise: Array
     blur: Array
     alike: Bool[Array, " objects"]
+    side: Array  # of the target, world units
+    middle: Array  # world position of the middle of the first view
+    around: Surroundings
+    camera: Camera
 
 
 class View(NamedTuple):
@@ -82,24 +100,31 @@ class View(NamedTuple):
 
 
 def draw_scene(
-    config: WorldConfig, seed: UInt32[Array, " 2"], scale: Array, alike: Array, extra: int = 0
+    config: WorldConfig,
+    seed: UInt32[Array, " 2"],
+    scale: Array,
+    alike: Array,
+    extra: int = 0,
+    middle: tuple[float, float] = (0.0, 0.0),
 ) -> Scene:
-    """Draws objects, background and camera.
+    """Draw objects, background and camera.
 
     Args:
-      config: the world.
-      seed: of everything in it.
-      scale: typical object size in world units.
-      alike: probability that an object behind looks like the target.
-      extra: objects beyond those of the configuration, at the end.
+        config: the world.
+        seed: of everything in it.
+        scale: typical object size in world units.
+        alike: probability that an object behind looks like the target.
+        extra: objects beyond those of the configuration, at the end.
+        middle: world position of the middle of the first view.
 
     Returns:
-      The scene; the target has index `config.behind`.
+        The scene; the target has index `config.behind`.
     """
     count = config.behind + 1 + config.front + extra
     d = Draws(child(seed, 0), 32 + 8 * count)
     own = child(seed, 1)
-    objects = jax.vmap(lambda index: draw_object(child(own, index), config.texture_size))(
+    real = config.real
+    objects = jax.vmap(lambda index: draw_object(child(own, index), config.texture_size, real))(
         jnp.arange(count)
     )
     copy = (jnp.arange(count) < config.behind) & (d.uniform(0.0, 1.0, count) < alike)
@@ -114,13 +139,19 @@ def draw_scene(
     mixed = mixed._replace(color=jnp.clip(mixed.color + nuance[:, None], 0.0, 1.0))
     return Scene(
         objects=mixed,
-        background=draw_background(child(seed, 2), config.background_grid, scale),
+        background=draw_background(child(seed, 2), config.background_grid, scale, real.plain),
         grey=d.flag(config.grey_rate),
         saturation=d.uniform(0.6, 1.3),
         contrast=d.uniform(0.65, 1.15),
         noise=d.uniform(0.0, 1.0) ** 2 * config.noise,
         blur=jnp.maximum(d.uniform(-config.blur, config.blur), 0.0),
         alike=copy,
+        side=scale,
+        middle=jnp.asarray(middle, jnp.float32),
+        around=draw_surroundings(
+            real, Draws(child(seed, 3), 24), scale, jnp.asarray(middle[1], jnp.float32)
+        ),
+        camera=draw_camera(real, Draws(child(seed, 4), 40)),
     )
 
 
@@ -144,7 +175,7 @@ def _channel_gain(scene: Scene, gain: Float[Array, " 3"]) -> Float[Array, " 3"]:
 
 
 def _grade(background: Background, mix: Float[Array, "3 3"]) -> Background:
-    """The background in the camera's colours."""
+    """Return the background in the camera's colours."""
     return background._replace(
         color=background.color @ mix.T,
         tint=mix @ background.tint,
@@ -176,6 +207,41 @@ def _expose(scene: Scene, view: View, picture: Float[Array, "3 h w"]) -> UInt8[A
     return jnp.moveaxis(levels, 1, 2)
 
 
+def _ground(
+    scene: Scene, view: View, size: tuple[int, int], blur: Float[Array, " 2"]
+) -> tuple[Float[Array, "h 3 w"], Float[Array, "h w"]]:
+    """Return colours and light of what lies behind all objects."""
+    xs, ys = _grid(view, *size)
+    ground = _grade(scene.background, color_matrix(scene, view.gain))
+    picture, light = render_background(ground, xs, ys, view.step, jnp.mean(blur))
+    return add_surroundings(picture, scene.around, xs, ys, view.step), light
+
+
+def _develop(
+    scene: Scene, view: View, picture: Float[Array, "h 3 w"], light: Float[Array, "h w"]
+) -> UInt8[Array, "h w 3"]:
+    """Turn colours into what the camera stores."""
+    height, _, width = picture.shape
+    xs, ys = _grid(view, height, width)
+    offset = _channel_gain(scene, view.gain) * (0.5 - 0.5 * scene.contrast)
+    picture = picture * light[:, None] + offset[None, :, None]
+    far = (xs - scene.middle[0]) / scene.side, (ys - scene.middle[1]) / scene.side
+    picture = compress(light_up(picture, scene.camera, *far), scene.camera)
+    return _expose(scene, view, picture)
+
+
+def render_ground(scene: Scene, view: View, size: tuple[int, int]) -> UInt8[Array, "h w 3"]:
+    """Draw one view without any object.
+
+    Args:
+        scene: what there is.
+        view: the window.
+        size: height and width in pixels.
+    """
+    blur = jnp.broadcast_to(scene.blur * view.step, (2,))
+    return _develop(scene, view, *_ground(scene, view, size, blur))
+
+
 def render(
     scene: Scene,
     sprites: Sprite,
@@ -184,35 +250,34 @@ def render(
     target: int,
     pan: Float[Array, " 2"],
 ) -> tuple[UInt8[Array, "h w 3"], Float[Array, "h w"], Float[Array, ""]]:
-    """Draws one view.
+    """Draw one view.
 
     Args:
-      scene: what there is.
-      sprites: the posed objects in the camera's colours, back to front, leading axis objects.
-      view: the window.
-      size: height and width in pixels.
-      target: index of the target.
-      pan: the camera's path during the exposure, world units.
+        scene: what there is.
+        sprites: the posed objects in the camera's colours, back to front, leading axis objects.
+        view: the window.
+        size: height and width in pixels.
+        target: index of the target.
+        pan: the camera's path during the exposure, world units.
 
     Returns:
-      The picture, the target's own coverage of each pixel (as if nothing were before it), and the
-      area in pixels of the target that is seen.
+        The picture, the target's own coverage of each pixel (as if nothing were before it), and the
+        area in pixels of the target that is seen.
     """
     xs, ys = _grid(view, *size)
     blur = scene.blur * view.step + 0.5 * jnp.abs(pan)
-    ground = _grade(scene.background, color_matrix(scene, view.gain))
-    offset = _channel_gain(scene, view.gain) * (0.5 - 0.5 * scene.contrast)
-    picture, light = render_background(ground, xs, ys, view.step, jnp.mean(blur))
+    picture, light = _ground(scene, view, size, blur)
     layers = jax.vmap(lambda sprite: place(sprite, xs, ys, view.step, blur))(sprites)
     seen = jnp.zeros(size, jnp.float32)
     for index in range(layers.shape[0]):
         layer = layers[index]
+        picture = cast_shadow(picture, layer[:, 3], scene.camera, scene.side / view.step)
         picture = picture * (1.0 - layer[:, 3:]) + layer[:, :3]
         seen = layer[:, 3] if index == target else seen * (1.0 - layer[:, 3])
-    frame = _expose(scene, view, picture * light[:, None] + offset[None, :, None])
+    frame = _develop(scene, view, picture, light)
     return frame, layers[target, :, 3], jnp.sum(seen)
 
 
 def bake_all(objects: Object, poses: Pose, size: int, mix: Float[Array, "3 3"]) -> Sprite:
-    """Bakes every object of a scene; leaves lead with the object."""
+    """Bake every object of a scene; leaves lead with the object."""
     return jax.vmap(lambda thing, pose: bake(thing, pose, size, mix))(objects, poses)

@@ -19,7 +19,7 @@ REGIONS = 4  # background regions: one ground and three layers over it
 
 
 def mix_bits(counter: Array) -> Array:
-    """Mixes whole numbers (uint32) so that neighbours have nothing in common.
+    """Mix whole numbers (uint32) so that neighbours have nothing in common.
 
     Two rounds of multiplication cost a small part, in time and in compiled code, of what a random
     generator for general use does; pictures ask for no more.
@@ -32,13 +32,13 @@ def mix_bits(counter: Array) -> Array:
 
 
 def seed_of(key: Array) -> UInt32[Array, " 2"]:
-    """The seed that a JAX random key stands for."""
+    """Return the seed that a JAX random key stands for."""
     words = jax.random.key_data(key).reshape(-1)
     return jnp.stack([words[0], words[-1]]).astype(jnp.uint32)
 
 
 def child(seed: UInt32[Array, " 2"], tag: int | Array) -> UInt32[Array, " 2"]:
-    """A seed that depends on another and a number, for a part of what the other draws."""
+    """Return a seed that depends on another and a number, for a part of what the other draws."""
     tag = mix_bits(jnp.asarray(tag).astype(jnp.uint32) * jnp.uint32(0x9E3779B9) + jnp.uint32(1))
     return jnp.stack([mix_bits(seed[0] + tag), mix_bits(seed[1] ^ tag) + seed[0]])
 
@@ -47,8 +47,8 @@ class Draws:
     """Hands out uniform numbers of one seed in order.
 
     Args:
-      seed: from `seed_of` or `child`.
-      count: how many numbers to hold ready; asking for more raises.
+        seed: from `seed_of` or `child`.
+        count: how many numbers to hold ready; asking for more raises.
     """
 
     def __init__(self, seed: UInt32[Array, " 2"], count: int) -> None:
@@ -116,7 +116,7 @@ def triangle_weights(
 
 
 def triangle_wave(phase: Array) -> Array:
-    """A wave of period 1 between -1 and 1, without a transcendental function."""
+    """Return a wave of period 1 between -1 and 1, without a transcendental function."""
     return 4.0 * jnp.abs(phase - jnp.round(phase)) - 1.0
 
 
@@ -128,7 +128,7 @@ def random_color(draws: Draws, *shape: int) -> Array:
 
 
 def object_texture(seed: UInt32[Array, " 2"], size: int) -> Float[Array, "3 size size"]:
-    """Draws a periodic RGB texture of four octaves, smooth or hard-edged, -1 to 1."""
+    """Draw a periodic RGB texture of four octaves, smooth or hard-edged, -1 to 1."""
     grids = (3, 6, 12, size // 2)
     draws = Draws(child(seed, 0), 32)
     strength = draws.log_uniform(0.15, 1.0, len(grids))
@@ -145,16 +145,19 @@ def object_texture(seed: UInt32[Array, " 2"], size: int) -> Float[Array, "3 size
     return gain * total / (1.0 + jnp.abs(gain * total))
 
 
-def draw_background(seed: UInt32[Array, " 2"], grid: int, scale: Float[Array, ""]) -> Background:
-    """Draws a background.
+def draw_background(
+    seed: UInt32[Array, " 2"], grid: int, scale: Float[Array, ""], plain: float = 0.0
+) -> Background:
+    """Draw a background.
 
     Args:
-      seed: of everything in it.
-      grid: knots of each random grid along an axis.
-      scale: a typical object's size in world units; regions and grain follow it.
+        seed: of everything in it.
+        grid: knots of each random grid along an axis.
+        scale: a typical object's size in world units; regions and grain follow it.
+        plain: share of backgrounds with little grain and few, sharp, upright or level edges.
 
     Returns:
-      The background's parameters.
+        The background's parameters.
     """
     draws = Draws(child(seed, 0), 256)
     r = REGIONS
@@ -174,7 +177,7 @@ def draw_background(seed: UInt32[Array, " 2"], grid: int, scale: Float[Array, ""
     numbers = Draws(child(seed, 1), (8 + r) * grid * grid)
     octaves = numbers.uniform(-1.5, 1.5, 4, 2, grid, grid)
     fields = numbers.uniform(-1.0, 1.0, r, grid, grid)
-    return Background(
+    background = Background(
         octaves=octaves * draws.log_uniform(0.25, 1.0, 4)[:, None, None, None],
         octave_cell=octave_cell,
         fields=fields,
@@ -191,6 +194,29 @@ def draw_background(seed: UInt32[Array, " 2"], grid: int, scale: Float[Array, ""
         slope=draws.uniform(-0.12, 0.12, 3, 1) + draws.uniform(-0.04, 0.04, 3, 2),
         shadow=draws.flag(0.5) * draws.uniform(0.1, 0.6),
     )
+    return _plain(background, Draws(child(seed, 2), 64), scale, plain) if plain else background
+
+
+def _plain(background: Background, draws: Draws, scale: Array, share: float) -> Background:
+    """Make a share of the backgrounds plain: walls, roads, courts, water."""
+    r = REGIONS
+    upright = draws.flag(0.5, r)
+    frequency = 0.5 / (scale * draws.log_uniform(1.5, 8.0, r))
+    across = jnp.stack([jnp.where(upright, frequency, 0.0), jnp.where(upright, 0.0, frequency)], 1)
+    phase = jnp.stack([draws.uniform(0.0, 1.0, r), jnp.full((r,), 0.5)], 1)
+    wave = jnp.concatenate([jnp.stack([across, jnp.zeros((r, 2))], 1), phase[:, :, None]], 2)
+    other = background._replace(
+        noise_part=jnp.zeros((r,)),
+        wave_part=jnp.ones((r,)),
+        wave=wave,
+        level=draws.uniform(-0.9, 0.0, r),
+        softness=jnp.full((r,), EDGE_SOFTNESS[0]),
+        grain=0.15 * background.grain,
+        chroma=0.3 * background.chroma,
+        shadow=background.shadow * draws.flag(0.5),
+    )
+    chosen = draws.flag(share)
+    return jax.tree.map(lambda a, b: jnp.where(chosen, a, b), other, background)
 
 
 def render_background(
@@ -200,18 +226,18 @@ def render_background(
     step: Float[Array, ""],
     blur: Float[Array, ""],
 ) -> tuple[Float[Array, "h 3 w"], Float[Array, "h w"]]:
-    """Evaluates a background on an axis-aligned grid.
+    """Evaluate a background on an axis-aligned grid.
 
     Args:
-      background: from `draw_background`.
-      xs: world abscissae of the columns.
-      ys: world ordinates of the rows.
-      step: world units per pixel; edges between regions are a few pixels wide.
-      blur: half width of the blur, world units: edges widen and grain finer than it fades.
+        background: from `draw_background`.
+        xs: world abscissae of the columns.
+        ys: world ordinates of the rows.
+        step: world units per pixel; edges between regions are a few pixels wide.
+        blur: half width of the blur, world units: edges widen and grain finer than it fades.
 
     Returns:
-      The colours (about 0 to 1; rows, channels, columns) and the light (1, less in shadow) of every
-      pixel.
+        The colours (about 0 to 1; rows, channels, columns) and the light (1, less in shadow) of every
+        pixel.
     """
     grid = background.octaves.shape[-1]
 

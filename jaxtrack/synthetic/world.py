@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import pathlib
-from collections.abc import Iterator, Sequence
-from typing import Annotated, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8, UInt32
 
-from jaxtrack import cli
 from jaxtrack.synthetic.motion import ATTRIBUTES, Script, draw_script
 from jaxtrack.synthetic.objects import Pose, Sprite
 from jaxtrack.synthetic.patches import (
@@ -32,6 +30,7 @@ from jaxtrack.synthetic.patches import (
     make_pair,
     make_patches,
 )
+from jaxtrack.synthetic.realism import Realism
 from jaxtrack.synthetic.render import (
     Scene,
     View,
@@ -46,12 +45,14 @@ from jaxtrack.synthetic.textures import Draws, child, seed_of
 __all__ = [
     "ATTRIBUTES",
     "BENCHMARK",
+    "BENCHMARKS",
     "BENCHMARK_WORLD",
     "BenchmarkClip",
     "Clip",
     "Pair",
     "PatchConfig",
     "Patches",
+    "Realism",
     "WorldConfig",
     "benchmark_clips",
     "draw_clip",
@@ -74,7 +75,7 @@ class Clip(NamedTuple):
 
 
 def _cut(box: Float[Array, " 4"], height: int, width: int) -> Float[Array, " 4"]:
-    """The part of a box within the frame."""
+    """Return the part of a box within the frame."""
     limit = jnp.asarray([width, height], jnp.float32)
     low = jnp.clip(box[:2], 0.0, limit)
     high = jnp.clip(box[:2] + box[2:], 0.0, limit)
@@ -93,12 +94,14 @@ def _clip_parts(
         config.front,
         config.target_size,
         config.aspect,
+        config.real,
     )
     scale = 2.0 * jnp.sqrt(jnp.prod(script.poses.half[0, config.behind]))
     scale = jnp.maximum(scale, 0.12 * min(config.height, config.width))
     clutter = attributes[ATTRIBUTES.index("background_clutter")]
     alike = jnp.where(clutter, 0.85, config.lookalike_rate)
-    return draw_scene(config, child(seed, 0), scale, alike), script
+    middle = (0.5 * config.width, 0.5 * config.height)
+    return draw_scene(config, child(seed, 0), scale, alike, middle=middle), script
 
 
 def _frame_view(script: Script, index: Array) -> View:
@@ -130,17 +133,17 @@ def _draw_frame(
 def draw_clip(
     config: WorldConfig, key: Array, attributes: Bool[Array, " a"], indices: Array | None = None
 ) -> Clip:
-    """Draws a clip, or some of its frames, with chosen attributes.
+    """Draw a clip, or some of its frames, with chosen attributes.
 
     Args:
-      config: the world.
-      key: a JAX random key.
-      attributes: (len(ATTRIBUTES),) which effects the clip shall have.
-      indices: which frames, in order, the first among them; all without it.
+        config: the world.
+        key: a JAX random key.
+        attributes: (len(ATTRIBUTES),) which effects the clip shall have.
+        indices: which frames, in order, the first among them; all without it.
 
     Returns:
-      The clip. Attributes that boxes decide (scale, aspect, speed, resolution, view) are measured
-      on them.
+        The clip. Attributes that boxes decide (scale, aspect, speed, resolution, view) are measured
+        on them.
     """
     scene, script = _clip_parts(config, seed_of(key), attributes)
 
@@ -187,25 +190,25 @@ def _measure(
 
 
 def _draw_attributes(config: WorldConfig, key: Array) -> Bool[Array, " a"]:
-    """The attributes of the clip of a key."""
+    """Return the attributes of the clip of a key."""
     return Draws(child(seed_of(key), 2), len(ATTRIBUTES)).flag(
         config.attribute_rate, len(ATTRIBUTES)
     )
 
 
 def make_clip(config: WorldConfig, key: Array, indices: Array | None = None) -> Clip:
-    """Draws a clip, a pure function of the key.
+    """Draw a clip, a pure function of the key.
 
     Args:
-      config: the world; static under `jax.jit`.
-      key: a JAX random key.
-      indices: which frames, in order, the first among them; all without it.
+        config: the world; static under `jax.jit`.
+        key: a JAX random key.
+        indices: which frames, in order, the first among them; all without it.
 
     Returns:
-      Frames (t, h, w, 3) uint8 RGB; boxes (t, 4) x, y, w, h in pixels, 0-based, of the whole
-      outline (parts hidden by others included) cut at the frame's border; absent (t,), true where
-      the target is out of view or hidden; attributes (len(ATTRIBUTES),). The target is in full view
-      in the first frame.
+        Frames (t, h, w, 3) uint8 RGB; boxes (t, 4) x, y, w, h in pixels, 0-based, of the whole
+        outline (parts hidden by others included) cut at the frame's border; absent (t,), true where
+        the target is out of view or hidden; attributes (len(ATTRIBUTES),). The target is in full view
+        in the first frame.
     """
     return draw_clip(config, key, _draw_attributes(config, key), indices)
 
@@ -213,16 +216,16 @@ def make_clip(config: WorldConfig, key: Array, indices: Array | None = None) -> 
 def target_mask(
     config: WorldConfig, key: Array, index: int | Array, attributes: Bool[Array, " a"]
 ) -> tuple[Float[Array, "h w"], Float[Array, " 4"]]:
-    """The target's coverage of each pixel of one frame of `draw_clip(config, key, attributes)`.
+    """Return the target's coverage of each pixel of one frame of `draw_clip(config, key, attributes)`.
 
     Args:
-      config: the world.
-      key: the clip's key.
-      index: which frame.
-      attributes: those of the clip.
+        config: the world.
+        key: the clip's key.
+        index: which frame.
+        attributes: those of the clip.
 
     Returns:
-      Coverage (h, w) between 0 and 1, as if nothing were before the target, and the uncut box (4,).
+        Coverage (h, w) between 0 and 1, as if nothing were before the target, and the uncut box (4,).
     """
     scene, script = _clip_parts(config, seed_of(key), attributes)
     _, _, _, cover, box = _draw_frame(config, scene, script, jnp.asarray(index))
@@ -240,8 +243,26 @@ class BenchmarkClip(NamedTuple):
 BENCHMARK_WORLD = WorldConfig(height=200, width=280, length=80, target_size=(26.0, 64.0))
 
 
-def _benchmark() -> tuple[BenchmarkClip, ...]:
-    """Forty clips: each attribute leads three or four, half have a second, a third change aspect."""
+# What real video has more of: see `python -m jaxtrack.synthetic.statistics`.
+HARD_WORLD = dataclasses.replace(
+    BENCHMARK_WORLD,
+    real=Realism(
+        thin=0.35,
+        hollow=0.25,
+        plain=0.35,
+        horizon=0.3,
+        shadow=0.4,
+        night=0.1,
+        jpeg=0.3,
+        upscale=0.25,
+        calm=0.5,
+        border=0.5,
+    ),
+)
+
+
+def _benchmark(first_seed: int) -> tuple[BenchmarkClip, ...]:
+    """Return forty clips: each attribute leads three or four, half have a second, a third change aspect."""
     entries = []
     for index in range(40):
         effects = {ATTRIBUTES[index % len(ATTRIBUTES)]}
@@ -251,11 +272,15 @@ def _benchmark() -> tuple[BenchmarkClip, ...]:
             effects.add("aspect_ratio_change")
         name = f"{index + 1:02d}_{ATTRIBUTES[index % len(ATTRIBUTES)]}"
         ordered = tuple(attribute for attribute in ATTRIBUTES if attribute in effects)
-        entries.append(BenchmarkClip(name, 1000 + index, ordered))
+        entries.append(BenchmarkClip(name, first_seed + index, ordered))
     return tuple(entries)
 
 
-BENCHMARK = _benchmark()
+BENCHMARK = _benchmark(1000)
+BENCHMARKS = {
+    "synthetic": (BENCHMARK_WORLD, BENCHMARK),
+    "synthetic-hard": (HARD_WORLD, _benchmark(2000)),
+}
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -263,56 +288,23 @@ def _draw_benchmark_clip(config: WorldConfig, seed: Array, attributes: Bool[Arra
     return draw_clip(config, jax.random.key(seed), attributes)
 
 
-def benchmark_clips() -> Iterator[tuple[str, Clip, tuple[str, ...]]]:
-    """Draws the `synthetic` benchmark: the same clips every time.
+def benchmark_clips(
+    benchmark: str = "synthetic",
+) -> Iterator[tuple[str, Clip, tuple[str, ...]]]:
+    """Draw a fixed benchmark: the same clips every time.
+
+    Args:
+        benchmark: ``synthetic``, or ``synthetic-hard``, whose clips have more of what makes real video
+            difficult.
 
     Yields:
-      The clip's name, the clip as numpy arrays, and the names of its attributes.
+        The clip's name, the clip as numpy arrays, and the names of its attributes.
     """
-    for entry in BENCHMARK:
+    world, entries = BENCHMARKS[benchmark]
+    for entry in entries:
         wanted = np.asarray([name in entry.effects for name in ATTRIBUTES])
         seed = np.uint32(entry.seed)
-        clip = _draw_benchmark_clip(BENCHMARK_WORLD, seed, wanted)
+        clip = _draw_benchmark_clip(world, seed, wanted)
         clip = jax.tree.map(np.asarray, clip)
         names = tuple(name for name, has in zip(ATTRIBUTES, clip.attributes) if has)
         yield entry.name, clip, names
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """Draw clips and training pairs of the synthetic world on one sheet.
-
-    Attributes:
-        output: the picture to write.
-        seed: which clips and pairs.
-        clips: rows of frames.
-        frames: frames in a row.
-        pairs: training pairs below.
-        debug: show the traceback of an error.
-    """
-
-    output: pathlib.Path = pathlib.Path("sheet.png")
-    seed: int = 0
-    clips: Annotated[int, cli.Range(low=1, high=100)] = 5
-    frames: Annotated[int, cli.Range(low=1, high=100)] = 7
-    pairs: Annotated[int, cli.Range(low=1, high=1000)] = 10
-    debug: bool = False
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `python -m jaxtrack.synthetic.world --output sheet.png --seed 0`; return the exit status."""
-    return cli.command(Options, _draw, "python -m jaxtrack.synthetic.world", arguments)
-
-
-def _draw(options: Options) -> None:
-    from jaxtrack.io.images import write_image
-    from jaxtrack.synthetic.sheet import sheet
-
-    cli.use_compilation_cache()
-    picture = sheet(WorldConfig(), options.seed, options.clips, options.frames, options.pairs)
-    write_image(options.output, picture)
-    print(f"wrote {options.output} ({picture.shape[1]} x {picture.shape[0]})")
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

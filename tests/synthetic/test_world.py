@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtrack.synthetic import objects
+from jaxtrack.synthetic import objects, sheet
 from jaxtrack.synthetic import render as rendering
 from jaxtrack.synthetic import world as synthetic
 from jaxtrack.synthetic.textures import Draws, seed_of
@@ -387,10 +387,8 @@ def test_benchmark_is_complete():
 
 
 def test_strips_show_boxes():
-    from jaxtrack.synthetic.sheet import clip_strip
-
     clip = _clips()[0]
-    strip = clip_strip(clip)
+    strip = sheet.clip_strip(clip)
     assert strip.shape[0] >= 72
     assert strip.shape[1] >= 12 * 96
     plain = strip[:72, :96].astype(int) - clip.frames[0]
@@ -399,7 +397,7 @@ def test_strips_show_boxes():
 
 
 def test_sheet_refuses_nothing_to_draw(capsys):
-    assert synthetic.main(["--pairs", "0"]) == 2
+    assert sheet.main(["--pairs", "0"]) == 2
     assert "--pairs 0" in capsys.readouterr().err
 
 
@@ -407,7 +405,7 @@ def test_sheet_refuses_nothing_to_draw(capsys):
 def test_contact_sheet(tmp_path, capsys):
     path = tmp_path / "sheet.png"
     arguments = ["--output", str(path), "--clips", "1", "--frames", "2", "--pairs", "2"]
-    assert synthetic.main(arguments) == 0
+    assert sheet.main(arguments) == 0
     assert "wrote" in capsys.readouterr().out
     picture = cv2.imread(str(path))
     assert picture.shape[0] > 240
