@@ -157,7 +157,8 @@ def draw_surroundings(
     sky = photo = None
     place = middle + scale * draws.uniform(-2.5, 2.5)
     colours = jnp.clip(
-        draws.uniform(0.45, 0.95, 2, 1) + jnp.asarray([-0.06, 0.0, 0.1]) * draws.uniform(0.0, 1.5),
+        draws.uniform(0.45, 0.95, 2, 1)
+        + jnp.asarray([[-0.06, 0.0, 0.1]]) * draws.uniform(0.0, 1.5),
         0.0,
         1.0,
     )
@@ -206,7 +207,7 @@ def add_surroundings(
         above = (around.sky.horizon - ys) / step
         high = jnp.clip(above / (0.8 * ys.shape[0]), 0.0, 1.0)[:, None]
         low, top = around.sky.colours
-        sky = low * (1.0 - high) + top * high
+        sky = low[None] * (1.0 - high) + top[None] * high
         cover = jnp.clip(0.5 + above, 0.0, 1.0)[:, None, None]
         colour = colour * (1.0 - cover) + sky[:, :, None] * cover
     return colour
