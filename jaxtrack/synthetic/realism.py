@@ -128,7 +128,8 @@ def read_photos(folder: str) -> UInt8[np.ndarray, "n p p 3"]:
     """
     import cv2
 
-    from jaxtrack.io.images import list_images, read_image
+    from jaxtrack.io.clips import list_images
+    from jaxtrack.io.images import read_image
 
     photos = []
     for path in list_images(folder):
