@@ -5,21 +5,27 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+import re
+import stat
 from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.errors import JaxtrackError, brief, naming, reason
 from jaxtrack.io.clips import FRAME_FOLDERS, IMAGE_SUFFIXES, expand, frames_of
-from jaxtrack.io.images import quiet_opencv, read_image
-from jaxtrack.io.prefetch import prefetch
+from jaxtrack.io.containers import owes_frames
+from jaxtrack.io.images import LARGEST_IMAGE, quiet_opencv, read_image
+from jaxtrack.io.paths import resolve
+from jaxtrack.io.prefetch import on_demand, prefetch, waited
 
 # Containers declare frames that no decoder delivers: so many, or this share, are no truncation.
 _MISSING_FRAMES = 2
 _MISSING_SHARE = 0.02
+_MOST_FRAMES = 1 << 40
 _DEPTH = 8
+_CAMERA = re.compile(r"(?:/dev/video)?([0-9]{1,4})")
 
 Frame = UInt8[np.ndarray, "h w 3"]
 
@@ -37,6 +43,8 @@ class FrameSource:
         fps: frames per second; None where the source does not say.
         live: a camera or stream: frames are lost when nobody asks for them.
         frames: makes a fresh iterator over the frames, without a thread.
+        start: number of the first frame in the whole clip.
+        files: what is read, where it lies on a disk: no output may replace it.
     """
 
     name: str
@@ -45,6 +53,8 @@ class FrameSource:
     fps: float | None
     live: bool
     frames: Callable[[], Iterator[Frame]]
+    start: int = 0
+    files: tuple[pathlib.Path, ...] = ()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -58,13 +68,13 @@ class FrameSource:
             JaxtrackError: while iterating: a frame that is missing, damaged or of another size (named),
                 or a file that ends early; all frames before it have been given out.
         """
-        yield from prefetch(self._checked(), 0 if self.live else _DEPTH)
+        yield from on_demand(self._checked()) if self.live else prefetch(self._checked(), _DEPTH)
 
     def _checked(self) -> Iterator[Frame]:
         for index, frame in enumerate(self.frames()):
             if frame.shape[:2] != self.size:
                 raise JaxtrackError(
-                    f"{self.name}: frame {index} is {_pixels(frame.shape)}, the first is "
+                    f"{self.name}: frame {self.start + index} is {_pixels(frame.shape)}, the first is "
                     f"{_pixels(self.size)}; all frames of a clip must have one size"
                 )
             yield frame
@@ -74,34 +84,53 @@ def _pixels(size: tuple[int, ...]) -> str:
     return f"{size[1]}x{size[0]}"
 
 
-def open_source(source: str | int | os.PathLike[str]) -> FrameSource:
+def open_source(
+    source: str | int | os.PathLike[str], start: int = 0, stop: int | None = None
+) -> FrameSource:
     """Open a source of frames.
 
     Args:
         source: a video file; a folder of images (or of a benchmark sequence that keeps them in
             ``img/``), in natural order; a glob such as ``"clip/*.jpg"``; a camera's number; the
             address of a stream (``rtsp://...``).
+        start: number of the first frame to give, from 0.
+        stop: number of the frame behind the last one; None: to the end.
 
     Returns:
         The source; its first frame has been decoded.
 
     Raises:
-        JaxtrackError: missing, without frames, not a video, or no such camera.
+        JaxtrackError: missing, without frames, not a video, no such camera, or fewer frames than ``start``.
     """
+    if start < 0 or (stop is not None and stop <= start):
+        raise JaxtrackError(f"frames {start} to {stop}: no frame lies between")
     text = os.fspath(source) if not isinstance(source, int) else str(source)
-    path = pathlib.Path(text).expanduser()
-    if isinstance(source, int) or (text.isdigit() and not path.exists()):
-        return _open_live(int(text), f"camera {text}")
-    if "://" in text:
-        return _open_live(text, text)
-    if path.is_dir():
-        return _open_images(_images_of(path), str(path))
-    if path.is_file():
+    camera = _CAMERA.fullmatch(text)
+    if isinstance(source, int) or (camera and not os.path.isfile(text) and not os.path.isdir(text)):
+        number = int(camera[1]) if camera else int(source)
+        return _open_live(number, f"camera {number}", start, stop)
+    if "://" in text and not os.path.exists(text):
+        return _open_live(text, brief(text), start, stop)
+    path = resolve(text)
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        mode = 0
+    except OSError as error:
+        raise JaxtrackError(f"{path}: cannot be read ({reason(error)})") from error
+    if stat.S_ISDIR(mode):
+        return _open_images(_images_of(path), str(path), start, stop)
+    if stat.S_ISREG(mode):
         if path.suffix.lower() in IMAGE_SUFFIXES:
             raise JaxtrackError(f"{path}: a single image; give its folder, a glob or a video")
-        return _open_video(path)
+        return _open_video(path, start, stop)
+    if mode:
+        raise JaxtrackError(
+            f"{path}: is a device, pipe or socket; give a video file, a camera's number or the address "
+            "of a stream"
+        )
     if any(sign in text for sign in "*?["):
-        return _open_glob(os.path.expanduser(text))
+        return _open_glob(text, start, stop)
     raise JaxtrackError(f"{path}: no such file or folder")
 
 
@@ -120,6 +149,12 @@ def from_arrays(
     return FrameSource(name, frames[0], len(frames), fps, False, lambda: iter(frames))
 
 
+def _cut(name: str, paths: list[pathlib.Path], start: int, stop: int | None) -> list[pathlib.Path]:
+    if start >= len(paths):
+        raise JaxtrackError(f"{name}: has frames 0 to {len(paths) - 1}, frame {start} is asked for")
+    return paths[start:stop]
+
+
 def _images_of(folder: pathlib.Path) -> list[pathlib.Path]:
     images = frames_of(folder)
     if not images:
@@ -130,19 +165,20 @@ def _images_of(folder: pathlib.Path) -> list[pathlib.Path]:
     return images
 
 
-def _open_glob(pattern: str) -> FrameSource:
+def _open_glob(pattern: str, start: int, stop: int | None) -> FrameSource:
     found = expand(pattern)
     if not found:
         raise JaxtrackError(f"{pattern}: no file matches")
     images = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES]
     if images:
-        return _open_images(images, pattern)
+        return _open_images(images, pattern, start, stop)
     if len(found) == 1:
-        return open_source(found[0])
+        return open_source(found[0], start, stop)
     raise JaxtrackError(f"{pattern}: matches {len(found)} files, none of them an image")
 
 
-def _open_images(paths: list[pathlib.Path], name: str) -> FrameSource:
+def _open_images(paths: list[pathlib.Path], name: str, start: int, stop: int | None) -> FrameSource:
+    paths = _cut(name, paths, start, stop)
     first = read_image(paths[0])
     size = first.shape[:2]
 
@@ -156,7 +192,7 @@ def _open_images(paths: list[pathlib.Path], name: str) -> FrameSource:
                 )
             yield frame
 
-    return FrameSource(name, first, len(paths), None, False, frames)
+    return FrameSource(name, first, len(paths), None, False, frames, start, tuple(paths))
 
 
 def _capture(target: str | int, name: str) -> cv2.VideoCapture:
@@ -183,51 +219,87 @@ def _rate(capture: cv2.VideoCapture) -> float | None:
     return float(fps) if 0 < fps < 1000 else None
 
 
-def _open_video(path: pathlib.Path) -> FrameSource:
-    if path.stat().st_size == 0:
-        raise JaxtrackError(f"{path}: empty file, no video")
+def _open_video(path: pathlib.Path, start: int, stop: int | None) -> FrameSource:
+    with naming(path), open(path, "rb") as file:
+        if not file.read(1):
+            raise JaxtrackError(f"{path}: empty file, no video")
     capture = _capture(str(path), str(path))
     try:
+        _check_size(capture, str(path))
+        declared = int(min(max(capture.get(cv2.CAP_PROP_FRAME_COUNT), 0), _MOST_FRAMES))
+        skipped = _skip(capture, start)
         # The first frame tells the size as it is seen: a rotation mark may swap the header's sides.
         first = _next(capture)
-        declared = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         fps = _rate(capture)
     finally:
         capture.release()
     if first is None:
+        if skipped:
+            raise JaxtrackError(
+                f"{path}: has frames 0 to {skipped - 1}, frame {start} is asked for"
+            )
         raise JaxtrackError(f"{path}: no frame can be decoded (truncated, or not a video)")
 
     def frames() -> Iterator[Frame]:
         capture = _capture(str(path), str(path))
-        count = 0
         try:
-            while (frame := _next(capture)) is not None:
+            count = _skip(capture, start)
+            while (stop is None or count < stop) and (frame := _next(capture)) is not None:
                 yield frame
                 count += 1
         finally:
             capture.release()
-        if declared - count > max(_MISSING_FRAMES, _MISSING_SHARE * declared):
+        missing = (declared if stop is None else min(declared, stop)) - count
+        if missing > max(_MISSING_FRAMES, _MISSING_SHARE * declared) and owes_frames(path):
             raise JaxtrackError(
                 f"{path}: ends after frame {count - 1}, but {declared} frames are declared: "
                 "the file is truncated or damaged there"
             )
 
-    return FrameSource(str(path), first, declared if declared > 0 else None, fps, False, frames)
+    length = (declared if stop is None else min(declared, stop)) - start
+    return FrameSource(
+        str(path), first, length if length > 0 else None, fps, False, frames, start, (path,)
+    )
 
 
-def _open_live(target: str | int, name: str) -> FrameSource:
-    capture = _capture(target, name)
-    first = _next(capture)
+def _check_size(capture: cv2.VideoCapture, name: str) -> None:
+    width, height = (capture.get(p) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+    if width * height > LARGEST_IMAGE:
+        raise JaxtrackError(
+            f"{name}: frames of {width:.0f}x{height:.0f} pixels are declared, at most "
+            f"{LARGEST_IMAGE // 10**6} million are decoded"
+        )
+
+
+def _skip(capture: cv2.VideoCapture, count: int) -> int:
+    """Pass over frames; return how many there were."""
+    for index in range(count):
+        if not capture.grab():
+            return index
+    return count
+
+
+def _open_live(target: str | int, name: str, start: int, stop: int | None) -> FrameSource:
+    if start:
+        raise JaxtrackError(f"{name}: a live source begins now, not at frame {start}")
+
+    def begin() -> tuple[cv2.VideoCapture, Frame | None]:
+        capture = _capture(target, name)
+        return capture, _next(capture)
+
+    capture, first = waited(begin)
     if first is None:
         capture.release()
         raise JaxtrackError(f"{name}: gives no frame")
-    start = first
+    opening = first
 
     def frames() -> Iterator[Frame]:
         try:
-            yield start
-            while (frame := _next(capture)) is not None:
+            yield opening
+            count = 1
+            while (stop is None or count < stop) and (frame := _next(capture)) is not None:
                 yield frame
+                count += 1
         finally:
             capture.release()
 
