@@ -73,6 +73,7 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,40}")
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _NEGATIVE = re.compile(r"-\.?[0-9]")
 _LARGEST = 2**63 - 1
+_PATIENCE = 30.0  # seconds that a main thread may stay deaf to a signal
 
 
 class Terminated(KeyboardInterrupt):
@@ -152,8 +153,10 @@ def command(
         process's own command was interrupted, the process ends here: threads that wait for a camera or a
         compiler do not hold it.
     """
-    with _signals():
-        status = _status(lambda: action(parse(options, arguments, prog)), _wants_debug(arguments))
+    with _stop() as stop:
+        status = _status(
+            lambda: action(parse(options, arguments, prog)), _wants_debug(arguments), stop
+        )
     if arguments is None and status in (INTERRUPTED, TERMINATED):
         _leave(status)
     return status
@@ -190,15 +193,27 @@ def commands(
         if arguments is None and status in (INTERRUPTED, TERMINATED):
             _leave(status)
         return status
-    return _status(choose, debug=False)
+    return _status(choose, debug=False, stop=None)
 
 
 def _wants_debug(arguments: Sequence[str] | None) -> bool:
     return "--debug" in (sys.argv[1:] if arguments is None else arguments)
 
 
-def _status(action: Callable[[], object], debug: bool) -> int:
+def _status(action: Callable[[], object], debug: bool, stop: _Stop | None) -> int:
     """Run an action; what goes wrong becomes one line and an exit status."""
+    try:
+        return _run(action, debug)
+    except Exception:
+        if stop is None or stop.number is None:
+            raise  # a bug
+        # A library has made an error of its own of the interruption.
+        _trace(debug)
+        _say("interrupted")
+        return TERMINATED if stop.number == signal.SIGTERM else INTERRUPTED
+
+
+def _run(action: Callable[[], object], debug: bool) -> int:
     # FFmpeg talks to the screen behind OpenCV's back; our errors say what went wrong.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     for stream in (sys.stdout, sys.stderr):
@@ -311,22 +326,83 @@ class _Output:
             raise _OutputError(error.errno, error.strerror) from error
 
 
-@contextlib.contextmanager
-def _signals() -> Iterator[None]:
-    """Let SIGTERM raise `Terminated`, as Ctrl-C raises KeyboardInterrupt."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+class _Stop:
+    """Ctrl-C and SIGTERM as exceptions of the main thread, even where it does not look.
 
-    def end(number: int, frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends the process at once
-        raise Terminated
+    Python raises such an exception when the main thread next runs Python code. What it leaves open is closed
+    here: an exception that a callback of a library has swallowed is raised again; and where the main thread
+    sits in a library (a compilation, a camera), a second signal, or `_PATIENCE` after the first, ends the
+    process.
 
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    Attributes:
+        number: the signal that came; None: none.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._raised = 0
+        self._over = False
+
+    def __enter__(self) -> _Stop:
+        self._before = {n: signal.signal(n, self._raise) for n in (signal.SIGINT, signal.SIGTERM)}
+        self._hook, sys.unraisablehook = sys.unraisablehook, self._swallowed
+        self._reading, self._writing = os.pipe()
+        os.set_blocking(self._writing, False)
+        self._wakeup = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, name="jaxtrack-signals", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over = True
+        signal.set_wakeup_fd(self._wakeup)
+        os.close(self._writing)  # ends the thread
+        sys.unraisablehook = self._hook
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _raise(self, number: int, frame: object) -> None:
+        self.number = number
+        self._raised += 1
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+    def _swallowed(self, found: Any) -> None:
+        """Raise an interruption again that came in a place where exceptions are ignored."""
+        if not (found.exc_type and issubclass(found.exc_type, KeyboardInterrupt)):
+            self._hook(found)
+            return
+        again = lambda: self._over or os.kill(os.getpid(), self.number or signal.SIGINT)  # noqa: E731
+        timer = threading.Timer(0.05, again)
+        timer.daemon = True
+        timer.start()
+
+    def _watch(self) -> None:
+        came = 0
+        while read := os.read(self._reading, 64):
+            for number in read:
+                if number not in self._before:
+                    continue
+                came += 1
+                timer = threading.Timer(
+                    _PATIENCE if came == 1 else 1.0, self._end_if_deaf, (came, number)
+                )
+                timer.daemon = True
+                timer.start()
+        os.close(self._reading)
+
+    def _end_if_deaf(self, came: int, number: int) -> None:
+        if self._raised < came and not self._over:
+            self._end(number)
+
+    def _end(self, number: int) -> None:
+        _say("terminated" if number == signal.SIGTERM else "interrupted")
+        _leave(TERMINATED if number == signal.SIGTERM else INTERRUPTED)
+
+
+def _stop() -> contextlib.AbstractContextManager[_Stop | None]:
+    """Return a `_Stop`, where this is the thread that gets signals."""
+    if threading.current_thread() is threading.main_thread():
+        return _Stop()
+    return contextlib.nullcontext()
 
 
 def _leave(status: int) -> typing.NoReturn:

@@ -253,14 +253,29 @@ def test_foreign_text_is_shown_harmless() -> None:
 
 
 SCRIPT = """
-import dataclasses, sys, time
+import dataclasses, hashlib, sys, time, weakref
 from jaxtrack import cli
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     what: str = "print"
 
+class Held:
+    pass
+
+def callback(reference):
+    print("ready", flush=True)
+    time.sleep(60)  # the interruption comes where exceptions are ignored
+
 def run(options):
+    if options.what == "swallow":
+        held = Held()
+        reference = weakref.ref(held, callback)
+        del held
+        time.sleep(60)
+    if options.what == "deaf":
+        print("ready", flush=True)
+        hashlib.pbkdf2_hmac("sha512", b"x", b"y", 2**31 - 1)
     if options.what == "sleep":
         print("ready", flush=True)
         time.sleep(60)
@@ -293,6 +308,27 @@ def test_signals_end_a_command(number: int, status: int, line: str) -> None:
     process.send_signal(number)
     _, said = process.communicate(timeout=30)
     assert (process.returncode, said) == (status, line)
+
+
+def test_an_interruption_that_a_callback_swallows_is_raised_again() -> None:
+    process = start("--what", "swallow", stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (130, "interrupted\n")
+
+
+def test_a_second_signal_ends_a_process_that_does_not_listen() -> None:
+    process = start("--what", "deaf", stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (143, "terminated\n")
 
 
 def test_output_that_nobody_takes_is_one_line() -> None:

@@ -23,7 +23,7 @@ LOCK = ".jaxtrack.lock"
 
 _LARGEST = 1 << 30  # bytes: more than any annotation, table or record of ours
 _STALE_SECONDS = 24 * 3600
-_PART = re.compile(r"\.(?P<name>.*)\.(?P<host>[0-9a-f]{8})-(?P<pid>[0-9]+)-[a-z0-9_]{8}")
+_PART = re.compile(r"\.(?P<name>.*)\.(?P<host>[0-9a-f]{8})-(?P<pid>[0-9]+)-[a-z0-9_]{8}(\.\w+)?")
 _KEPT_NAME = 120  # characters of a name that go into its temporary's: names have 255 at most
 
 
@@ -93,6 +93,58 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
             if temporary is not None:
                 pathlib.Path(temporary).unlink(missing_ok=True)
             raise
+
+
+class Pending:
+    """A file that is written under another name until it is finished.
+
+    Attributes:
+        path: the name that it will have.
+        temporary: where it is written meanwhile; it exists, empty.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], suffix: str = "") -> None:
+        """Make the temporary file, and the folder if it is missing.
+
+        Args:
+            path: the file.
+            suffix: end of the temporary's name, for libraries that tell the format by it.
+
+        Raises:
+            JaxtrackError: nothing can be written there.
+        """
+        self.path = resolve(path)
+        with naming(self.path, "cannot be written"):
+            self._place = pathlib.Path(os.path.realpath(self.path))
+            self._place.parent.mkdir(parents=True, exist_ok=True)
+            sweep(self._place)
+            self.temporary = temporary_beside(self._place, suffix)
+            self.temporary.write_bytes(b"")
+
+    def keep(self) -> None:
+        """Give the file its name, in place of an older one.
+
+        Raises:
+            JaxtrackError: it cannot be renamed.
+        """
+        with naming(self.path, "cannot be written"):
+            os.replace(self.temporary, self._place)
+
+    def keep_if_alone(self) -> bool:
+        """Give a broken file its name unless it would replace an older one; then it is removed.
+
+        Returns:
+            Whether it was kept.
+        """
+        if self._place.exists():
+            self.drop()
+            return False
+        self.keep()
+        return True
+
+    def drop(self) -> None:
+        """Remove the file; an older one of its name stays."""
+        self.temporary.unlink(missing_ok=True)
 
 
 def temporary_beside(path: pathlib.Path, suffix: str = "") -> pathlib.Path:

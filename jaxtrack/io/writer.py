@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 
 import cv2
@@ -12,16 +14,23 @@ import numpy as np
 from jaxtyping import Real, UInt8
 
 from jaxtrack.errors import JaxtrackError
+from jaxtrack.io.atomic import Pending
 from jaxtrack.io.images import quiet_opencv
+from jaxtrack.io.paths import resolve
 
-# Codecs per container, the first that this OpenCV can encode is taken. H.264 (avc1) is absent from the
-# usual builds for licence reasons, so MPEG-4 comes first.
+# Codecs per container, the first that this OpenCV can encode is taken. H.264 (avc1) plays in browsers, but
+# is absent from the usual builds for licence reasons; VP9 in .webm is there and plays in them as well.
 CODECS: dict[str, tuple[str, ...]] = {
-    ".mp4": ("mp4v", "avc1"),
-    ".mov": ("mp4v", "avc1"),
-    ".mkv": ("mp4v", "XVID"),
+    ".mp4": ("avc1", "mp4v"),
+    ".mov": ("avc1", "mp4v"),
+    ".mkv": ("avc1", "mp4v", "XVID"),
     ".avi": ("MJPG", "XVID"),
+    ".webm": ("VP90", "VP80"),
 }
+# Containers count frames to within so many, or this share.
+_UNCERTAIN_FRAMES = 2
+_UNCERTAIN_SHARE = 0.02
+_RATE = 25.0
 # One colour per target, RGB, told apart on light and dark pictures.
 COLOURS = (
     (255, 64, 64), (64, 200, 255), (255, 208, 48), (96, 224, 96),
@@ -90,34 +99,35 @@ class VideoWriter:
         Raises:
             JaxtrackError: unknown suffix, folder that cannot be written, or no codec.
         """
-        self.path = pathlib.Path(path)
+        self.path = resolve(path)
         suffix = self.path.suffix.lower()
         if suffix not in CODECS:
             raise JaxtrackError(
                 f"{self.path}: unknown video format; known suffixes: {', '.join(CODECS)}"
             )
         self.size = (size[0] // 2 * 2, size[1] // 2 * 2)
+        if min(self.size) < 2:
+            raise JaxtrackError(
+                f"{self.path}: frames of {size[1]}x{size[0]} are too small for a video"
+            )
         self.count = 0
         self._frame_size = tuple(size)
-        self._part = self.path.with_name(f".{self.path.stem}.part{suffix}")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._part.write_bytes(b"")  # tells a folder without permission from a missing codec
-        except OSError as error:
-            raise JaxtrackError(
-                f"{self.path}: cannot be written ({error.strerror or error})"
-            ) from error
-        self.codec, self._writer = self._open(CODECS[suffix], fps or 25.0)
+        self._file = Pending(self.path, suffix)
+        self._open_now = True
+        rate = fps if fps is not None and 0 < fps < 1000 else _RATE
+        self.codec, self._writer = self._open(CODECS[suffix], rate)
 
     def _open(self, codecs: Sequence[str], fps: float) -> tuple[str, cv2.VideoWriter]:
-        for codec in codecs:
-            with quiet_opencv():
-                code = cv2.VideoWriter.fourcc(*codec)
-                writer = cv2.VideoWriter(str(self._part), code, fps, self.size[::-1])
-            if writer.isOpened():
-                return codec, writer
-            writer.release()
-        self._part.unlink(missing_ok=True)
+        # Some codecs take no rate that is no simple fraction.
+        for rate in dict.fromkeys((fps, float(max(round(fps), 1)), _RATE)):
+            for codec in codecs:
+                with quiet_opencv(), quiet_libraries():
+                    code = cv2.VideoWriter.fourcc(*codec)
+                    writer = cv2.VideoWriter(str(self._file.temporary), code, rate, self.size[::-1])
+                if writer.isOpened():
+                    return codec, writer
+                writer.release()
+        self._file.drop()
         raise JaxtrackError(
             f"{self.path}: this OpenCV has no encoder for it (tried {', '.join(codecs)}); "
             "try another suffix, such as .avi"
@@ -147,25 +157,25 @@ class VideoWriter:
 
         Raises:
             JaxtrackError: frames are missing in it (OpenCV does not report a full disk, so they are
-                counted), or it cannot be renamed.
+                counted): it then replaces no older file; or it cannot be renamed.
         """
-        if not self._part.exists():
+        if not self._open_now:
             return
+        self._open_now = False
         self._writer.release()
         if self.count == 0:
-            self._part.unlink()
+            self._file.drop()
             return
-        held = _frames_in(self._part)
-        try:
-            os.replace(self._part, self.path)
-        except OSError as error:
-            raise JaxtrackError(
-                f"{self.path}: cannot be written ({error.strerror or error})"
-            ) from error
-        if held < self.count:
-            raise JaxtrackError(
-                f"{self.path}: holds {held} of {self.count} frames; is the disk full?"
-            )
+        held = _frames_in(self._file.temporary)
+        if self.count - held <= max(_UNCERTAIN_FRAMES, _UNCERTAIN_SHARE * self.count) and held:
+            self._file.keep()
+            return
+        kept = (
+            "" if self._file.keep_if_alone() else "; the older file of this name was left as it is"
+        )
+        raise JaxtrackError(
+            f"{self.path}: holds {held} of {self.count} frames; is the disk full?{kept}"
+        )
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -178,6 +188,26 @@ class VideoWriter:
     ) -> None:
         """Close the file; after an error too, so that what was written is kept."""
         self.close()
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep off the screen what libraries write there behind Python's back, for a moment."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
+    try:
+        held = os.dup(2)
+    except OSError:  # the standard error is closed
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(held, 2)
+        os.close(held)
 
 
 def _frames_in(path: pathlib.Path) -> int:
