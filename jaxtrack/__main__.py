@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import pathlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,8 +15,10 @@ import numpy as np
 from jaxtrack import cli, streaming
 from jaxtrack.cli import UsageError
 from jaxtrack.errors import JaxtrackError
+from jaxtrack.settings import replaced
 
 if TYPE_CHECKING:
+    from jaxtrack.io.video import FrameSource
     from jaxtrack.outputs import Outputs
 
 
@@ -28,28 +31,41 @@ class Track:
       jaxtrack track clip.mp4 --box 120,80,64,48 --output tracked.mp4
       jaxtrack track frames/ --box 120,80,64,48 --box 30,30,20,20 --boxes out.txt
       jaxtrack track clip.mp4 --tracker siamfc --weights siamfc_alexnet_e50.pth --show
+      jaxtrack track Basketball/ --first-box-from Basketball/ --heatmap --output a.mp4
 
     Attributes:
-        source: A video file, a folder of images (or of a benchmark sequence), a glob in quotes, a camera's
+        source: a video file, a folder of images (or of a benchmark sequence), a glob in quotes, a camera's
             number, or the address of a stream.
         box: where a target is in the first frame; once for each target. With --show it can be drawn instead.
-        tracker: preset of the tracker; `jaxtrack info` lists them.
+        first_box_from: take the box from a benchmark sequence's own annotation: its folder or text file.
+        from_: number of the first frame, counted from 0; the box is that of this frame.
+        to: number of the last frame.
+        tracker: preset of the tracker; `jaxtrack info` lists them. PACKAGE.MODULE:TRACKER takes your own.
+        set: change a setting of the tracker, FIELD=VALUE; several times for several.
         weights: published checkpoint (.pth, .pth.tar, .pt, .mat), .npz, .safetensors, or a training's
             checkpoint folder. Default: the weights that come with the preset.
-        output: write the video with the boxes drawn into it (.mp4, .mov, .mkv, .avi).
+        output: write the video with the boxes drawn into it (.mp4, .mov, .mkv, .avi, .webm).
         boxes: write one box per line, X,Y,W,H; with several targets TXT becomes TXT-1, TXT-2 and so on.
             Without --output, --boxes and --show, boxes and scores go to the standard output.
+        scores: write each box's score behind it: X,Y,W,H,SCORE (nan for the given box).
+        heatmap: draw the tracker's response over the frames of --output and --show.
         show: open a window that shows the tracking (and lets you draw the box); q stops it.
-        chunk: frames per compiled call; cameras and --show always go frame by frame.
+        chunk: frames per compiled call; cameras, --show and --heatmap always go frame by frame.
         debug: show the traceback of an error.
     """
 
     source: Annotated[str, cli.Positional, cli.Metavar("SOURCE")]
     box: Annotated[tuple[str, ...], cli.Each, cli.Metavar("X,Y,W,H")] = ()
+    first_box_from: pathlib.Path | None = None
+    from_: Annotated[int, cli.Range(low=0)] = 0
+    to: Annotated[int | None, cli.Range(low=0)] = None
     tracker: str = "siamfc-tiny"
+    set: Annotated[tuple[str, ...], cli.Each, cli.Metavar("FIELD=VALUE")] = ()
     weights: Annotated[str | None, cli.Metavar("FILE")] = None
-    output: Annotated[str | None, cli.Metavar("VIDEO")] = None
-    boxes: Annotated[str | None, cli.Metavar("TXT")] = None
+    output: Annotated[pathlib.Path | None, cli.Metavar("VIDEO")] = None
+    boxes: Annotated[pathlib.Path | None, cli.Metavar("TXT")] = None
+    scores: bool = False
+    heatmap: bool = False
     show: bool = False
     chunk: Annotated[int, cli.Range(low=1, high=4096)] = streaming.CHUNK
     debug: bool = False
@@ -77,7 +93,7 @@ class Demo:
         debug: show the traceback of an error.
     """
 
-    output: Annotated[str, cli.Metavar("VIDEO")] = "jaxtrack-demo.mp4"
+    output: Annotated[pathlib.Path, cli.Metavar("VIDEO")] = pathlib.Path("jaxtrack-demo.mp4")
     tracker: str = "siamfc-tiny"
     clip: int = 0
     debug: bool = False
@@ -115,37 +131,40 @@ def track(options: Track) -> None:
     """Carry out ``jaxtrack track``.
 
     Raises:
-        UsageError: no box, or one that cannot start a tracker in this video.
+        UsageError: no box, one that cannot start a tracker in this video, or outputs that are inputs.
         JaxtrackError: source, preset, weights or outputs that cannot be used. What was tracked before
             is in the outputs.
     """
     from jaxtrack import trackers
     from jaxtrack.io.video import open_source
     from jaxtrack.loading import load_weights
-    from jaxtrack.outputs import Outputs, ask_box, require_display
+    from jaxtrack.outputs import Outputs, Wanted, ask_box, require_display
 
-    boxes = _parse_boxes(options)
+    boxes = _given_boxes(options)
+    if options.to is not None and options.to < options.from_:
+        raise UsageError(f"--to {options.to} lies before --from {options.from_}")
+    if options.heatmap and options.output is None and not options.show:
+        raise UsageError("--heatmap: give what it is drawn into, --output VIDEO or --show")
     if options.show:
         require_display()
     tracker = trackers.get(options.tracker)
-    source = open_source(options.source)
+    if options.set:
+        config = replaced(tracker.config, options.set)
+        tracker = dataclasses.replace(tracker, config=config)
+    stop = None if options.to is None else options.to + 1
+    source = open_source(options.source, options.from_, stop)
+    wanted = Wanted(options.output, options.boxes, options.scores, options.show)
+    wanted = wanted.checked(1 if boxes is None else len(boxes), _inputs(options, source))
     if boxes is None:
         boxes = ask_box(source.first)
     _check_boxes(boxes, source.size)
     cli.use_compilation_cache()
     place = cli.devices()[0]
-    variables = load_weights(options.tracker, options.weights)
-    chunk = 1 if options.show or source.live else options.chunk
-    pieces = streaming.stream(tracker, variables, source, boxes, chunk=chunk)
+    variables = load_weights(tracker if options.set else options.tracker, _weights(options))
+    live = options.show or source.live or options.heatmap
+    pieces = streaming.stream(tracker, variables, source, boxes, chunk=1 if live else options.chunk)
     with contextlib.ExitStack() as stack:
-        outputs = Outputs(
-            source,
-            len(boxes),
-            stack,
-            video=options.output,
-            boxes=options.boxes,
-            show=options.show,
-        )
+        outputs = Outputs(source, len(boxes), stack, wanted)
         count, seconds, rate = _drive(pieces, outputs, source.length)
     speed = f", {rate:.1f} frames/s after the first call" if rate else ""
     print(
@@ -155,9 +174,17 @@ def track(options: Track) -> None:
     )
 
 
-def _parse_boxes(options: Track) -> np.ndarray | None:
+def _given_boxes(options: Track) -> np.ndarray | None:
+    """Return the boxes of the command line, ``(n, 4)``; None: the user draws one."""
+    from jaxtrack.data.readers.sequence import first_box
     from jaxtrack.io.boxes import parse_box
 
+    if options.first_box_from is not None:
+        if options.box:
+            raise UsageError("--box and --first-box-from: give one of them")
+        box, note = first_box(options.first_box_from, options.from_)
+        print(f"first box {','.join(f'{x:g}' for x in box)} from {note}", file=sys.stderr)
+        return box[None].astype(np.float32)
     if not options.box:
         if options.show:
             return None
@@ -168,6 +195,30 @@ def _parse_boxes(options: Track) -> np.ndarray | None:
         return np.stack([parse_box(text) for text in options.box])
     except JaxtrackError as error:
         raise UsageError(f"--box: {error}") from error
+
+
+def _weights(options: Track) -> str | None:
+    """Return the file of the weights; the preset's own ones serve changed settings, too."""
+    from jaxtrack import weights
+
+    if options.weights is None and options.set:
+        return str(weights.shipped_path(options.tracker))
+    return options.weights
+
+
+def _inputs(options: Track, source: FrameSource) -> list[pathlib.Path]:
+    """Return what no output may replace: frames, their annotations, weights."""
+    from jaxtrack.data.readers.sequence import annotation_of
+
+    found = list(source.files)
+    for folder in {path.parent for path in source.files}:
+        found += [*folder.glob("groundtruth*"), *folder.parent.glob("groundtruth*")]
+    if options.first_box_from is not None:
+        found.append(annotation_of(options.first_box_from))
+    if options.weights is not None:
+        file = pathlib.Path(options.weights.partition("::")[0]).expanduser()
+        found += [file, file.with_suffix(".json")]
+    return found
 
 
 def _check_boxes(boxes: np.ndarray, size: tuple[int, int]) -> None:
@@ -213,15 +264,18 @@ def info(options: Info) -> None:
     import importlib.metadata
     import platform
 
+    import cv2
+
     from jaxtrack import __version__, trackers, weights
 
     print(f"jaxtrack {__version__}, Python {platform.python_version()} on {platform.platform()}")
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "opencv-python")
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     for name in packages:
         try:
             print(f"  {name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
             print(f"  {name} not installed under this name")
+    print(f"  OpenCV {cv2.__version__}")
     print("Devices:")
     for device in cli.devices():
         print(f"  {device} ({device.device_kind})")
@@ -252,12 +306,14 @@ def demo(options: Demo) -> None:
     from jaxtrack.io.writer import COLOURS, VideoWriter, draw_boxes
     from jaxtrack.loading import load_weights
     from jaxtrack.ops.boxes import iou_xyxy, xywh_to_xyxy
+    from jaxtrack.outputs import Wanted
     from jaxtrack.synthetic.world import BENCHMARK, benchmark_clips
 
     if not 0 <= options.clip < len(BENCHMARK):
         raise UsageError(
             f"--clip {options.clip}: the benchmark has clips 0 to {len(BENCHMARK) - 1}"
         )
+    output = Wanted(video=options.output).checked(1, ()).video or options.output
     cli.use_compilation_cache()
     cli.devices()
     tracker = trackers.get(options.tracker)
@@ -265,7 +321,7 @@ def demo(options: Demo) -> None:
     print(f"drawing clip {options.clip} of the synthetic world ...", file=sys.stderr)
     name, clip, effects = next(itertools.islice(benchmark_clips(), options.clip, None))
     frames, start = np.asarray(clip.frames), np.asarray(clip.boxes[0])
-    with VideoWriter(options.output, (clip.frames.shape[1], clip.frames.shape[2])) as video:
+    with VideoWriter(output, (clip.frames.shape[1], clip.frames.shape[2])) as video:
         overlaps = []
         for piece in streaming.stream(tracker, variables, frames, start):
             truth = clip.boxes[piece.start : piece.start + len(piece.frames)]

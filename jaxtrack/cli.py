@@ -432,10 +432,11 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 def parse(options: type[T], arguments: Sequence[str] | None, prog: str) -> T:
     """Make a dataclass of options from the words of a command line.
 
-    A field ``batch_size`` is the flag ``--batch-size``. Types: str, int, float, `pathlib.Path` (resolved by
-    `jaxtrack.io.paths.resolve`), Literal, each of them ``| None``; bool is a flag without value (``--no-x``
-    for a field that is True by default); ``tuple[X, ...]`` may be given several times and takes several
-    values each time; ``tuple[X, Y]`` takes so many values. Numbers are plain, finite and fit 64 bits.
+    A field ``batch_size`` is the flag ``--batch-size``, ``from_`` is ``--from``. Types: str, int, float,
+    `pathlib.Path` (resolved by `jaxtrack.io.paths.resolve`), Literal, each of them ``| None``; bool is a flag
+    without value (``--no-x`` for a field that is True by default); ``tuple[X, ...]`` may be given several
+    times and takes several values each time; ``tuple[X, Y]`` takes so many values. Numbers are plain, finite
+    and fit 64 bits.
     Marks in ``Annotated``: `Positional`, `Each`, `Range`, `Metavar`.
 
     Args:
@@ -464,12 +465,20 @@ def parse(options: type[T], arguments: Sequence[str] | None, prog: str) -> T:
     words = [_dashed(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     found, left = parser.parse_known_args(words)
     if left:
-        flags = [s for a in parser._actions for s in a.option_strings if s.startswith("--")]
-        word = left[0].split("=", 1)[0]
-        offer = f"; {nearest(word, flags)}" if word.startswith("-") else ""
-        parser.error(f"unrecognised argument {brief(left[0], 80)}{offer}")
+        parser.error(f"unrecognised argument {brief(left[0], 80)}{_hint(parser, words, left[0])}")
     values = {name: tuple(v) if isinstance(v, list) else v for name, v in vars(found).items()}
     return options(**values)
+
+
+def _hint(parser: argparse.ArgumentParser, words: list[str], left: str) -> str:
+    """Return what may have been meant by a word that has no place."""
+    flags = {s: a for a in parser._actions for s in a.option_strings if s.startswith("--")}
+    if left.startswith("-"):
+        return f"; {nearest(left.split('=', 1)[0], flags)}"
+    before = [word for word in words[: words.index(left)] if word in flags]
+    if before and flags[before[-1]].nargs is None and flags[before[-1]].metavar:
+        return f"; {before[-1]} takes one value, {flags[before[-1]].metavar}"
+    return ""
 
 
 def _dashed(word: str) -> str:
@@ -512,7 +521,7 @@ def _add(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: Any, t
     if not required and default not in (None, "", (), False) and hint is not bool:
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
         text = f"{text.rstrip('.')} (default: {shown})."
-    flag = f"--{field.name.replace('_', '-')}"
+    flag = f"--{field.name.rstrip('_').replace('_', '-')}"
     keywords: dict[str, Any] = {"help": text.replace("%", "%%"), "default": argparse.SUPPRESS}
     if hint is bool:
         action: Any = argparse.BooleanOptionalAction if default is True else "store_true"

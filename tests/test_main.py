@@ -17,8 +17,9 @@ import pytest
 from jaxtrack import __main__ as main
 from jaxtrack import cli, loading, outputs, trackers
 from jaxtrack.base import Prediction, Tracker
+from jaxtrack.errors import JaxtrackError
 from jaxtrack.io import boxes as sequences
-from jaxtrack.io import images, video
+from jaxtrack.io import images, video, writer
 from jaxtrack.synthetic import world as synthetic
 from jaxtrack.weights import save_weights
 
@@ -169,15 +170,113 @@ def test_outputs_that_cannot_be_written(
     folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("x")
-    for option, message in (
-        ("--output out.gif", "unknown video format"),
-        (f"--output {tmp_path}/file/out.mp4", "out.mp4: cannot be written"),
-        (f"--boxes {tmp_path}/file/boxes.txt", "boxes.txt: cannot be written"),
+    for option, status, message in (
+        ("--output out.gif", 2, "unknown video format"),
+        (f"--output {tmp_path}/file/out.mp4", 1, "out.mp4: cannot be written (Not a directory)"),
+        (f"--boxes {tmp_path}/file/boxes.txt", 1, "boxes.txt: cannot be written (Not a directory)"),
+        (f"--boxes {tmp_path}", 1, "is a folder, the name of a file is wanted"),
+        ("--boxes /dev/full", 1, "/dev/full: is a device, pipe or socket"),
+        ("--boxes /proc/x", 1, "/proc/x: cannot be written"),
+        ("--boxes=", 2, "--boxes an empty path"),
+        ("--scores", 2, "--scores: give the file"),
+        ("--heatmap", 2, "--heatmap: give what it is drawn into"),
+        ("--boxes a.mp4 --output ./a.mp4", 2, "is the file of --output, too"),
+        ("--from 3 --to 2", 2, "--to 2 lies before --from 3"),
+        ("--from -1", 2, "--from -1: give 0 or more"),
+        ("--from 11", 1, "has frames 0 to 10, frame 11 is asked for"),
+        ("--boxes s3://a/b.txt", 2, "a local path is wanted here"),
     ):
-        assert main.main(f"track {folder} --box 5,6,20,10 {option}".split()) == 1
-        assert message in capsys.readouterr().err
+        assert main.main(f"track {folder} --box 5,6,20,10 {option}".split()) == status
+        said = capsys.readouterr().err
+        assert message in said
+        assert said.count("\n") == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "frames"]
     assert main.main(f"track {folder} --box 5,6,20,10 --chunk 0".split()) == 2
     assert "--chunk 0: give from 1 to 4096" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("drifting")
+def test_no_output_is_an_input(
+    folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Under its own name, through a link, through a second name of the same file."""
+    clip = tmp_path / "a.mp4"
+    with writer.VideoWriter(clip, (48, 64)) as out:
+        for _ in range(5):
+            out.write(np.zeros((48, 64, 3), np.uint8))
+    weights = tmp_path / "w.safetensors"
+    for file in (weights, weights.with_suffix(".json"), folder / "groundtruth.txt"):
+        file.write_text("kept")
+    (tmp_path / "link.mp4").symlink_to("a.mp4")
+    (tmp_path / "hard.mp4").hardlink_to(clip)
+    (tmp_path / "up").symlink_to(".")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    for name in ("a.mp4", "link.mp4", "hard.mp4", "up/a.mp4", "frames/../a.mp4"):
+        for flag in ("--output", "--boxes"):
+            words = ["track", str(clip), "--box", "5,6,20,10", flag, f"{tmp_path}/{name}"]
+            assert main.main(words) == 2
+            assert "is also an input" in capsys.readouterr().err
+    for name in ("w.safetensors", "w.json", "frames/003.png", "frames/groundtruth.txt"):
+        words = f"track {folder} --box 5,6,20,10 --weights {weights} --boxes {tmp_path}/{name}"
+        assert main.main(words.split()) == 2
+        assert "is also an input" in capsys.readouterr().err
+    # The text of the second of two targets is an output as well.
+    (folder / "x-2.png").write_bytes((folder / "001.png").read_bytes())
+    words = f"track {folder} --box 5,6,20,10 --box 5,6,20,10 --boxes {folder}/x.png"
+    assert main.main(words.split()) == 2
+    assert "x-2.png: is also an input" in capsys.readouterr().err
+    assert all(p.read_bytes() == data for p, data in before.items())
+
+
+@pytest.mark.usefixtures("drifting")
+def test_a_part_of_a_clip(
+    folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main(f"track {folder} --box 5,6,20,10 --from 3 --to 5".split()) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(",")[0] for line in lines] == ["3", "4", "5"]
+    clip = tmp_path / "a.mp4"
+    with writer.VideoWriter(clip, (48, 64)) as out:
+        for i in range(9):
+            out.write(np.full((48, 64, 3), 25 * i, np.uint8))
+    source = video.open_source(clip, 4, 7)
+    assert (source.length, source.start) == (3, 4)
+    assert [round(float(frame.mean()) / 25) for frame in source] == [4, 5, 6]
+    with pytest.raises(JaxtrackError, match="has frames 0 to 8, frame 30 is asked for"):
+        video.open_source(clip, 30)
+
+
+@pytest.mark.usefixtures("drifting")
+def test_scores_stand_behind_the_boxes(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    text = tmp_path / "boxes.txt"
+    assert main.main(f"track {folder} --box 5,6,20,10 --boxes {text} --scores --to 1".split()) == 0
+    assert text.read_text() == (
+        "5.0000,6.0000,20.0000,10.0000,nan\n7.0000,6.0000,20.0000,10.0000,0.5000\n"
+    )
+
+
+@pytest.mark.usefixtures("drifting")
+def test_the_first_box_of_a_benchmark(
+    folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def first(*words: str) -> str:
+        assert main.main(["track", str(folder), "--first-box-from", *words]) == 0
+        return capsys.readouterr().out.splitlines()[0]
+
+    rows = "".join(f"{i + 1},{i + 2},20,10\n" for i in range(11))
+    (folder / "groundtruth_rect.txt").write_text(rows)  # OTB counts from 1
+    assert first(str(folder)) == "0,1,0.0000,1.0000,20.0000,10.0000,nan"
+    assert first(str(folder), "--from", "4") == "4,1,4.0000,5.0000,20.0000,10.0000,nan"
+    (folder / "groundtruth_rect.txt").rename(folder / "groundtruth.txt")
+    assert first(str(folder)) == "0,1,1.0000,2.0000,20.0000,10.0000,nan"
+    assert first(str(folder / "groundtruth.txt")) == "0,1,1.0000,2.0000,20.0000,10.0000,nan"
+    (folder / "absence.label").write_text("0\n")  # GOT-10k counts from 1
+    assert first(str(folder)) == "0,1,0.0000,1.0000,20.0000,10.0000,nan"
+    (folder / "groundtruth.txt").write_text("nan,nan,nan,nan\n")
+    assert main.main(["track", str(folder), "--first-box-from", str(folder)]) == 1
+    assert "line 1: the target is not there in frame 0" in capsys.readouterr().err
+    assert main.main(["track", str(folder), "--first-box-from", str(tmp_path)]) == 1
+    assert "no annotation (looked for" in capsys.readouterr().err
 
 
 def test_presets_and_weights_that_are_not_there(

@@ -8,7 +8,7 @@ import re
 import stat
 from collections.abc import Iterable
 
-from jaxtrack.errors import JaxtrackError, brief, reason
+from jaxtrack.errors import JaxtrackError, UsageError, brief, reason
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 
@@ -55,8 +55,8 @@ def output_file(path: PathLike, inputs: Iterable[PathLike] = ()) -> pathlib.Path
         inputs: files that must stay as they are, and folders in which nothing is replaced.
 
     Raises:
-        JaxtrackError: it is an input (also by a link or a second name of the same file), a folder, a device,
-            or cannot be written.
+        UsageError: it is an input, also by a link or a second name of the same file.
+        JaxtrackError: it is a folder or a device, or cannot be written.
     """
     place = resolve(path)
     kind = _kind(place)
@@ -77,7 +77,8 @@ def output_folder(path: PathLike, inputs: Iterable[PathLike] = ()) -> pathlib.Pa
         inputs: files and folders that must stay as they are.
 
     Raises:
-        JaxtrackError: it is an input, a file, or cannot be written.
+        UsageError: it is an input.
+        JaxtrackError: it is a file, or cannot be written.
     """
     place = resolve(path)
     kind = _kind(place)
@@ -122,14 +123,16 @@ def _kind(path: pathlib.Path) -> str:
 
 
 def _refuse_inputs(place: pathlib.Path, inputs: Iterable[PathLike]) -> None:
+    if not place.exists():
+        return
     for given in inputs:
         source = resolve(given)
         if same(place, source):
-            raise JaxtrackError(
+            raise UsageError(
                 f"{place}: is also an input ({source}) and would be overwritten; name another output"
             )
         if source.is_dir() and place.is_file() and _inside(place, source):
-            raise JaxtrackError(
+            raise UsageError(
                 f"{place}: is a file of the input {source} and would be overwritten; "
                 "name another output"
             )

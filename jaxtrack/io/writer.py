@@ -174,7 +174,7 @@ class VideoWriter:
             "" if self._file.keep_if_alone() else "; the older file of this name was left as it is"
         )
         raise JaxtrackError(
-            f"{self.path}: holds {held} of {self.count} frames; is the disk full?{kept}"
+            f"{self.path}: holds {held} of {self.count} frames (is the disk full?){kept}"
         )
 
     def __enter__(self) -> VideoWriter:

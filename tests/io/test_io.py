@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import pathlib
+import struct
+import threading
+import time
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
@@ -13,6 +17,7 @@ from jaxtrack.errors import JaxtrackError
 from jaxtrack.io import boxes as sequences
 from jaxtrack.io import images, video, writer
 from jaxtrack.io.atomic import write_whole
+from jaxtrack.io.prefetch import on_demand, prefetch, waited
 
 
 def picture(index: int = 0, height: int = 48, width: int = 64) -> np.ndarray:
@@ -367,3 +372,101 @@ def test_write_whole_leaves_the_old_file_when_it_fails(
         write_whole(path, b"new")
     assert path.read_bytes() == b"old"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_video_that_is_not_whole_replaces_no_older_one(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenCV says nothing when a disk is full: the file then holds fewer frames than were written."""
+    path = make_video(tmp_path / "a.mp4")
+    old = path.read_bytes()
+    monkeypatch.setattr(writer, "_frames_in", lambda path: 3)
+    with pytest.raises(
+        JaxtrackError, match=r"holds 3 of 20 frames \(is the disk full\?\).*left as it was"
+    ):
+        make_video(path)
+    assert path.read_bytes() == old
+    with pytest.raises(JaxtrackError, match=r"b\.mp4: holds 3 of 20 frames"):
+        make_video(tmp_path / "b.mp4")  # nothing to lose: what is there is kept
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mp4", "b.mp4"]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_a_lying_frame_count_is_no_truncation(tmp_path: pathlib.Path, name: str) -> None:
+    """Sound that goes on after the pictures makes a container's duration longer than they are."""
+    path = make_video(tmp_path / name)
+    data = bytearray(path.read_bytes())
+    if name == "a.mkv":
+        at = data.find(b"\x44\x89") + 3
+        data[at : at + 8] = struct.pack(">d", 3 * struct.unpack(">d", data[at : at + 8])[0])
+    else:
+        at = data.find(b"elst") - 4  # leave out what is shown before the ninth frame
+        data[at + 16 : at + 20] = struct.pack(
+            ">i", struct.unpack(">i", data[at + 16 : at + 20])[0] + 4096
+        )
+    path.write_bytes(data)
+    frames = list(video.open_source(path))
+    assert len(frames) == 20 if name == "a.mkv" else 10 < len(frames) <= 20
+    path.write_bytes(data[: len(data) * 2 // 3])
+    if name == "a.mkv":
+        with pytest.raises(JaxtrackError, match="ends after frame"):
+            list(video.open_source(path))
+
+
+def test_webm_plays_in_browsers(tmp_path: pathlib.Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert len(list(video.open_source(make_video(tmp_path / "a.webm")))) == 20
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "rate", [29.97, 23.976023976, 1000 / 33, 59.94005994, 0.1, 1e9, float("nan")]
+)
+def test_any_rate_is_written(tmp_path: pathlib.Path, rate: float) -> None:
+    for name in ("a.mp4", "a.mkv", "a.avi"):
+        with writer.VideoWriter(tmp_path / name, (48, 64), rate) as out:
+            for i in range(6):
+                out.write(picture(i))
+        assert len(list(video.open_source(tmp_path / name))) == 6
+
+
+def test_pipes_and_devices_are_no_videos(tmp_path: pathlib.Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(JaxtrackError, match=r"pipe\.mp4: is a device, pipe or socket"):
+        video.open_source(tmp_path / "pipe.mp4")
+    with pytest.raises(JaxtrackError, match=r"²: no such file or folder"):
+        video.open_source("²")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(JaxtrackError, match="loop: cannot be read"):
+        video.open_source(tmp_path / "loop")
+    (tmp_path / "7").write_bytes(b"x")  # a file is no camera
+    with pytest.raises(JaxtrackError, match="7: cannot be opened as a video"):
+        video.open_source(tmp_path / "7")
+
+
+def test_threads_that_wait_do_not_hold_who_stops() -> None:
+    released = threading.Event()
+
+    def slow() -> Iterator[int]:
+        yield 1
+        released.wait(30)
+        yield 2
+
+    for run in (prefetch, on_demand):
+        items = run(slow())
+        assert next(items) == 1
+        started = time.monotonic()
+        items.close()  # type: ignore[attr-defined]
+        assert time.monotonic() - started < 10
+    released.set()
+
+    def broken() -> Iterator[int]:
+        yield 1
+        raise ValueError("two")
+
+    for run in (prefetch, on_demand):
+        items = run(broken())
+        assert next(items) == 1
+        with pytest.raises(ValueError, match="two"):
+            next(items)
+        assert list(run(iter(range(5)))) == list(range(5))
+    assert waited(lambda: 7) == 7
