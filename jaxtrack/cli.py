@@ -370,10 +370,13 @@ class _Stop:
         if not (found.exc_type and issubclass(found.exc_type, KeyboardInterrupt)):
             self._hook(found)
             return
-        again = lambda: self._over or os.kill(os.getpid(), self.number or signal.SIGINT)  # noqa: E731
-        timer = threading.Timer(0.05, again)
+        timer = threading.Timer(0.05, self._again)
         timer.daemon = True
         timer.start()
+
+    def _again(self) -> None:
+        if not self._over:
+            os.kill(os.getpid(), self.number or signal.SIGINT)
 
     def _watch(self) -> None:
         came = 0

@@ -213,8 +213,8 @@ def test_no_output_is_an_input(
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     for name in ("a.mp4", "link.mp4", "hard.mp4", "up/a.mp4", "frames/../a.mp4"):
         for flag in ("--output", "--boxes"):
-            words = ["track", str(clip), "--box", "5,6,20,10", flag, f"{tmp_path}/{name}"]
-            assert main.main(words) == 2
+            call = ["track", str(clip), "--box", "5,6,20,10", flag, f"{tmp_path}/{name}"]
+            assert main.main(call) == 2
             assert "is also an input" in capsys.readouterr().err
     for name in ("w.safetensors", "w.json", "frames/003.png", "frames/groundtruth.txt"):
         words = f"track {folder} --box 5,6,20,10 --weights {weights} --boxes {tmp_path}/{name}"

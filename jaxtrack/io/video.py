@@ -107,7 +107,7 @@ def open_source(
     text = os.fspath(source) if not isinstance(source, int) else str(source)
     camera = _CAMERA.fullmatch(text)
     if isinstance(source, int) or (camera and not os.path.isfile(text) and not os.path.isdir(text)):
-        number = int(camera[1]) if camera else int(source)
+        number = int(camera[1] if camera else text)
         return _open_live(number, f"camera {number}", start, stop)
     if "://" in text and not os.path.exists(text):
         return _open_live(text, brief(text), start, stop)

@@ -382,7 +382,7 @@ def test_a_video_that_is_not_whole_replaces_no_older_one(
     old = path.read_bytes()
     monkeypatch.setattr(writer, "_frames_in", lambda path: 3)
     with pytest.raises(
-        JaxtrackError, match=r"holds 3 of 20 frames \(is the disk full\?\).*left as it was"
+        JaxtrackError, match=r"holds 3 of 20 frames \(is the disk full\?\).*left as it is"
     ):
         make_video(path)
     assert path.read_bytes() == old
