@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
+import importlib.util
 import pathlib
 import sys
 import time
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from jaxtrack import cli, streaming
+from jaxtrack import cli
 from jaxtrack.cli import UsageError
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.settings import replaced
@@ -20,6 +22,7 @@ from jaxtrack.settings import replaced
 if TYPE_CHECKING:
     from jaxtrack.io.video import FrameSource
     from jaxtrack.outputs import Outputs
+    from jaxtrack.streaming import Piece
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Track:
         scores: write each box's score behind it: X,Y,W,H,SCORE (nan for the given box).
         heatmap: draw the tracker's response over the frames of --output and --show.
         show: open a window that shows the tracking (and lets you draw the box); q stops it.
-        chunk: frames per compiled call; cameras, --show and --heatmap always go frame by frame.
+        chunk: frames per compiled call (default: 8); cameras, --show and --heatmap always go frame by frame.
         debug: show the traceback of an error.
     """
 
@@ -67,7 +70,7 @@ class Track:
     scores: bool = False
     heatmap: bool = False
     show: bool = False
-    chunk: Annotated[int, cli.Range(low=1, high=4096)] = streaming.CHUNK
+    chunk: Annotated[int | None, cli.Range(low=1, high=4096)] = None
     debug: bool = False
 
 
@@ -118,6 +121,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "track": _own(Track, track, "track targets through a video"),
         "info": _own(Info, info, "show versions, devices, presets and their weights"),
         "demo": _own(Demo, demo, "track a synthetic clip: nothing has to be downloaded"),
+        "train": _other("train.run", "train a tracker"),
+        "prepare": _other("data.prepare", "build a dataset from the folder that its site delivers"),
+        "eval": _other("eval.run", "evaluate trackers on a benchmark"),
+        "score": _other("eval.score", "score raw results of any tracker"),
+        "submit": _other("eval.submit", "write a submission for an evaluation server"),
+        "search": _other("eval.search", "search a tracker's hyper-parameters"),
+        "speed": _other("eval.speed", "measure where the time goes"),
     }
     return cli.commands(table, "jaxtrack", _ABOUT, arguments)
 
@@ -125,6 +135,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _own(options: type[Any], action: Callable[[Any], None], about: str) -> cli.Command:
     name = f"jaxtrack {options.__name__.lower()}"
     return cli.Command(about, lambda words: cli.command(options, action, name, words))
+
+
+def _other(module: str, about: str) -> cli.Command:
+    """Return a command that a module of its own carries out."""
+    return cli.Command(about, lambda words: _module(module).main(words))
+
+
+def _module(name: str) -> Any:
+    """Return a module of the package; in a checkout, `train` and `eval` lie beside it."""
+    home = f"jaxtrack.{name}"
+    try:
+        found = importlib.util.find_spec(home) is not None
+    except ModuleNotFoundError:
+        found = False
+    if not found:
+        root = pathlib.Path(__file__).parents[1]
+        if not (root / name.split(".")[0]).is_dir():
+            raise JaxtrackError(f"{home} is not installed; install the package again")
+        home = name
+        sys.path.insert(0, str(root))
+    return importlib.import_module(home)
 
 
 def track(options: Track) -> None:
@@ -135,7 +166,7 @@ def track(options: Track) -> None:
         JaxtrackError: source, preset, weights or outputs that cannot be used. What was tracked before
             is in the outputs.
     """
-    from jaxtrack import trackers
+    from jaxtrack import streaming, trackers
     from jaxtrack.io.video import open_source
     from jaxtrack.loading import load_weights
     from jaxtrack.outputs import Outputs, Wanted, ask_box, require_display
@@ -162,7 +193,9 @@ def track(options: Track) -> None:
     place = cli.devices()[0]
     variables = load_weights(tracker if options.set else options.tracker, _weights(options))
     live = options.show or source.live or options.heatmap
-    pieces = streaming.stream(tracker, variables, source, boxes, chunk=1 if live else options.chunk)
+    pieces = streaming.stream(
+        tracker, variables, source, boxes, chunk=1 if live else options.chunk or streaming.CHUNK
+    )
     with contextlib.ExitStack() as stack:
         outputs = Outputs(source, len(boxes), stack, wanted)
         count, seconds, rate = _drive(pieces, outputs, source.length)
@@ -232,7 +265,7 @@ def _check_boxes(boxes: np.ndarray, size: tuple[int, int]) -> None:
 
 
 def _drive(
-    pieces: Iterator[streaming.Piece], outputs: Outputs, length: int | None
+    pieces: Iterator[Piece], outputs: Outputs, length: int | None
 ) -> tuple[int, float, float]:
     """Run a stream into its outputs.
 
@@ -302,7 +335,7 @@ def demo(options: Demo) -> None:
 
     import jax.numpy as jnp
 
-    from jaxtrack import trackers
+    from jaxtrack import streaming, trackers
     from jaxtrack.io.writer import COLOURS, VideoWriter, draw_boxes
     from jaxtrack.loading import load_weights
     from jaxtrack.ops.boxes import iou_xyxy, xywh_to_xyxy

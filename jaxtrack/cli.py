@@ -28,10 +28,9 @@ import traceback
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import cv2
-import jax
 
 from jaxtrack.errors import (
     BROKEN_INPUT,
@@ -44,6 +43,9 @@ from jaxtrack.errors import (
     unknown,
 )
 from jaxtrack.io import paths
+
+if TYPE_CHECKING:
+    import jax
 
 __all__ = [
     "FAILURE",
@@ -73,6 +75,8 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,40}")
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _NEGATIVE = re.compile(r"-\.?[0-9]")
 _LARGEST = 2**63 - 1
+# What is told in one line; of RuntimeErrors only those of a device.
+_TOLD: tuple[type[Exception], ...] = (JaxtrackError, *BROKEN_INPUT, RuntimeError)
 _PATIENCE = 30.0  # seconds that a main thread may stay deaf to a signal
 
 
@@ -233,7 +237,9 @@ def _run(action: Callable[[], object], debug: bool) -> int:
         terminated = isinstance(error, Terminated)
         _say(str(error) or ("terminated" if terminated else "interrupted"))
         return TERMINATED if terminated else INTERRUPTED
-    except (JaxtrackError, *BROKEN_INPUT, jax.errors.JaxRuntimeError) as error:
+    except _TOLD as error:
+        if not isinstance(error, (JaxtrackError, *BROKEN_INPUT)) and not _of_device(error):
+            raise  # a bug
         _trace(debug)
         _say(f"error: {_line(error)}")
         return USAGE if isinstance(error, UsageError) else FAILURE
@@ -258,7 +264,7 @@ def _line(error: Exception) -> str:
     """Return an error as one line that names the file where that is known."""
     if isinstance(error, JaxtrackError):
         return str(error)
-    if isinstance(error, jax.errors.JaxRuntimeError):
+    if _of_device(error):
         return _device_line(error)
     if isinstance(error, OSError):
         if isinstance(error, _OutputError):
@@ -272,6 +278,12 @@ def _line(error: Exception) -> str:
     if not isinstance(error, (MemoryError, UnicodeError, RecursionError, cv2.error)):
         text = f"{text} ({type(error).__name__})"
     return f"{where}: {text}" if where else f"{text}; --debug shows where"
+
+
+def _of_device(error: Exception) -> bool:
+    """Return whether JAX's runtime raised this; where JAX is not loaded, it did not."""
+    jax = sys.modules.get("jax")
+    return jax is not None and isinstance(error, jax.errors.JaxRuntimeError)
 
 
 def _device_line(error: Exception) -> str:
@@ -466,22 +478,29 @@ def parse(options: type[T], arguments: Sequence[str] | None, prog: str) -> T:
     for field in fields:
         _add(parser, field, hints[field.name], helps.get(field.name, ""))
     words = [_dashed(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    known = {flag for action in parser._actions for flag in action.option_strings}
+    # A flag that does not exist is told before what is missing: it may be what is missing, misspelt.
+    strange = [word for word in words if word[:2] == "--" and word.split("=", 1)[0] not in known]
+    if strange and strange != ["--"]:
+        _refuse(parser, words, strange[0])
     found, left = parser.parse_known_args(words)
     if left:
-        parser.error(f"unrecognised argument {brief(left[0], 80)}{_hint(parser, words, left[0])}")
+        _refuse(parser, words, left[0])
     values = {name: tuple(v) if isinstance(v, list) else v for name, v in vars(found).items()}
     return options(**values)
 
 
-def _hint(parser: argparse.ArgumentParser, words: list[str], left: str) -> str:
-    """Return what may have been meant by a word that has no place."""
+def _refuse(parser: argparse.ArgumentParser, words: list[str], left: str) -> typing.NoReturn:
+    """Refuse a word that has no place, and say what may have been meant."""
     flags = {s: a for a in parser._actions for s in a.option_strings if s.startswith("--")}
     if left.startswith("-"):
-        return f"; {nearest(left.split('=', 1)[0], flags)}"
+        hint = f"; {nearest(left.split('=', 1)[0], flags)}"
+        parser.error(f"unrecognised argument {brief(left, 80)}{hint}")
+    hint = ""
     before = [word for word in words[: words.index(left)] if word in flags]
     if before and flags[before[-1]].nargs is None and flags[before[-1]].metavar:
-        return f"; {before[-1]} takes one value, {flags[before[-1]].metavar}"
-    return ""
+        hint = f"; {before[-1]} takes one value, {flags[before[-1]].metavar}"
+    parser.error(f"unrecognised argument {brief(left, 80)}{hint}")
 
 
 def _dashed(word: str) -> str:
@@ -612,6 +631,8 @@ def devices() -> list[jax.Device]:
     Raises:
         JaxtrackError: the platform that was asked for is not there.
     """
+    import jax
+
     try:
         return jax.devices()
     except RuntimeError as error:
@@ -634,6 +655,8 @@ def cache_folder() -> pathlib.Path:
 
 def current_cache() -> pathlib.Path:
     """Return the cache folder in use: the user's setting for JAX, or ours."""
+    import jax
+
     chosen = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     return pathlib.Path(chosen) if chosen else cache_folder()
 
@@ -644,6 +667,8 @@ def use_compilation_cache() -> None:
     A folder that the user has set for JAX (``JAX_COMPILATION_CACHE_DIR``) is respected. Where the
     cache folder cannot be made, this is said, and programs are compiled anew at each start.
     """
+    import jax
+
     if jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         return
     try:

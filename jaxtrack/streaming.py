@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import collections
 import functools
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -22,6 +23,7 @@ from jaxtrack import base as verbs
 from jaxtrack.base import Prediction, State, Tracker, Variables
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io.prefetch import prefetch
+from jaxtrack.io.video import open_source
 
 CHUNK = 8  # frames: 8 of 1280x720 are 22 MB, and already hide the cost of a call
 
@@ -225,8 +227,8 @@ def stream(
 def track(
     tracker: Tracker,
     variables: Variables,
-    frames: Iterable[Frame],
-    boxes: Real[np.ndarray, "*n 4"],
+    frames: Iterable[Frame] | str | os.PathLike[str],
+    boxes: Real[np.ndarray, "*n 4"] | Sequence[float],
     *,
     chunk: int = CHUNK,
     canvas: tuple[int, int] | None = None,
@@ -237,7 +239,8 @@ def track(
     Args:
         tracker: the tracker.
         variables: its learned values.
-        frames: uint8 RGB frames of one size; the first one shows the targets.
+        frames: uint8 RGB frames of one size; the first one shows the targets. Or what
+            `jaxtrack.io.video.open_source` takes: a video's path, a folder, a pattern.
         boxes: ``(n, 4)`` ``x, y, w, h`` in pixels, 0-based corner; ``(4,)`` is one target.
         chunk: frames per compiled call.
         canvas: ``(height, width)`` to which frames are padded, see `stream`.
@@ -249,8 +252,10 @@ def track(
     Raises:
         JaxtrackError: as `stream`; what was found before is lost, use `stream` to keep it.
     """
+    source = open_source(frames) if isinstance(frames, (str, os.PathLike)) else frames
+    given = np.asarray(boxes, np.float32)
     parts = []
-    for piece in stream(tracker, variables, frames, boxes, chunk=chunk, canvas=canvas):
+    for piece in stream(tracker, variables, source, given, chunk=chunk, canvas=canvas):
         parts.append(piece.tracks)
         if progress is not None:
             progress(len(piece.frames))

@@ -338,6 +338,32 @@ def test_help_teaches(
         assert text in said
 
 
+@pytest.mark.parametrize("name", ["train", "prepare", "eval", "score", "submit", "search", "speed"])
+def test_commands_hand_over(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main([name, "--no-such-flag", "x"]) == 2
+    said = capsys.readouterr().err
+    assert "--no-such-flag" in said
+    assert "--help)" in said
+    assert said.count("\n") == 1
+
+
+def test_the_face_of_the_package() -> None:
+    import jaxtrack
+
+    for name in jaxtrack.__all__:
+        assert getattr(jaxtrack, name) is not None
+    assert set(jaxtrack.__all__) <= set(dir(jaxtrack))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = jaxtrack.nothing
+    # A mistake in the call is told before JAX is loaded.
+    code = "import sys; from jaxtrack.__main__ import main; main(['track']); print('jax' in sys.modules)"
+    environment = os.environ | {"PYTHONPATH": str(pathlib.Path(main.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"
+
+
 def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["info"]) == 0
     said = capsys.readouterr().out
