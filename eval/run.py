@@ -1,39 +1,54 @@
 """Evaluate trackers on a benchmark: ``python -m eval.run --tracker siamfc-tiny --benchmark synthetic``.
 
 Tracks every sequence (batched in slots), writes raw results in the published text format, prints the
-scores, and writes one HTML report. An interrupted run goes on where it was: sequences whose result files
-are there are not tracked again. On VOT2016 to VOT2019, and with ``--protocol vot2018`` on any benchmark,
-trackers are restarted after failures (`eval.tracking.restart`).
+scores, and writes one HTML report. An interrupted run goes on where it was: sequences whose results are
+there, made from the same inputs, are not tracked again. On VOT2016 to VOT2019, and with
+``--protocol vot2018`` on any benchmark, trackers are restarted after failures (`eval.tracking.restart`).
+Where the truth of a test set is withheld, boxes are written for `eval.submit` and no score is printed.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Items
 from pathlib import Path
+from typing import Annotated
 
-import jax
+import cv2
 import numpy as np
 
-from eval.files import results
+import jaxtrack
+from eval.files import datasets
+from eval.files.datasets import Dataset
+from eval.files.kept import Kept
+from eval.files.results import (
+    Tracked,
+    TrackerResults,
+    common_names,
+    read_named,
+    read_run,
+    read_tracked,
+    run_file,
+    tracked_files,
+    write_run,
+    write_tracked,
+)
 from eval.metrics.eao import VOT_PROTOCOLS, Run
-from eval.metrics.ope import OPEReport, evaluate_ope
-from eval.tracking import baselines as peers
-from eval.tracking import restart
-from eval.tracking import sequences as benchmarks
-from eval.tracking import slots as runner
-from eval.tracking.sequences import Sequence
-from eval.tracking.slots import Track
-from jaxtrack import cli, get_tracker, load_weights
-from jaxtrack.base import Tracker, Variables
-from jaxtrack.errors import JaxtrackError
-from jaxtrack.io.atomic import write_whole
-from jaxtrack.io.boxes import read_boxes, write_boxes
+from eval.metrics.names import listing
+from eval.report import scores as scoring
+from eval.report.published import comparison
+from eval.report.scores import Outcome
+from eval.tracking import baselines, restart, slots
+from eval.tracking.entry import Entry, parse_entries
+from eval.tracking.sequences import Sequence, load
+from eval.tracking.slots import BrokenSequencesError, Track
+from jaxtrack import cli
+from jaxtrack.errors import JaxtrackError, UsageError, brief, unknown
+from jaxtrack.io.paths import output_folder
+from jaxtrack.io.records import write_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +56,17 @@ class Options:
     """Evaluate trackers on a benchmark.
 
     Attributes:
-        tracker: presets of jaxtrack with their shipped weights, or PRESET=WEIGHTS_FILE; several at once.
+        tracker: presets of jaxtrack with their shipped weights, PRESET=WEIGHTS_FILE, NAME:PRESET=WEIGHTS_FILE
+            for a row of its own name, or package.module:TRACKER; several at once.
+        set: settings of the trackers, PATH=VALUE, or ROW:PATH=VALUE for one of them.
         peer: trackers to compare with: static (a box that never moves), mil, kcf, csrt.
-        benchmark: synthetic, otb, lasot, uav123, nfs, tc128, got10k, trackingnet, vot2016 to vot2019.
+        results: raw results of others, NAME=FOLDER, scored and drawn beside these.
+        benchmark: synthetic, or a data set in its own layout: otb100, lasot, got10k, vot2018, custom, ...
         root: the benchmark's folder (not for synthetic).
-        split: the benchmark's split; by default its own.
+        split: the benchmark's split; by default the one that is scored: its test split.
         sequence: only these sequences.
+        shard: I/N tracks every N-th sequence from the I-th on (1/4 to 4/4) and scores nothing; with all
+            results in one folder, the command without it scores them.
         output: folder of raw results and report.
         slots: videos tracked side by side, on all devices together.
         devices: devices that share the slots, such as all GPUs of a machine.
@@ -58,15 +78,18 @@ class Options:
     """
 
     tracker: tuple[str, ...] = ()
+    set: tuple[str, ...] = ()
     peer: tuple[str, ...] = ()
+    results: tuple[str, ...] = ()
     benchmark: str = "synthetic"
     root: Path | None = None
     split: str | None = None
     sequence: tuple[str, ...] = ()
+    shard: str | None = None
     output: Path = Path("results")
-    slots: int = 1
-    devices: int = 1
-    chunk: int = 8
+    slots: Annotated[int, cli.Range(low=1, high=4096)] = 1
+    devices: Annotated[int, cli.Range(low=1, high=4096)] = 1
+    chunk: Annotated[int, cli.Range(low=1, high=4096)] = 8
     protocol: str | None = None
     no_report: bool = False
     again: bool = False
@@ -74,21 +97,67 @@ class Options:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Outcome:
-    """One tracker on one benchmark.
+class Plan:
+    """What a call asks for, checked before anything is tracked.
 
     Attributes:
-        name: the tracker.
-        tracks: its track of each sequence.
-        report: its scores.
-        frames_per_second: of this run, all sequences together, decoding included; NaN where every
-            sequence was read from earlier results.
+        options: the call.
+        dataset: what is evaluated.
+        supervision: how trackers are restarted; None for one pass.
+        entries: our trackers.
+        rivals: raw results of others.
+        folder: where results and report go.
     """
 
-    name: str
-    tracks: dict[str, Track]
-    report: OPEReport
-    frames_per_second: float
+    options: Options
+    dataset: Dataset
+    supervision: restart.Plan | None
+    entries: tuple[Entry, ...]
+    rivals: tuple[TrackerResults, ...]
+    folder: Path
+
+
+def plan_of(options: Options) -> Plan:
+    """Check a call: names, files and folders.
+
+    Args:
+        options: the call.
+
+    Returns:
+        The plan.
+
+    Raises:
+        JaxtrackError: something in the call is not there, unknown, or asked for twice.
+    """
+    if not options.tracker and not options.peer and not options.results:
+        raise UsageError("nothing to run: name a --tracker or a --peer")
+    dataset = datasets.find(options.benchmark, options.split)
+    supervision = restart.plan_of(dataset.benchmark.name, options.protocol)
+    if dataset.layout == datasets.SYNTHETIC and options.root is not None:
+        raise UsageError("--root: the synthetic benchmark has no folder; name a --benchmark")
+    if dataset.layout != datasets.SYNTHETIC and options.root is None:
+        raise UsageError(f"benchmark {dataset.layout!r} needs --root, the folder of its sequences")
+    if supervision is None and options.protocol is not None:
+        known = scoring.protocols_of(datasets.find(datasets.SYNTHETIC).benchmark)
+        if options.protocol not in known:
+            raise UsageError(str(unknown("protocol", options.protocol, (*known, "vot2018"))))
+    if supervision is not None and (options.peer or options.results):
+        raise UsageError("--peer and --results: only trackers can be restarted after a failure")
+    entries = parse_entries(options.tracker, options.set)
+    for name in options.peer:
+        if name not in baselines.names():
+            raise UsageError(str(unknown("peer", name, baselines.names())))
+    rivals = tuple(r for text in options.results for r in read_named(text))
+    rows = [*(e.label for e in entries), *options.peer, *(r.name for r in rivals)]
+    twice = [name for name in dict.fromkeys(rows) if rows.count(name) > 1]
+    if twice:
+        raise UsageError(f"two rows are called {brief(twice[0])!r}: give one another name")
+    given = [options.root, *(r.source for r in rivals)]
+    output = output_folder(options.output, [p for p in given if p is not None])
+    label = dataset.label
+    if supervision is not None and dataset.benchmark.kind != "vot":
+        label = f"{label}-{supervision.year.name}"
+    return Plan(options, dataset, supervision, entries, rivals, output / label)
 
 
 def evaluate(options: Options) -> list[Outcome]:
@@ -98,255 +167,365 @@ def evaluate(options: Options) -> list[Outcome]:
         options: what to run.
 
     Returns:
-        One `Outcome` per tracker and peer, in the order asked.
+        One `Outcome` per tracker, peer and rival, in the order asked; none where the truth is withheld or a
+        shard alone was tracked.
 
     Raises:
         JaxtrackError: nothing to run, unknown names, unreadable data.
     """
-    if not options.tracker and not options.peer:
-        raise JaxtrackError("nothing to run: name a --tracker or a --peer")
-    _check_names(options)
-    sequences = benchmarks.load(options.benchmark, options.root, options.split, options.sequence)
-    truth = {s.name: s.annotation for s in sequences}
+    plan = plan_of(options)
+    return _one_pass(plan, _opened(plan))
+
+
+def _opened(plan: Plan) -> list[Sequence]:
+    """Open the sequences of a plan, and say what they are."""
+    options, dataset = plan.options, plan.dataset
+    sequences = load(dataset, options.root, names=options.sequence)
+    part = ""
+    if options.shard is not None:
+        number, count = _shard(options.shard)
+        sequences = sequences[number - 1 :: count]
+        part = f", shard {number} of {count}"
+    frames = sum(s.length for s in sequences)
+    print(
+        f"{dataset.layout}, split {dataset.split}{part}: {len(sequences)} sequences, {frames} frames",
+        flush=True,
+    )
+    return sequences
+
+
+def _shard(text: str) -> tuple[int, int]:
+    number, slash, count = text.partition("/")
+    try:
+        found = int(number), int(count)
+    except ValueError:
+        found = 0, 0
+    if not slash or not 1 <= found[0] <= found[1]:
+        raise UsageError(f"--shard {brief(text)}: give I/N, such as 1/4 to 4/4")
+    return found
+
+
+def _one_pass(plan: Plan, sequences: list[Sequence]) -> list[Outcome]:
+    options = plan.options
+    makers: list[tuple[str, Entry | None]] = [(e.label, e) for e in plan.entries]
+    makers += [(name, None) for name in options.peer]
+    withheld = bool(sequences) and all(s.annotation.withheld for s in sequences)
     outcomes = []
-    for name in (*options.tracker, *options.peer):
-        started = time.perf_counter()
-        label = label_of(name)
-        tracks, fresh = _track(name, sequences, options)
-        seconds = time.perf_counter() - started
-        boxes = {s.name: runner.own_coordinates(tracks[s.name].boxes, s) for s in sequences}
-        report = evaluate_ope(boxes, truth, options.protocol, options.benchmark, label)
-        rate = fresh / seconds if fresh else float("nan")
-        outcomes.append(Outcome(label, tracks, report, rate))
-        print(_line(outcomes[-1]), flush=True)
-    return outcomes
+    broken: dict[str, str] = {}
+    for label, entry in makers:
+        try:
+            tracks, rate = _track(label, entry, sequences, plan)
+        except BrokenSequencesError as error:
+            print(f"{label:20s} no score: {error}", flush=True)
+            broken |= error.faults
+            continue
+        if options.shard is not None:
+            print(f"{label:20s} {len(tracks)} sequences of shard {options.shard} are there")
+        elif withheld:
+            print(f"{label:20s} boxes of {len(tracks)} sequences in {plan.folder / label}")
+        else:
+            own = {s.name: slots.own_coordinates(tracks[s.name].boxes, s) for s in sequences}
+            made = TrackerResults(label, str(plan.folder / label), boxes=own)
+            drawn = {n: t.boxes for n, t in tracks.items()}
+            preset = entry.preset if entry is not None else None
+            outcomes.append(_scored(plan, made, sequences, drawn, rate, preset))
+    if broken:
+        # All others were tracked and are kept: only what was mended is tracked by the next call.
+        raise BrokenSequencesError(broken)
+    if options.shard is not None:
+        return []
+    if withheld:
+        print(
+            f"no score: {plan.dataset.layout} publishes only the first boxes of this split; "
+            f"python -m eval.submit {plan.folder}/TRACKER --benchmark {plan.dataset.layout} "
+            "--output FILE.zip writes the file for its server"
+        )
+        return []
+    rivals = (_scored(plan, rival, sequences, None, float("nan"), None) for rival in plan.rivals)
+    return [*outcomes, *rivals]
 
 
-def supervise(options: Options, plan: restart.Plan) -> dict[str, dict[str, dict[str, float]]]:
+def _scored(
+    plan: Plan,
+    results: TrackerResults,
+    sequences: list[Sequence],
+    drawn: Mapping[str, np.ndarray] | None,
+    rate: float,
+    preset: str | None,
+) -> Outcome:
+    """Score one row, print its line and what is published for it."""
+    truth = {s.name: s.annotation for s in sequences}
+    rules = dataclasses.replace(plan.dataset.benchmark, kind="ope")
+    if drawn is None:
+        # Of a rival's files only the asked sequences are looked at: --sequence takes a part of both sides.
+        wanted = set(common_names(results.boxes, truth))
+        chosen = {n: b for n, b in results.boxes.items() if n in wanted} or results.boxes
+        results = dataclasses.replace(results, boxes=chosen)
+    report, notes = scoring.measure(results, truth, rules, plan.options.protocol)
+    score = scoring.score_of(report, plan.options.protocol or rules.protocol, notes)
+    if drawn is None:
+        names = common_names(results.boxes, truth)
+        own = {s.name: s.origin for s in sequences}
+        drawn = {w: results.boxes[g] - [own[w], own[w], 0, 0] for g, w in names.items()}
+    outcome = scoring.outcome_of(report, score, boxes=drawn, frames_per_second=rate, preset=preset)
+    print(_line(outcome), flush=True)
+    for line in comparison(outcome, plan.dataset):
+        print(f"{'':20s} {line}")
+    for note in score.notes:
+        print(f"note: {brief(results.name, 60)}: {note}")
+    return outcome
+
+
+def supervise(plan: Plan, sequences: list[Sequence]) -> dict[str, dict[str, dict[str, float]]]:
     """Track with restarts after failure, write raw results in VOT's format, score and print.
 
     Args:
-        options: what to run.
-        plan: of `eval.tracking.restart.plan_of`.
+        plan: of `plan_of`, with a supervision.
+        sequences: what is tracked.
 
     Returns:
-        Tracker -> protocol -> "accuracy", "robustness", "lost", "eao".
+        Tracker -> protocol -> "accuracy", "robustness", "lost", "eao"; nothing for a shard.
 
     Raises:
-        JaxtrackError: as `evaluate`; peers are refused, which cannot be restarted.
+        JaxtrackError: as `evaluate`.
     """
-    from tqdm import tqdm
-
-    if options.peer:
-        raise JaxtrackError(f"--peer {options.peer[0]}: peers cannot be restarted after a failure")
-    if not options.tracker:
-        raise JaxtrackError("nothing to run: name a --tracker")
-    _check_names(options)
-    sequences = benchmarks.load(options.benchmark, options.root, options.split, options.sequence)
-    rule = VOT_PROTOCOLS[plan.protocols[0]].regions
+    assert plan.supervision is not None
+    withheld = [s.name for s in sequences if s.annotation.withheld]
+    if withheld:
+        raise JaxtrackError(
+            f"no restarts without ground truth: only the first box is known of {listing(withheld)}"
+        )
     found: dict[str, dict[str, dict[str, float]]] = {}
-    for name in options.tracker:
-        label = label_of(name)
-        folder = results_folder(options, plan) / label
-        preset, _, weights = name.partition("=")
-        tracker, variables = get_tracker(preset), load_weights(preset, weights or None)
-        _check_mark(folder, f"{_fingerprint(tracker, variables)} {rule}", options.again)
-        runs = {} if options.again else _stored_runs(folder, sequences)
-        missing = [s for s in sequences if s.name not in runs]
-        total = sum(s.length for s in missing)
-        sizes = {"slots": options.slots, "chunk": options.chunk, "devices": options.devices}
-        with tqdm(total=total, unit=" frames", desc=label, disable=not total) as bar:
-            for finished, run in restart.run(
-                tracker, variables, missing, rule=rule, progress=bar.update, **sizes
-            ):
-                results.write_run(folder, finished, run)
-                # As the file has it: a run that goes on later gives the same scores.
-                runs[finished] = results.read_run(_run_file(folder, finished))
-        reports = restart.score(runs, sequences, plan, label)
-        found[label] = {report.protocol.name: report.overall() for report in reports}
+    broken: dict[str, str] = {}
+    for entry in plan.entries:
+        try:
+            runs = _supervised(entry, sequences, plan)
+        except BrokenSequencesError as error:
+            print(f"{entry.label:20s} no score: {error}", flush=True)
+            broken |= error.faults
+            continue
+        if plan.options.shard is not None:
+            print(
+                f"{entry.label:20s} {len(runs)} sequences of shard {plan.options.shard} are there"
+            )
+            continue
+        reports = restart.score(runs, sequences, plan.supervision, entry.label)
+        found[entry.label] = {report.protocol.name: report.overall() for report in reports}
         for report in reports:
             print(restart.line(report), flush=True)
+            score = scoring.score_of(report, report.protocol.name, intervals=False)
+            outcome = scoring.outcome_of(report, score, preset=entry.preset)
+            own_rules = report.protocol.name == plan.dataset.benchmark.protocol
+            for line in comparison(outcome, plan.dataset) if own_rules else ():
+                print(f"{'':20s} {line}")
+    if broken:
+        raise BrokenSequencesError(broken)
     return found
 
 
-def results_folder(options: Options, plan: restart.Plan | None) -> Path:
-    """Where a benchmark's results lie; supervised runs of other benchmarks than VOT's lie apart."""
-    if plan is None or options.benchmark.startswith("vot"):
-        return options.output / options.benchmark
-    return options.output / f"{options.benchmark}-{plan.year.name}"
-
-
-def _run_file(folder: Path, sequence: str) -> Path:
-    return folder / "baseline" / sequence / f"{sequence}_001.txt"
-
-
-def _stored_runs(folder: Path, sequences: list[Sequence]) -> dict[str, Run]:
-    """Supervised runs of an earlier call, where they are whole."""
-    found = {}
-    for sequence in sequences:
-        path = _run_file(folder, sequence.name)
-        if path.is_file():
-            run = results.read_run(path)
-            if len(run) != sequence.length:
-                raise JaxtrackError(
-                    f"{path}: {len(run)} rows, but {sequence.name} has {sequence.length} frames; "
-                    "remove the file or use --again"
-                )
-            found[sequence.name] = run
-    return found
-
-
-def _check_names(options: Options) -> None:
-    """Unknown names are told before anything runs."""
-    from jaxtrack import trackers
-
-    for name in options.tracker:
-        trackers.family_of(name.partition("=")[0])
-    for name in options.peer:
-        if name not in peers.names():
-            raise JaxtrackError(f"no peer {name!r} here; known: {', '.join(peers.names())}")
-
-
-def label_of(tracker: str) -> str:
-    """How results of ``PRESET`` or ``PRESET=WEIGHTS_FILE`` are called: preset, and the run's folder."""
-    preset, _, weights = tracker.partition("=")
-    if not weights:
-        return preset
-    path = Path(weights)
-    return f"{preset}-{path.parent.name if path.stem == 'weights' else path.stem}"
-
-
-def _track(name: str, sequences: list[Sequence], options: Options) -> tuple[dict[str, Track], int]:
-    """Tracks by sequence, and the number of frames that were tracked now."""
+def _supervised(entry: Entry, sequences: list[Sequence], plan: Plan) -> dict[str, Run]:
+    """Return the runs by sequence, those that were kept and those made now."""
     from tqdm import tqdm
 
-    label = label_of(name)
-    folder = options.output / options.benchmark / label
-    own = name not in peers.names()
-    if own:
-        preset, _, weights = name.partition("=")
-        tracker, variables = get_tracker(preset), load_weights(preset, weights or None)
-    _check_mark(folder, _fingerprint(tracker, variables) if own else name, options.again)
-    stored = {s.name: None if options.again else _stored(folder, s) for s in sequences}
-    tracks = {key: track for key, track in stored.items() if track is not None}
-    missing = {s.name: s for s in sequences if s.name not in tracks}
-    total = sum(s.length for s in missing.values())
+    assert plan.supervision is not None
+    options, folder = plan.options, plan.folder / entry.label
+    rule = VOT_PROTOCOLS[plan.supervision.protocols[0]].regions
+    variables = entry.load()
+    made = {"tracker": entry.fingerprint(variables), "rule of overlap": rule}
+    inputs = {s.name: {**made, **s.inputs(), "annotation": s.truth()} for s in sequences}
+    kept = Kept(folder)
+    files = {s.name: {"boxes": run_file(folder, s.name)} for s in sequences}
+    missing = _to_track(kept, sequences, inputs, files, options.again)
+    waiting = {s.name for s in missing}
+    runs = {s.name: read_run(run_file(folder, s.name)) for s in sequences if s.name not in waiting}
+    total = sum(s.length for s in missing)
+    sizes = {"slots": options.slots, "chunk": options.chunk, "devices": options.devices}
+    with tqdm(total=total, unit=" frames", desc=entry.label, disable=not total) as bar:
+        tracking = restart.run(
+            entry.tracker, variables, missing, rule=rule, progress=bar.update, **sizes
+        )
+        for name, run in tracking:
+            write_run(folder, name, run)
+            kept.remember(name, inputs[name], files[name])
+            # As the file has it: a run that goes on later gives the same scores.
+            runs[name] = read_run(run_file(folder, name))
+    return runs
+
+
+def _to_track(
+    kept: Kept,
+    sequences: list[Sequence],
+    inputs: Mapping[str, Mapping[str, str]],
+    files: Mapping[str, Mapping[str, Path]],
+    again: bool,
+) -> list[Sequence]:
+    """Return the sequences without results that can be kept; say what is kept, what is not, and why."""
+    missing: list[Sequence] = []
+    reasons: dict[str, list[str]] = {}
+    for s in sequences:
+        problem = "" if again else kept.problem(s.name, inputs[s.name], files[s.name])
+        if problem is not None:
+            missing.append(s)
+            reasons.setdefault(problem, []).append(s.name)
+    for reason, names in reasons.items():
+        if reason:
+            print(
+                f"note: {kept.folder.name}: tracked again, {reason}: {listing(names)}", flush=True
+            )
+    if len(missing) < len(sequences):
+        print(
+            f"note: {kept.folder.name}: {len(sequences) - len(missing)} sequences kept", flush=True
+        )
+    return missing
+
+
+def _track(
+    label: str, entry: Entry | None, sequences: list[Sequence], plan: Plan
+) -> tuple[dict[str, Track], float]:
+    """Return tracks by sequence, and frames a second of what was tracked now, compilation left out."""
+    from tqdm import tqdm
+
+    options, folder = plan.options, plan.folder / label
+    if entry is not None:
+        variables = entry.load()
+        tracker = entry.fingerprint(variables)
+    else:
+        tracker = f"{label}, OpenCV {cv2.__version__}, jaxtrack {jaxtrack.__version__}"
+    inputs = {s.name: {"tracker": tracker, **s.inputs()} for s in sequences}
+    files = {s.name: tracked_files(folder, s.name) for s in sequences}
+    kept = Kept(folder)
+    missing = _to_track(kept, sequences, inputs, files, options.again)
+    by_name = {s.name: s for s in missing}
+    total = sum(s.length for s in missing)
+    clock = _Clock()
     with tqdm(total=total, unit=" frames", desc=label, disable=not total) as bar:
-        if own:
-            run = runner.run(
-                tracker,
+
+        def progress(count: int) -> None:
+            clock.count(count)
+            bar.update(count)
+
+        if entry is not None:
+            tracking: Iterator[tuple[str, Track]] = slots.run(
+                entry.tracker,
                 variables,
-                list(missing.values()),
+                missing,
                 slots=options.slots,
                 chunk=options.chunk,
                 devices=options.devices,
-                progress=bar.update,
+                progress=progress,
             )
         else:
-            run = _run_peer(name, missing, bar.update)
-        for finished, track in run:
-            tracks[finished] = track
-            _store(folder, missing[finished], track)
-    return tracks, total
+            tracking = baselines.track(label, missing, progress)
+        for name, track in tracking:
+            sequence = by_name[name]
+            seconds = np.full(len(track.boxes), track.seconds / len(track.boxes))
+            own = slots.own_coordinates(track.boxes, sequence)
+            write_tracked(folder, name, Tracked(own, track.scores, seconds))
+            kept.remember(name, inputs[name], files[name])
+    # All are read back, those made now as well: a run that goes on later gives the same scores.
+    return {s.name: _stored(folder, s) for s in sequences}, clock.rate
 
 
-def _run_peer(
-    name: str, sequences: dict[str, Sequence], progress: Callable[[int], object]
-) -> Iterator[tuple[str, Track]]:
-    for sequence in sequences.values():
-        yield sequence.name, peers.run(name, sequence)
-        progress(sequence.length)
+class _Clock:
+    """Frames a second from the end of the first call on, which compiles."""
+
+    def __init__(self) -> None:
+        self.started = self.now = time.perf_counter()
+        self.first = self.frames = 0
+
+    def count(self, frames: int) -> None:
+        """Count frames that are done."""
+        self.now = time.perf_counter()
+        if not self.frames:
+            self.started, self.first = self.now, frames
+        self.frames += frames
+
+    @property
+    def rate(self) -> float:
+        """Frames a second; NaN where there was one call or none."""
+        later = self.frames - self.first
+        return later / (self.now - self.started) if later else float("nan")
 
 
-def _fingerprint(tracker: Tracker, variables: Variables) -> str:
-    """What results depend on: settings and learned values."""
-    digest = hashlib.sha256(repr(tracker.config).encode())
-    for leaf in jax.tree.leaves(variables):
-        digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()
-
-
-def _check_mark(folder: Path, mark: str, again: bool) -> None:
-    """Results of other weights are not mixed with these."""
-    path = folder / "tracker.sha256"
-    if path.is_file() and path.read_text() != mark and not again:
-        raise JaxtrackError(
-            f"{folder} holds results of other weights or settings; use --again or another --output"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(mark)
-
-
-def _store(folder: Path, sequence: Sequence, track: Track) -> None:
-    """Raw results in the published format, boxes last: a box file means that all is there."""
-    seconds = track.seconds / max(len(track.boxes) - 1, 1)
-    lines = "".join(f"{seconds:.6f}\n" for _ in track.boxes)
-    (folder / f"{sequence.name}_time.txt").write_text(lines)
-    scores = "".join(f"{score:.6f}\n" for score in track.scores)
-    (folder / f"{sequence.name}_score.txt").write_text(scores)
-    write_boxes(folder / f"{sequence.name}.txt", runner.own_coordinates(track.boxes, sequence))
-
-
-def _stored(folder: Path, sequence: Sequence) -> Track | None:
-    """Results of an earlier run, where they are whole."""
-    path = folder / f"{sequence.name}.txt"
-    if not path.is_file():
-        return None
-    boxes = read_boxes(path)
+def _stored(folder: Path, sequence: Sequence) -> Track:
+    """Return a track as its files have it."""
+    boxes, scores, times = read_tracked(folder, sequence.name)
     if len(boxes) != sequence.length:
         raise JaxtrackError(
-            f"{path}: {len(boxes)} rows, but {sequence.name} has {sequence.length} frames; "
-            "remove the file or use --again"
+            f"{folder / sequence.name}.txt: {len(boxes)} rows, but {sequence.name} has "
+            f"{sequence.length} frames; remove the file or use --again"
         )
     boxes[:, :2] -= sequence.origin
-    scores = np.loadtxt(folder / f"{sequence.name}_score.txt", ndmin=1)
-    seconds = float(np.loadtxt(folder / f"{sequence.name}_time.txt", ndmin=1).sum())
-    return Track(boxes.astype(np.float32), scores.astype(np.float32), seconds)
+    return Track(boxes.astype(np.float32), scores.astype(np.float32), float(times.sum()))
 
 
 def _line(outcome: Outcome) -> str:
-    numbers, intervals = outcome.report.overall(), outcome.report.intervals()
-    low, high = intervals["auc"]
+    numbers = outcome.score.metrics
+    low, high = outcome.score.intervals["auc"]
     rate = outcome.frames_per_second
-    speed = f"{rate:8.1f} frames/s" if np.isfinite(rate) else "  from earlier results"
+    speed = f"{rate:8.1f} frames/s" if np.isfinite(rate) else ""
     norm = numbers.get("norm_precision_0_20")
     middle = f"  norm. precision {norm:.3f}" if norm is not None else ""
     return (
-        f"{outcome.name:20s} AUC {numbers['auc']:.3f} [{low:.3f}, {high:.3f}]  precision "
+        f"{brief(outcome.name, 60):20s} AUC {numbers['auc']:.3f} [{low:.3f}, {high:.3f}]  precision "
         f"{numbers['precision_20px']:.3f}{middle}  AO {numbers['average_overlap']:.3f} {speed}"
-    )
+    ).rstrip()
 
 
-def summary(outcomes: list[Outcome]) -> dict[str, dict[str, float]]:
-    """Headline numbers by tracker, for json."""
+def summary(outcomes: list[Outcome]) -> dict[str, dict[str, float | None]]:
+    """Return headline numbers by tracker, for json; what is not a number is null.
+
+    Args:
+        outcomes: the trackers.
+    """
+    rows = {o.name: {**o.score.metrics, "frames_per_second": o.frames_per_second} for o in outcomes}
     return {
-        o.name: {**o.report.overall(), "frames_per_second": o.frames_per_second} for o in outcomes
+        name: {k: v if np.isfinite(v) else None for k, v in row.items()}
+        for name, row in rows.items()
     }
 
 
-def main(arguments: Items[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
-    return cli.command(Options, _main, "python -m eval.run", arguments)
+def run(options: Options) -> None:
+    """Run the command.
 
+    Args:
+        options: the call.
 
-def _main(options: Options) -> None:
+    Raises:
+        JaxtrackError: as `evaluate`.
+    """
     cli.use_compilation_cache()
-    plan = restart.plan_of(options.benchmark, options.protocol)
-    folder = results_folder(options, plan)
-    if plan is not None:
-        scores = supervise(options, plan)
-        write_whole(folder / "scores.json", json.dumps(scores, indent=1).encode())
-        print(f"wrote {folder / 'scores.json'} and runs in VOT's format beside it")
+    plan = plan_of(options)
+    sequences = _opened(plan)
+    scores_file = plan.folder / "scores.json"
+    if plan.supervision is not None:
+        found = supervise(plan, sequences)
+        if found:
+            write_json(scores_file, found)
+            print(f"wrote {scores_file} and runs in VOT's format beside it")
         return
-    outcomes = evaluate(options)
-    (folder / "scores.json").write_text(json.dumps(summary(outcomes), indent=1))
+    outcomes = _one_pass(plan, sequences)
+    if not outcomes:
+        return
+    write_json(scores_file, summary(outcomes))
     if not options.no_report:
         from eval.report.page import write_report
 
-        sequences = benchmarks.load(
-            options.benchmark, options.root, options.split, options.sequence
-        )
-        print(f"report: {write_report(folder / 'report.html', outcomes, sequences)}")
+        command = ["python", "-m", "eval.run", *sys.argv[1:]]
+        path = write_report(plan.folder / "report.html", outcomes, plan.dataset, sequences, command)
+        print(f"report: {path}")
+
+
+def main(arguments: Items[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: without the program's name; None takes the process's own.
+
+    Returns:
+        Exit status: 0, 1 for a failure, 2 for a mistake in the call.
+    """
+    return cli.command(Options, run, "python -m eval.run", arguments)
 
 
 if __name__ == "__main__":

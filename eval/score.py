@@ -8,26 +8,23 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
-
-import numpy as np
+from typing import Annotated, Literal
 
 from eval.conformance.pack import check_pack
-from eval.files.names import listing
-from eval.files.results import TrackerResults, common_names, read_results
+from eval.files import datasets
+from eval.files.datasets import Dataset
+from eval.files.results import read_named
 from eval.files.truth import read_ground_truth
-from eval.metrics.annotation import Annotation
-from eval.metrics.eao import VOT_PROTOCOLS
-from eval.metrics.got10k import evaluate_got10k
-from eval.metrics.ope import evaluate_ope, overlaps
-from eval.metrics.protocols import PROTOCOLS, Benchmark, get_benchmark
-from eval.metrics.vot import evaluate_vot
+from eval.metrics.names import listing
+from eval.metrics.protocols import Benchmark, get_benchmark
 from eval.report import tables
+from eval.report.scores import Outcome, measure, outcome_of, protocols_of, score_of
 from jaxtrack import cli
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.errors import JaxtrackError, UsageError, unknown
 from jaxtrack.io.atomic import write_whole
+from jaxtrack.io.paths import output_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,25 +32,30 @@ class Options:
     """Score raw results of any tracker, or check a pack of expected values.
 
     Attributes:
-        results: folders of one tracker each, folders of such folders, or npz files.
-        benchmark: otb, lasot, uav123, nfs, tc128, trackingnet, got10k, vot2016 to vot2019, synthetic.
+        results: folders of one tracker each, folders of such folders, or npz files; NAME=FOLDER names a row.
+        benchmark: otb, lasot, uav123, nfs, tc128, trackingnet, got10k, vot2016 to vot2019, vot2018lt, custom,
+            synthetic.
         ground_truth: npz or json file, or a folder of annotations.
         protocol: scoring rules; by default the benchmark's own. "all" shows every one of them.
+        base: coordinate of the first pixel in the results, where it is not the one in the ground truth: 0
+            moves results that count from 0 of benchmarks that count from 1.
         allow_missing: score what is there when sequences, rows or values are missing.
         intervals: print bootstrap intervals over sequences beside the headline numbers.
         attributes: print a table per attribute.
         sequences: print a table per sequence.
         json: write everything, curves included, to this file.
-        csv: write the headline numbers to this file.
+        csv: write the headline numbers to this file, with --sequences those of each sequence as well.
         latex: write a table for a paper to this file.
+        report: write a page with tables and curves to this file, and the curves as SVG and PDF beside it.
         pack: check every expected value of this folder instead.
         debug: show the traceback of errors.
     """
 
-    results: Annotated[tuple[Path, ...], cli.Positional] = ()
+    results: Annotated[tuple[str, ...], cli.Positional] = ()
     benchmark: str | None = None
     ground_truth: Path | None = None
     protocol: tuple[str, ...] = ()
+    base: Literal[0, 1] | None = None
     allow_missing: bool = False
     intervals: bool = True
     attributes: bool = False
@@ -61,137 +63,57 @@ class Options:
     json: Path | None = None
     csv: Path | None = None
     latex: Path | None = None
+    report: Path | None = None
     pack: Path | None = None
     debug: bool = False
 
 
-def score(
-    results: TrackerResults,
-    ground_truth: Mapping[str, Annotation],
-    benchmark: Benchmark,
-    protocol: str | None = None,
-    allow_missing: bool = False,
-    intervals: bool = True,
-) -> tables.Score:
-    """Score one tracker under one protocol.
-
-    Args:
-        results: of `eval.files.results.read_results`.
-        ground_truth: sequence -> annotation.
-        benchmark: the benchmark; its kind decides the metric.
-        protocol: a protocol's name, or None for the benchmark's own.
-        allow_missing: score what is there.
-        intervals: compute bootstrap intervals.
-
-    Returns:
-        The numbers.
-
-    Raises:
-        JaxtrackError: results of another kind, or as the metric's function.
-    """
-    given, notes = _given(results, benchmark, ground_truth)
-    name = protocol or benchmark.protocol
-    report: Any
-    if benchmark.kind == "vot":
-        report = evaluate_vot(
-            given, ground_truth, name, benchmark, results.name, allow_missing=allow_missing
-        )
-        name = report.protocol.name
-    elif benchmark.kind == "got10k":
-        if name != "got10k":
-            raise JaxtrackError(f"GOT-10k is scored by its own rules (got10k), not by {name!r}")
-        report = evaluate_got10k(given, ground_truth, results.times, results.name, allow_missing)
-    else:
-        notes += _first_frame_notes(given, ground_truth)
-        report = evaluate_ope(given, ground_truth, name, benchmark, results.name, allow_missing)
-        name = report.protocol.name
-    return tables.Score(
-        tracker=results.name,
-        protocol=name,
-        sequences=len(report.names),
-        metrics=report.overall(),
-        intervals=report.intervals() if intervals else {},
-        per_sequence=report.per_sequence(),
-        per_attribute=report.per_attribute() if hasattr(report, "per_attribute") else {},
-        curves=_curves(report),
-        notes=(*results.notes, *notes, *report.notes),
-    )
-
-
-def _curves(report: Any) -> dict[str, list[float]]:
-    curve = getattr(report, "curves", None)
-    found = curve() if callable(curve) else {"curve": report.curve}
-    return {k: np.asarray(v, np.float64).tolist() for k, v in found.items()}
-
-
-def _given(
-    results: TrackerResults, benchmark: Benchmark, truth: Mapping[str, Annotation]
-) -> tuple[dict[str, Any], list[str]]:
-    """The part of the results that the benchmark needs, under the names of the ground truth."""
-    kinds: dict[str, dict[str, Any]] = {"vot": results.runs, "got10k": dict(results.repetitions)}
-    wanted = kinds.get(benchmark.kind, dict(results.boxes))
-    if not wanted and benchmark.kind == "got10k" and results.boxes:
-        wanted = {n: [b] for n, b in results.boxes.items()}
-    if not wanted and benchmark.kind == "ope" and results.repetitions:
-        wanted = {n: runs[0] for n, runs in results.repetitions.items()}
-    if not wanted:
-        missing = {"vot": "supervised runs (baseline/SEQ/SEQ_001.txt)", "got10k": "repetitions"}
-        raise JaxtrackError(
-            f"{results.source}: no {missing.get(benchmark.kind, 'boxes (SEQ.txt)')}, which "
-            f"{benchmark.name} needs"
-        )
-    names = common_names(wanted, truth)
-    renamed = [f"{n} for {names[n]}" for n in wanted if names.get(n, n) != n]
-    notes = [f"taken by another spelling: {listing(renamed)}"] if renamed else []
-    return {str(names.get(n, n)): v for n, v in wanted.items()}, notes
-
-
-def _first_frame_notes(
-    boxes: Mapping[str, np.ndarray], truth: Mapping[str, Annotation]
-) -> list[str]:
-    """Signs of other conventions in the first rows: corners for sizes, or pixels counted from 0."""
-    names = [n for n in boxes if n in truth and len(boxes[n]) and len(truth[n])]
-    if not names:
-        return []
-    first = np.array([boxes[n][0] for n in names], np.float64)
-    wanted = np.array([truth[n].boxes[0] for n in names], np.float64)
-    corners = np.concatenate([first[:, :2], first[:, 2:] - first[:, :2]], axis=1)
-    as_boxes, as_corners = overlaps(first, wanted), overlaps(corners, wanted)
-    notes = []
-    corner_like = (as_corners > 0.7) & (as_corners > as_boxes + 0.2)
-    off, looks = int(np.sum((as_boxes < 0.5) | corner_like)), int(np.sum(corner_like))
-    if off > len(names) / 10:
-        guess = f"; {looks} look like corners (x1, y1, x2, y2)" if looks > off / 2 else ""
-        notes.append(f"row 1 is not the given box in {off} of {len(names)} sequences{guess}")
-    shift = (first - wanted)[:, :2]
-    if np.mean((np.abs(shift + 1) < 0.01).all(axis=1)) > 0.8:
-        notes.append(
-            "row 1 lies one pixel up and left of the given box: these results seem to count pixels "
-            "from 0 where the ground truth counts from 1"
-        )
-    return notes
-
-
 def _protocols(options: Options, benchmark: Benchmark) -> list[str]:
-    known = list(VOT_PROTOCOLS if benchmark.kind == "vot" else PROTOCOLS)
-    if benchmark.kind == "got10k":
-        known = ["got10k"]
-    return known if "all" in options.protocol else list(options.protocol) or [benchmark.protocol]
+    known = protocols_of(benchmark)
+    for name in options.protocol:
+        if name not in (*known, "all"):
+            kind = f"protocol of {benchmark.name}"
+            raise UsageError(str(unknown(kind, name, (*known, "all"))))
+    if "all" in options.protocol:
+        return list(known)
+    return list(dict.fromkeys(options.protocol)) or [benchmark.protocol]
 
 
 def _score_all(options: Options) -> None:
     if not options.results:
-        raise cli.UsageError("give RESULTS to score, or --pack FOLDER; --help shows all options")
+        raise UsageError("give RESULTS to score, or --pack FOLDER; --help shows all options")
     if options.benchmark is None or options.ground_truth is None:
-        raise cli.UsageError("--benchmark NAME and --ground-truth FOLDER_OR_FILE are needed")
+        raise UsageError("--benchmark NAME and --ground-truth FOLDER_OR_FILE are needed")
     benchmark = get_benchmark(options.benchmark)
+    protocols = _protocols(options, benchmark)
+    if options.report is not None and len(protocols) > 1:
+        raise UsageError("--report shows one protocol: name one with --protocol")
+    inputs: list[str | Path] = [options.ground_truth]
+    inputs += [text.rpartition("=")[2] for text in options.results]
+    given = (options.json, options.csv, options.latex, options.report)
+    outputs = [output_file(path, inputs) for path in given if path is not None]
+    if len(set(outputs)) < len(outputs):
+        raise UsageError("two outputs have one name: give each its own file")
     truth = read_ground_truth(options.ground_truth, benchmark)
-    trackers = [t for path in options.results for t in read_results(path)]
-    scores = [
-        score(t, truth, benchmark, p, options.allow_missing, options.intervals)
-        for t in trackers
-        for p in _protocols(options, benchmark)
-    ]
+    trackers = [t for text in options.results for t in read_named(text)]
+    rows = [t.name for t in trackers]
+    twice = [name for name in dict.fromkeys(rows) if rows.count(name) > 1]
+    if twice:
+        raise UsageError(f"several trackers are called {listing(twice)}: name them, NAME=FOLDER")
+    outcomes = []
+    for tracker in trackers:
+        for protocol in protocols:
+            report, notes = measure(
+                tracker, truth, benchmark, protocol, options.allow_missing, options.base
+            )
+            score = score_of(report, protocol, notes, options.intervals)
+            outcomes.append(outcome_of(report, score))
+    _show(options, benchmark, outcomes)
+
+
+def _show(options: Options, benchmark: Benchmark, outcomes: list[Outcome]) -> None:
+    """Print the tables and write the files."""
+    scores = [o.score for o in outcomes]
     print(tables.text(scores, benchmark.name))
     if options.attributes:
         print(tables.group_text(scores, "per_attribute"))
@@ -201,12 +123,26 @@ def _score_all(options: Options) -> None:
         print(f"note: {line}")
     for path, content in (
         (options.json, lambda: tables.json_text(scores, benchmark.name, sys.argv)),
-        (options.csv, lambda: tables.csv_text(scores)),
+        (options.csv, lambda: tables.csv_text(scores, options.sequences)),
         (options.latex, lambda: tables.latex_text(scores, benchmark.name)),
     ):
         if path is not None:
-            write_whole(path, content().encode())
+            write_whole(path, content().encode(errors="replace"))
             print(f"wrote {path}")
+    if options.report is not None:
+        from eval.report.page import write_report
+
+        command = ["python", "-m", "eval.score", *sys.argv[1:]]
+        write_report(options.report, outcomes, _dataset(options, benchmark), command=command)
+        print(f"report: {options.report}")
+
+
+def _dataset(options: Options, benchmark: Benchmark) -> Dataset:
+    """Return the data set of the benchmark's name; one without a layout stands for itself."""
+    try:
+        return datasets.find(options.benchmark or benchmark.name)
+    except JaxtrackError:
+        return Dataset(benchmark, benchmark.name, "test", benchmark.name)
 
 
 def _check(folder: Path) -> None:
@@ -225,7 +161,15 @@ def _check(folder: Path) -> None:
         raise JaxtrackError(f"{len(failed)} groups of {folder} differ; first: {failed[0].where}")
 
 
-def _run(options: Options) -> None:
+def run(options: Options) -> None:
+    """Run the command.
+
+    Args:
+        options: the call.
+
+    Raises:
+        JaxtrackError: results or ground truth that cannot be read or scored; a pack that differs.
+    """
     if options.pack is not None:
         _check(options.pack)
     else:
@@ -233,8 +177,15 @@ def _run(options: Options) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
-    return cli.command(Options, _run, "python -m eval.score", arguments)
+    """Run the command line.
+
+    Args:
+        arguments: without the program's name; None takes the process's own.
+
+    Returns:
+        Exit status: 0, 1 for a failure, 2 for a mistake in the call.
+    """
+    return cli.command(Options, run, "python -m eval.score", arguments)
 
 
 if __name__ == "__main__":

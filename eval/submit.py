@@ -7,23 +7,30 @@ python -m eval.submit --check got10k.zip --benchmark got10k
 from __future__ import annotations
 
 import dataclasses
+import lzma
 import os
 import re
+import struct
 import sys
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 
-from eval.files.names import listing
 from eval.files.results import TrackerResults, read_results
 from eval.files.truth import read_ground_truth
+from eval.metrics.names import listing
 from eval.metrics.protocols import get_benchmark
 from jaxtrack import cli
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.errors import JaxtrackError, UsageError, brief, nearest, reason
+from jaxtrack.io.paths import output_file
 from jaxtrack.io.text import parse_numbers
+
+# A result file holds a few thousand lines; what a zip file claims beyond these is no submission.
+_MEMBER_AT_MOST, _TOTAL_AT_MOST, _MEMBERS_AT_MOST = 16 << 20, 256 << 20, 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +60,8 @@ LAYOUTS = {
 
 def _layout(benchmark: str) -> Layout:
     if benchmark not in LAYOUTS:
-        raise JaxtrackError(
-            f"no server takes results of {benchmark!r} as a zip file; known: {', '.join(LAYOUTS)}"
+        raise UsageError(
+            f"no server takes a zip file of {brief(benchmark)!r}; {nearest(benchmark, LAYOUTS)}"
         )
     return LAYOUTS[benchmark]
 
@@ -85,7 +92,11 @@ def write_zip(
     """
     layout, path = _layout(benchmark), Path(path)
     runs = results.repetitions or {n: [b] for n, b in results.boxes.items()}
-    part = path.with_name(f".{path.name}.part")
+    if not runs:
+        raise JaxtrackError(
+            f"{results.source}: no boxes of one pass, which {layout.benchmark} needs"
+        )
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -111,6 +122,8 @@ def _members(
         raise JaxtrackError(
             f"{name}: no seconds per frame; {layout.benchmark}'s server wants {name}_time.txt"
         )
+    if len({len(t) for t in times}) > 1:
+        raise JaxtrackError(f"{name}: repetitions of different length")
     table = np.stack([np.ravel(t) for t in times], axis=1)
     numbered = [(f"{name}/{name}_{i:03d}.txt", _text(b, "%.4f")) for i, b in enumerate(runs, 1)]
     return [*numbered, (f"{name}/{name}_time.txt", _text(table, "%.8f"))]
@@ -144,14 +157,7 @@ def check_zip(
         JaxtrackError: the first thing that the server would stumble over.
     """
     layout = _layout(benchmark)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-            if broken is not None:
-                raise JaxtrackError(f"{path}: {broken} is damaged: write the file again")
-            members = {n: archive.read(n) for n in archive.namelist() if not n.endswith("/")}
-    except (OSError, zipfile.BadZipFile) as error:
-        raise JaxtrackError(f"{path} is not a readable zip file ({error})") from error
+    members = _read_members(Path(path))
     boxes, times = _sort_members(path, layout, members)
     _check_names(path, layout, set(boxes), lengths, partial)
     for name, files in boxes.items():
@@ -165,6 +171,54 @@ def check_zip(
     if lengths is None:
         remarks.append("the numbers of frames were not checked: --ground-truth gives them")
     return remarks
+
+
+def _read_members(path: Path) -> dict[str, bytes]:
+    """Read a zip file's members; nothing is unpacked that no submission needs.
+
+    Raises:
+        JaxtrackError: no zip file, damaged, encrypted, a name that stands twice, or far too much in it.
+    """
+    if not path.is_file():
+        raise JaxtrackError(f"{path}: no such file")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = [e for e in archive.infolist() if not e.is_dir()]
+            _check_entries(path, entries)
+            return {e.filename: archive.read(e) for e in entries}
+    except (
+        OSError,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+        struct.error,
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+    ) as error:
+        raise JaxtrackError(f"{path} is not a readable zip file ({reason(error)})") from error
+
+
+def _check_entries(path: Path, entries: list[zipfile.ZipInfo]) -> None:
+    """Refuse what costs memory or cannot be read, by what the directory of the zip file says."""
+    if len(entries) > _MEMBERS_AT_MOST:
+        raise JaxtrackError(f"{path}: {len(entries)} files, far more than a submission has")
+    total = 0
+    seen: set[str] = set()
+    for entry in entries:
+        name = brief(entry.filename, 80)
+        total += entry.file_size
+        if entry.file_size > _MEMBER_AT_MOST or total > _TOTAL_AT_MOST:
+            raise JaxtrackError(
+                f"{path}: {name} unpacks to {entry.file_size:,} bytes ({total:,} with those before it), far "
+                "more than a result file"
+            )
+        if entry.flag_bits & 1:
+            raise JaxtrackError(f"{path}: {name} is encrypted, which no server opens")
+        if entry.filename in seen:
+            raise JaxtrackError(f"{path}: {name} stands there twice")
+        seen.add(entry.filename)
 
 
 def _sort_members(
@@ -184,7 +238,7 @@ def _sort_members(
         parts = pattern.match(member)
         if parts is None or (layout.times and parts["folder"] != parts["stem"]):
             raise JaxtrackError(
-                f"{path}: {member!r} is not named as the server expects, e.g. {wanted!r}, without "
+                f"{path}: {brief(member, 80)!r} is not named as the server expects, e.g. {wanted!r}, without "
                 "a folder above"
             )
         data = members[member]
@@ -278,7 +332,20 @@ class Options:
     debug: bool = False
 
 
-def _run(options: Options) -> None:
+def run(options: Options) -> None:
+    """Run the command.
+
+    Args:
+        options: the call.
+
+    Raises:
+        JaxtrackError: what is wrong with the results or the zip file.
+    """
+    _layout(options.benchmark)
+    if options.check is None and (options.results is None or options.output is None):
+        raise UsageError("give RESULTS and --output FILE.zip, or --check FILE.zip")
+    if options.check is not None and (options.results is not None or options.output is not None):
+        raise UsageError("--check FILE.zip stands alone: nothing is written then")
     lengths, first = None, None
     if options.ground_truth is not None:
         truth = read_ground_truth(options.ground_truth, get_benchmark(options.benchmark))
@@ -288,16 +355,17 @@ def _run(options: Options) -> None:
     if options.check is not None:
         remarks = check_zip(options.check, options.benchmark, lengths, first, options.partial)
         target = options.check
-    elif options.results is None or options.output is None:
-        raise cli.UsageError("give RESULTS and --output FILE.zip, or --check FILE.zip")
     else:
+        assert options.results is not None
+        assert options.output is not None
+        given = [p for p in (options.results, options.ground_truth) if p is not None]
+        target = output_file(options.output, given)
         trackers = read_results(options.results)
         if len(trackers) != 1:
             found = listing(t.name for t in trackers)
             raise JaxtrackError(
                 f"{options.results} holds {len(trackers)} trackers, give one: {found}"
             )
-        target = options.output
         remarks = write_zip(target, trackers[0], options.benchmark, lengths, first, options.partial)
     for remark in remarks:
         print(f"note: {remark}")
@@ -306,8 +374,15 @@ def _run(options: Options) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
-    return cli.command(Options, _run, "python -m eval.submit", arguments)
+    """Run the command line.
+
+    Args:
+        arguments: without the program's name; None takes the process's own.
+
+    Returns:
+        Exit status: 0, 1 for a failure, 2 for a mistake in the call.
+    """
+    return cli.command(Options, run, "python -m eval.submit", arguments)
 
 
 if __name__ == "__main__":

@@ -562,7 +562,8 @@ def _add(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: Any, t
         if several is not None:
             keywords["nargs"] = "*" if several == 0 else several
         elif not required:
-            keywords["nargs"] = "?"
+            # Python 3.11 would make a value of SUPPRESS itself.
+            keywords |= {"nargs": "?", "default": default}
         parser.add_argument(field.name, **keywords)
         return
     if several == 0:

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from eval.files.arrays import load_json, load_npz
+from eval.files.arrays import load_npz
 from jaxtrack.errors import JaxtrackError
+from jaxtrack.io.records import read_json
 
 TOLERANCE = 1e-6  # one frame more or less moves a rate by 1 / length, a hundred times more
 _MALFORMED = (KeyError, TypeError, AttributeError, ValueError, IndexError)
@@ -172,7 +173,7 @@ def check_pack(folder: str | Path) -> Checker:
             checker.note(f"{path.name}: no data file, not read")
             continue
         with checker.guard(path.name):
-            content = load_npz(path) if path.suffix == ".npz" else load_json(path)
+            content = load_npz(path) if path.suffix == ".npz" else read_json(path, "file of a pack")
             if pack_examples.check(path.stem, content, checker):
                 continue
             parts = _NAME.match(path.stem)

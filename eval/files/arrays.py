@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-import json
+import os
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from eval.metrics.annotation import Annotation
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.errors import JaxtrackError, brief
+
+# Boxes of the largest benchmark take some hundred megabytes; what claims more is no table of boxes.
+_BYTES_AT_MOST = 2 << 30
+_MEMBERS_AT_MOST = 10_000
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    OverflowError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,
+    SyntaxError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def load_npz(path: Path) -> dict[str, np.ndarray]:
@@ -24,31 +41,102 @@ def load_npz(path: Path) -> dict[str, np.ndarray]:
         name -> array.
 
     Raises:
-        JaxtrackError: it cannot be read, or holds pickled objects.
+        JaxtrackError: it cannot be read, holds pickled objects, or claims more than a benchmark has.
     """
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {k: archive[k] for k in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise JaxtrackError(f"cannot read {path}: {error}") from error
+        with open(path, "rb") as file:
+            with zipfile.ZipFile(file) as archive:
+                _check_members(archive, path)
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as arrays:
+                found = {k: arrays[k] for k in arrays.files}
+    except _UNREADABLE as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise JaxtrackError(f"cannot read {path}: {brief(why or type(error).__name__)}") from error
+    for name, value in found.items():
+        if not isinstance(value, np.ndarray):
+            raise JaxtrackError(f"{path}: {brief(name, 40)!r} is no array")
+    return found
 
 
-def load_json(path: Path) -> Any:
-    """Read a JSON file.
+def _check_members(archive: zipfile.ZipFile, path: str | os.PathLike[str]) -> None:
+    members = archive.infolist()
+    total = sum(m.file_size for m in members)
+    if len(members) > _MEMBERS_AT_MOST or total > _BYTES_AT_MOST:
+        raise JaxtrackError(
+            f"{path}: {len(members)} members of {total / 2**20:.0f} MiB in all are no boxes"
+        )
+
+
+def checked_names(content: Mapping[str, np.ndarray], path: str | os.PathLike[str]) -> list[str]:
+    """Return the array ``names`` as text.
 
     Args:
-        path: the file.
+        content: of `load_npz`.
+        path: the file, for messages.
 
     Returns:
-        Its content.
+        The names.
 
     Raises:
-        JaxtrackError: it cannot be read or is not JSON.
+        JaxtrackError: it is missing, not a list of text, or a name stands twice.
     """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise JaxtrackError(f"cannot read {path}: {error}") from error
+    if "names" not in content:
+        raise JaxtrackError(f"{path}: no array 'names': not a file of results or ground truth")
+    names = content["names"]
+    if names.ndim != 1 or names.dtype.kind not in "US":
+        raise JaxtrackError(f"{path}: 'names' is not a list of text")
+    texts = [n.decode(errors="replace") if isinstance(n, bytes) else str(n) for n in names]
+    twice = (
+        [n for n in dict.fromkeys(texts) if texts.count(n) > 1]
+        if len(set(texts)) < len(texts)
+        else []
+    )
+    if twice:
+        raise JaxtrackError(f"{path}: the sequence {brief(twice[0], 60)!r} stands there twice")
+    return texts
+
+
+def checked_rows(
+    content: Mapping[str, np.ndarray],
+    rows: str,
+    lengths: str,
+    sequences: int,
+    path: str | os.PathLike[str],
+    columns: tuple[int, ...] = (4, 8),
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a table of all frames and the frames of each sequence.
+
+    Args:
+        content: of `load_npz`.
+        rows: name of the table.
+        lengths: name of the lengths.
+        sequences: how many sequences there are.
+        path: the file, for messages.
+        columns: allowed numbers of columns.
+
+    Returns:
+        float64 (N, columns), int64 (S,).
+
+    Raises:
+        JaxtrackError: one is missing, of another shape, or not made of numbers, or they do not fit.
+    """
+    for key in (rows, lengths):
+        if key not in content:
+            raise JaxtrackError(f"{path}: no array {brief(key, 60)!r}")
+    table, counts = content[rows], content[lengths]
+    if table.ndim != 2 or table.shape[1] not in columns or table.dtype.kind not in "fiu":
+        raise JaxtrackError(
+            f"{path}: {brief(rows, 60)!r} is not a table of boxes (x, y, w, h per row)"
+        )
+    if counts.shape != (sequences,) or counts.dtype.kind not in "iu" or (counts < 0).any():
+        raise JaxtrackError(f"{path}: {brief(lengths, 60)!r} is not one number of frames per name")
+    counts = counts.astype(np.int64)
+    if int(counts.sum()) != len(table):
+        raise JaxtrackError(
+            f"{path}: lengths add up to {int(counts.sum())}, but there are {len(table)} rows"
+        )
+    return table.astype(np.float64), counts
 
 
 def split(values: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
@@ -72,33 +160,40 @@ def split(values: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
 
 
 def annotations_from_arrays(
-    gt: Mapping[str, np.ndarray], listed: Mapping[str, list[str]] | None = None
+    gt: Mapping[str, np.ndarray],
+    listed: Mapping[str, list[str]] | None = None,
+    path: str | os.PathLike[str] = "the ground truth",
 ) -> tuple[dict[str, Annotation], list[tuple[str, str]]]:
     """Turn the arrays of a ground-truth file into annotations.
 
     Args:
         gt: names, lengths, boxes, and absent, attributes and attribute_names if there are any.
         listed: attribute -> its sequences, where they are kept apart.
+        path: the file, for messages.
 
     Returns:
         sequence -> annotation, and the (attribute, sequence) pairs without ground truth.
 
     Raises:
-        JaxtrackError: unknown arrays or lengths that do not add up.
+        JaxtrackError: unknown or malformed arrays, or lengths that do not add up.
     """
     known = {"names", "lengths", "boxes", "absent", "attributes", "attribute_names"}
     ignored = {"official_order", "first_image", "last_image"}
-    unknown = [k for k in gt if k not in known | ignored]
-    if unknown:
-        raise JaxtrackError(f"unknown arrays in the ground truth: {', '.join(unknown)}")
-    names = [str(n) for n in gt["names"]]
-    boxes = split(np.asarray(gt["boxes"], np.float64), gt["lengths"])
-    absent = split(gt["absent"].astype(bool), gt["lengths"]) if "absent" in gt else None
+    _refuse_unknown([k for k in gt if k not in known | ignored], path)
+    names = checked_names(gt, path)
+    rows, lengths = checked_rows(gt, "boxes", "lengths", len(names), path, (4,))
+    boxes = split(rows, lengths)
+    absent = None
+    if "absent" in gt:
+        absent = split(_per_frame(gt, "absent", len(rows), path).astype(bool), lengths)
     attributes: dict[str, list[str]] = {n: [] for n in names}
     strangers: list[tuple[str, str]] = []
     if "attributes" in gt:
-        for i, flags in enumerate(gt["attributes"]):
-            attributes[names[i]] = [str(a) for a, f in zip(gt["attribute_names"], flags) if f]
+        flags, titles = gt["attributes"], gt.get("attribute_names", np.zeros(0, str))
+        if flags.shape != (len(names), len(titles)) or flags.dtype.kind not in "biuf":
+            raise JaxtrackError(f"{path}: 'attributes' is not one flag per sequence and attribute")
+        for name, row in zip(names, flags):
+            attributes[name] = [str(title) for title, flag in zip(titles, row) if flag]
     for attribute, members in (listed or {}).items():
         for name in members:
             if name not in attributes:
@@ -112,36 +207,55 @@ def annotations_from_arrays(
     return annotations, strangers
 
 
-def regions_from_arrays(gt: Mapping[str, np.ndarray]) -> dict[str, Annotation]:
-    """Turn the arrays of a ground-truth file into annotations.
+def regions_from_arrays(
+    gt: Mapping[str, np.ndarray], path: str | os.PathLike[str] = "the ground truth"
+) -> dict[str, Annotation]:
+    """Turn the arrays of a ground-truth file of regions into annotations.
 
     Args:
         gt: names, lengths, width, height, polygons, n_coords and `tag_*`.
+        path: the file, for messages.
 
     Returns:
         sequence -> annotation.
 
     Raises:
-        JaxtrackError: unknown arrays or lengths that do not add up.
+        JaxtrackError: unknown or malformed arrays, or lengths that do not add up.
     """
-    polygons = np.array(gt["polygons"], np.float64)
-    polygons[np.asarray(gt["n_coords"]) == 4, 4:] = np.nan
-    regions = split(polygons, gt["lengths"])
+    known = {"names", "lengths", "width", "height", "polygons", "n_coords"}
+    _refuse_unknown([k for k in gt if k not in known and not k.startswith("tag_")], path)
+    names = checked_names(gt, path)
+    polygons, lengths = checked_rows(gt, "polygons", "lengths", len(names), path, (8,))
+    polygons[_per_frame(gt, "n_coords", len(polygons), path) == 4, 4:] = np.nan
+    regions = split(polygons, lengths)
+    sizes = [_per_frame(gt, k, len(names), path) for k in ("width", "height")]
+    if any((side <= 0).any() for side in sizes):
+        raise JaxtrackError(f"{path}: a width or height is not positive")
     tags = {
-        k.removeprefix("tag_"): split(v, gt["lengths"])
-        for k, v in gt.items()
+        k.removeprefix("tag_"): split(_per_frame(gt, k, len(polygons), path), lengths)
+        for k in gt
         if k.startswith("tag_")
     }
-    known = {"names", "lengths", "width", "height", "polygons", "n_coords"}
-    unknown = [k for k in gt if k not in known and not k.startswith("tag_")]
-    if unknown:
-        raise JaxtrackError(f"unknown arrays in the ground truth: {', '.join(unknown)}")
     return {
-        str(n): Annotation(
+        name: Annotation(
             boxes=regions[i],
             polygons=regions[i],
-            size=(int(gt["width"][i]), int(gt["height"][i])),
+            size=(int(sizes[0][i]), int(sizes[1][i])),
             tags={t: v[i] > 0 for t, v in tags.items() if (v[i] >= 0).all()},
         )
-        for i, n in enumerate(gt["names"])
+        for i, name in enumerate(names)
     }
+
+
+def _refuse_unknown(keys: list[str], path: str | os.PathLike[str]) -> None:
+    if keys:
+        raise JaxtrackError(f"unknown arrays in {path}: {brief(', '.join(keys))}")
+
+
+def _per_frame(
+    content: Mapping[str, np.ndarray], key: str, count: int, path: str | os.PathLike[str]
+) -> np.ndarray:
+    values = content.get(key)
+    if values is None or values.shape != (count,) or values.dtype.kind not in "biuf":
+        raise JaxtrackError(f"{path}: {brief(key, 60)!r} is not a list of {count} numbers")
+    return values

@@ -2,11 +2,13 @@
 
 | layout | files under the tracker's folder |
 |---|---|
-| `pysot`, `lasot` | `SEQ.txt`, comma separated |
-| `pytracking` | `SEQ.txt`, tab separated, `SEQ_time.txt` |
-| `got10k` | `SEQ.txt` and `times/SEQ_time.txt`; on GOT-10k `SEQ/SEQ_001.txt` and `SEQ/SEQ_time.txt` |
-| `vot` | `baseline/SEQ/SEQ_001.txt` with 1, 2 and 0 for initialisation, failure and skipped frames |
-| `npz` | `TRACKER_boxes`, `TRACKER_lengths`, `names`; `TRACKER_code` for supervised runs |
+| ours | `SEQ.txt`, comma separated, `times/SEQ_time.txt`, `scores/SEQ_score.txt` |
+| pysot, LaSOT | `SEQ.txt`, comma separated |
+| pytracking | `SEQ.txt`, tab separated, `SEQ_time.txt` |
+| GOT-10k | `SEQ.txt` and `times/SEQ_time.txt`, or `SEQ/SEQ_001.txt` and `SEQ/SEQ_time.txt` |
+| VOT | `baseline/SEQ/SEQ_001.txt` with 1, 2 and 0 for initialisation, failure and skipped frames |
+| VOT, long-term | `longterm/SEQ/SEQ_001.txt` and `SEQ_001_confidence.value` |
+| npz | `TRACKER_boxes`, `TRACKER_lengths`, `names`; `TRACKER_code` for supervised runs |
 
 Reading finds the layout by itself and takes any separator.
 """
@@ -18,18 +20,23 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from eval.files.arrays import load_npz, split
+from eval.files.arrays import checked_names, checked_rows, load_npz, split
 from eval.metrics.eao import FAILED, INITIALISED, REGION, SKIPPED, Run
-from jaxtrack.errors import JaxtrackError
+from eval.metrics.names import listing
+from jaxtrack.errors import JaxtrackError, UsageError, brief
 from jaxtrack.io.atomic import write_whole
-from jaxtrack.io.text import read_many, read_numbers
+from jaxtrack.io.paths import resolve
+from jaxtrack.io.text import parse_numbers, read_many, read_numbers, read_text
 
-LAYOUTS = ("pysot", "got10k", "pytracking", "lasot", "vot")
+_DEPTH = 3  # folders below the one that is given: TRACKER/PARAMETERS/BENCHMARK
 _REPETITION = re.compile(r"^(?P<name>.+)_(?P<number>\d{3})$")
+_BETWEEN = re.compile(r"\s*[,;]\s*|\s+")
 _SPECIAL = (SKIPPED, INITIALISED, FAILED)
+_SIDES = ("_time", "_score", "_object_presence_scores")
 
 
 @dataclasses.dataclass(eq=False)
@@ -43,6 +50,7 @@ class TrackerResults:
         repetitions: sequence -> boxes of each repetition (GOT-10k).
         runs: sequence -> supervised runs (VOT).
         times: sequence -> seconds per frame of each repetition.
+        confidences: sequence -> (n,) score per frame, NaN where there is none.
         notes: what was odd, one line each.
     """
 
@@ -52,6 +60,7 @@ class TrackerResults:
     repetitions: dict[str, list[np.ndarray]] = dataclasses.field(default_factory=dict)
     runs: dict[str, list[Run]] = dataclasses.field(default_factory=dict)
     times: dict[str, list[np.ndarray]] = dataclasses.field(default_factory=dict)
+    confidences: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
 
 
@@ -67,33 +76,72 @@ def read_results(path: str | Path) -> list[TrackerResults]:
     Raises:
         JaxtrackError: nothing that looks like results, or a file that cannot be read; named with its line.
     """
-    path = Path(path)
-    if path.suffix == ".npz":
+    path = resolve(path)
+    if path.suffix == ".npz" and not path.is_dir():
         return _read_npz(path)
     if not path.is_dir():
         raise JaxtrackError(f"no results at {path}: give a tracker's folder or an npz file")
-    found = _read_tracker(path, path.name)
-    if found is not None:
-        return [found]
-    trackers = []
-    for folder in _folders(path):
-        inner = _read_tracker(folder, folder.name)
-        if inner is not None:
-            trackers.append(inner)
-            continue
-        for run in _folders(folder):  # pytracking: TRACKER/PARAMETERS_000/SEQ.txt
-            inner = _read_tracker(run, f"{folder.name}/{run.name}")
-            if inner is not None:
-                trackers.append(inner)
+    trackers = _read_below(path, path.name, _DEPTH)
     if not trackers:
         raise JaxtrackError(
-            f"no result files under {path}: looked for SEQ.txt, SEQ/SEQ_001.txt and baseline/SEQ/SEQ_001.txt"
+            f"no result files under {path}: looked for SEQ.txt, SEQ/SEQ_001.txt, "
+            "baseline/SEQ/SEQ_001.txt and longterm/SEQ/SEQ_001.txt"
         )
     return trackers
 
 
+def read_named(text: str) -> list[TrackerResults]:
+    """Read what ``FOLDER`` or ``NAME=FOLDER`` on a command line means.
+
+    Args:
+        text: a folder or npz file as `read_results` takes it, with a name for its tracker in front or not.
+
+    Returns:
+        One entry per tracker.
+
+    Raises:
+        JaxtrackError: as `read_results`; a name is given and there are several trackers.
+    """
+    name, equals, folder = text.partition("=")
+    if not equals or resolve(text).exists():
+        return read_results(text)
+    found = read_results(folder)
+    if not name or len(found) != 1:
+        trackers = listing(t.name for t in found)
+        raise UsageError(
+            f"{brief(text)}: NAME=FOLDER wants the folder of one tracker, here are {len(found)}: {trackers}"
+        )
+    return [dataclasses.replace(found[0], name=name)]
+
+
+def _read_below(folder: Path, name: str, depth: int) -> list[TrackerResults]:
+    """Read a tracker's folder, or else the trackers in the folders below it."""
+    found = _read_tracker(folder, name)
+    if found is not None:
+        return [found]
+    if not depth:
+        return []
+    trackers = []
+    for inner in _folders(folder):
+        label = inner.name if depth == _DEPTH else f"{name}/{inner.name}"
+        trackers += _read_below(inner, label, depth - 1)
+    return trackers
+
+
 def _folders(path: Path) -> list[Path]:
-    return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return sorted(p for p in _entries(path) if p.is_dir())
+
+
+def _files(path: Path, suffix: str) -> list[Path]:
+    return sorted(p for p in _entries(path) if p.name.endswith(suffix) and p.is_file())
+
+
+def _entries(path: Path) -> list[Path]:
+    """Return what lies in a folder, without hidden entries (macOS leaves `._NAME` files behind)."""
+    try:
+        return [path / name for name in os.listdir(path) if not name.startswith(".")]
+    except OSError as error:
+        raise JaxtrackError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def _read_tracker(folder: Path, name: str) -> TrackerResults | None:
@@ -103,10 +151,12 @@ def _read_tracker(folder: Path, name: str) -> TrackerResults | None:
         for sequence in _folders(folder / "baseline"):
             results.runs[sequence.name] = _read_runs(sequence)
         return results if results.runs else None
-    with os.scandir(folder) as entries:
-        files = sorted(e.name for e in entries if e.name.endswith(".txt") and e.is_file())
-    stems = [f[:-4] for f in files]
-    if any(s != "log" for s in stems):
+    if (folder / "longterm").is_dir():
+        for sequence in _folders(folder / "longterm"):
+            _read_longterm(sequence, results)
+        return results if results.runs else None
+    stems = [p.stem for p in _files(folder, ".txt") if p.stem != "log"]
+    if stems:
         _read_flat(folder, stems, results)
         return results
     for sequence in _folders(folder):
@@ -122,7 +172,7 @@ def _read_tracker(folder: Path, name: str) -> TrackerResults | None:
 def _repetitions(folder: Path) -> list[Path]:
     """Files `SEQ_001.txt`, `SEQ_002.txt`, ... of one sequence, in order."""
     found = []
-    for path in sorted(folder.glob("*.txt")):
+    for path in _files(folder, ".txt"):
         parts = _REPETITION.match(path.stem)
         if parts and parts["name"] == folder.name:
             found.append(path)
@@ -130,23 +180,29 @@ def _repetitions(folder: Path) -> list[Path]:
 
 
 def _read_flat(folder: Path, stems: list[str], results: TrackerResults) -> None:
-    """Read `SEQ.txt` files; `SEQ_time.txt` beside or under `times` are seconds per frame."""
+    """Read `SEQ.txt` files, and seconds and scores per frame beside them or in folders of their own."""
     known = set(stems)
-    clocks = {s for s in stems if s.endswith("_time") and s[:-5] in known}
-    scores = {s for s in stems for end in ("_object_presence_scores", "_score") if s.endswith(end)}
-    names = [s for s in stems if s not in clocks | scores]
-    tables = read_many([f"{folder}{os.sep}{n}.txt" for n in names], (4, 8))
+    sides = {s for s in stems for end in _SIDES if s.endswith(end) and s[: -len(end)] in known}
+    # "B_time" beside "B" holds B's times, or is the result of a sequence of that name: the columns tell.
+    sides = {s for s in sides if read_numbers(folder / f"{s}.txt").shape[1] not in (4, 8)}
+    names = [s for s in stems if s not in sides]
+    tables = read_many([folder / f"{n}.txt" for n in names], (4, 8))
     for name, table in zip(names, tables):
         results.boxes[name] = polygons_to_boxes(table) if table.shape[1] == 8 else table
     if any(t.shape[1] == 8 for t in tables):
         results.notes.append("polygons are scored by the upright rectangle around them")
-    places = [(folder, n) for n in sorted(clocks)]
-    if (folder / "times").is_dir():
-        places += [(folder / "times", f"{n}_time") for n in names]
-    for place, clock in places:
-        path = place / f"{clock}.txt"
-        if path.is_file():
-            results.times[clock[:-5]] = [read_numbers(path).ravel()]
+    for name in names:
+        for end, place in (("_time", "times"), ("_score", "scores")):
+            inside = folder / place / f"{name}{end}.txt"
+            beside = f"{name}{end}"
+            path = folder / f"{beside}.txt" if beside in sides else inside
+            if not path.is_file():
+                continue
+            values = read_numbers(path).ravel()
+            if end == "_time":
+                results.times[name] = [values]
+            else:
+                results.confidences[name] = values
 
 
 def polygons_to_boxes(polygons: np.ndarray) -> np.ndarray:
@@ -165,11 +221,26 @@ def polygons_to_boxes(polygons: np.ndarray) -> np.ndarray:
 
 def _read_runs(folder: Path) -> list[Run]:
     """Read the repetitions of one sequence: all if there are fifteen, else the first."""
-    files = sorted(folder.glob("*0*.txt"))
-    files = [f for f in files if not f.stem.endswith("_time")]
+    files = [f for f in _files(folder, ".txt") if _REPETITION.match(f.stem)]
     if not files:
+        binary = _files(folder, ".bin")
+        if binary:
+            raise JaxtrackError(
+                f"{binary[0]}: results in the VOT toolkit's binary form (.bin) are not read; "
+                "let it write text"
+            )
         raise JaxtrackError(f"no result file {folder / folder.name}_001.txt")
     return [read_run(f) for f in (files if len(files) == 15 else files[:1])]
+
+
+def _read_longterm(folder: Path, results: TrackerResults) -> None:
+    """Read the regions and confidences of one sequence of a long-term challenge."""
+    path = folder / f"{folder.name}_001.txt"
+    results.runs[folder.name] = [read_run(path)]
+    # The first line, of the frame that starts the tracker, is blank.
+    beside = folder / f"{folder.name}_001_confidence.value"
+    lines = [line.strip() or "nan" for line in read_text(beside).splitlines()]
+    results.confidences[folder.name] = _rows(beside, lines, range(len(lines))).ravel()
 
 
 def read_run(path: str | Path) -> Run:
@@ -184,58 +255,63 @@ def read_run(path: str | Path) -> Run:
     Raises:
         JaxtrackError: a line with another number of entries or an unknown code; the line is named.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise JaxtrackError(f"cannot read {path}: {error}") from error
-    lines = text.replace(",", " ").replace("\t", " ").replace(";", " ").splitlines()
-    while lines and not lines[-1].strip():
+    lines = [line.strip() for line in read_text(path).splitlines()]
+    while lines and not lines[-1]:
         lines.pop()
     if not lines:
         raise JaxtrackError(f"{path} is empty: one line per frame is expected")
     regions = np.full((len(lines), 8), np.nan)
     codes = np.full(len(lines), REGION, np.int8)
+    by_width: dict[int, list[int]] = {}
     for i, line in enumerate(lines):
-        try:
-            values = [float(v) for v in line.split()]
-        except ValueError:
-            raise JaxtrackError(f"{path} line {i + 1}: {line.strip()!r} are not numbers") from None
-        if len(values) == 1 and values[0] in _SPECIAL:
-            codes[i] = int(values[0])
-        elif len(values) in (4, 8):
-            regions[i, : len(values)] = values
+        by_width.setdefault(len(_BETWEEN.split(line)), []).append(i)
+    for width, members in by_width.items():
+        where = np.array(members)
+        table = _rows(path, lines, members)
+        if width in (4, 8):
+            regions[where, :width] = table
+        elif width == 1 and np.isin(table, _SPECIAL).all():
+            codes[where] = table[:, 0]
         else:
+            bad = 0 if width > 1 else int(np.argmin(np.isin(table[:, 0], _SPECIAL)))
             raise JaxtrackError(
-                f"{path} line {i + 1}: a box, a polygon or one of 0, 1, 2 is expected, not {line.strip()!r}"
+                f"{path} line {members[bad] + 1}: a box, a polygon or one of 0, 1, 2 is expected, not "
+                f"{brief(lines[members[bad]], 60)!r}"
             )
     return Run(regions, codes)
 
 
+def _rows(path: str | Path, lines: Sequence[str], members: Sequence[int]) -> np.ndarray:
+    """Read some lines of a file as one table; an error names the line of the file."""
+    try:
+        return parse_numbers("\n".join(lines[i] for i in members).encode(), str(path))
+    except JaxtrackError:
+        for i in members:
+            parse_numbers(lines[i].encode(), f"{path} (line {i + 1})")
+        raise
+
+
 def _read_npz(path: Path) -> list[TrackerResults]:
     content = load_npz(path)
-    if "names" not in content:
-        raise JaxtrackError(f"{path}: no array 'names': not a file of results")
-    names = [str(n) for n in content["names"]]
+    names = checked_names(content, path)
     if "boxes" in content:
         stem = re.sub(r"^.*_result_", "", path.stem)
-        content = {
-            "names": content["names"],
-            f"{stem}_boxes": content["boxes"],
-            f"{stem}_lengths": content["lengths"],
-        }
+        own = ("boxes", "lengths", "code")
+        content = {f"{stem}_{k}" if k in own else k: v for k, v in content.items()}
     found = []
     for key in sorted(content):
         if not key.endswith("_boxes"):
             continue
         tracker = key.removesuffix("_boxes")
-        if f"{tracker}_lengths" not in content:
-            raise JaxtrackError(f"{path}: {key} without {tracker}_lengths")
-        lengths = content[f"{tracker}_lengths"]
-        parts = split(content[key], lengths)
+        rows, lengths = checked_rows(content, key, f"{tracker}_lengths", len(names), path)
+        parts = split(rows, lengths)
         results = TrackerResults(tracker, str(path))
         if f"{tracker}_code" in content:
-            codes = split(content[f"{tracker}_code"], lengths)
-            results.runs = {n: [Run(b, c)] for n, b, c in zip(names, parts, codes)}
+            codes = np.asarray(content[f"{tracker}_code"])
+            if codes.shape != (len(rows),) or codes.dtype.kind not in "iub":
+                raise JaxtrackError(f"{path}: {tracker}_code is not one whole number per row")
+            runs = zip(names, parts, split(codes, lengths))
+            results.runs = {n: [Run(b, c)] for n, b, c in runs}
         else:
             results.boxes = dict(zip(names, parts))
         found.append(results)
@@ -244,51 +320,92 @@ def _read_npz(path: Path) -> list[TrackerResults]:
     return found
 
 
-def write_results(
-    folder: str | Path,
-    name: str,
-    boxes: np.ndarray,
-    times: Sequence[float] | np.ndarray | None = None,
-    layout: str = "pysot",
-    repetition: int | None = None,
-) -> Path:
-    """Write one sequence's boxes in a published layout; the file appears whole or not at all.
+class Tracked(NamedTuple):
+    """One sequence of one tracker, as its files hold it.
+
+    Attributes:
+        boxes: float64 (n, 4), (x, y, w, h), pixels, in the benchmark's coordinates.
+        scores: float64 (n,), NaN on the first frame.
+        times: float64 (n,) seconds per frame.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    times: np.ndarray
+
+
+def tracked_files(folder: Path, name: str) -> dict[str, Path]:
+    """Return the files of one sequence: "boxes", "scores", "times".
+
+    Args:
+        folder: the tracker's folder.
+        name: the sequence.
+
+    Returns:
+        Role -> path. Scores and times lie in folders of their own, so that sequences called ``B`` and
+        ``B_time`` do not meet.
+
+    Raises:
+        JaxtrackError: the sequence's name cannot be that of a file.
+    """
+    if not name or name.startswith(".") or any(sign in name for sign in "/\\\0"):
+        raise JaxtrackError(
+            f"a sequence called {brief(repr(name))}: it cannot be the name of a file"
+        )
+    return {
+        "boxes": folder / f"{name}.txt",
+        "scores": folder / "scores" / f"{name}_score.txt",
+        "times": folder / "times" / f"{name}_time.txt",
+    }
+
+
+def write_tracked(folder: str | Path, name: str, tracked: Tracked) -> None:
+    """Write one sequence of one tracker, each file whole or not at all.
 
     Args:
         folder: the tracker's folder, made if needed.
         name: the sequence.
-        boxes: (n, 4), (x, y, w, h), pixels, in the benchmark's coordinates.
-        times: (n,) seconds per frame, or None.
-        layout: "pysot", "lasot", "got10k" or "pytracking".
-        repetition: 1, 2, ... writes GOT-10k's `SEQ/SEQ_001.txt`; None writes `SEQ.txt`.
-
-    Returns:
-        The file with the boxes.
+        tracked: its boxes, scores and times.
 
     Raises:
-        JaxtrackError: unknown layout, wrong shape, or the disk refuses.
+        JaxtrackError: wrong shapes, a name that cannot be that of a file, or the disk refuses.
     """
-    boxes = np.asarray(boxes, np.float64)
+    boxes = np.asarray(tracked.boxes, np.float64)
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise JaxtrackError(f"{name}: boxes of shape {boxes.shape} where (frames, 4) is needed")
-    if layout not in LAYOUTS or layout == "vot":
-        raise JaxtrackError(f"unknown layout {layout!r}: known: pysot, lasot, got10k, pytracking")
-    folder = Path(folder)
-    separator = "\t" if layout == "pytracking" else ","
-    if repetition is not None:
-        target = folder / name / f"{name}_{repetition:03d}.txt"
-        clock = folder / name / f"{name}_time.txt"
-    else:
-        target = folder / f"{name}.txt"
-        inside = folder / "times" if layout == "got10k" else folder
-        clock = inside / f"{name}_time.txt"
-    write_whole(target, _lines(boxes, separator).encode())
-    if times is not None:
-        rows = np.asarray(times, np.float64).reshape(-1, 1)
-        if repetition is not None and repetition > 1 and clock.is_file():
-            rows = np.concatenate([read_numbers(clock)[:, : repetition - 1], rows], axis=1)
-        write_whole(clock, _lines(rows, ",", "%.8f").encode())
-    return target
+    files = tracked_files(Path(folder), name)
+    write_whole(files["times"], _lines(np.reshape(tracked.times, (-1, 1)), "%.8f").encode())
+    write_whole(files["scores"], _lines(np.reshape(tracked.scores, (-1, 1)), "%.6f").encode())
+    write_whole(files["boxes"], _lines(boxes, "%.4f").encode())
+
+
+def read_tracked(folder: str | Path, name: str) -> Tracked:
+    """Read what `write_tracked` wrote.
+
+    Args:
+        folder: the tracker's folder.
+        name: the sequence.
+
+    Returns:
+        The sequence.
+
+    Raises:
+        JaxtrackError: a file is missing, damaged, or of another length.
+    """
+    files = tracked_files(Path(folder), name)
+    boxes = read_numbers(files["boxes"], (4,))
+    scores, times = (read_numbers(files[role], (1,)).ravel() for role in ("scores", "times"))
+    if not len(boxes) == len(scores) == len(times):
+        raise JaxtrackError(
+            f"{files['boxes']}: {len(boxes)} boxes, {len(scores)} scores and {len(times)} times: "
+            "one of each per frame is needed"
+        )
+    return Tracked(boxes, scores, times)
+
+
+def run_file(folder: str | Path, name: str, repetition: int = 1) -> Path:
+    """Return where a supervised run lies: `baseline/SEQ/SEQ_001.txt`."""
+    return Path(folder) / "baseline" / name / f"{name}_{repetition:03d}.txt"
 
 
 def write_run(folder: str | Path, name: str, run: Run, repetition: int = 1) -> Path:
@@ -310,13 +427,13 @@ def write_run(folder: str | Path, name: str, run: Run, repetition: int = 1) -> P
     for region, code in zip(run.regions, run.codes):
         known = region[~np.isnan(region)]
         lines.append(str(int(code)) if code != REGION else ",".join(f"{v:.4f}" for v in known))
-    target = Path(folder) / "baseline" / name / f"{name}_{repetition:03d}.txt"
+    target = run_file(folder, name, repetition)
     write_whole(target, ("\n".join(lines) + "\n").encode())
     return target
 
 
-def _lines(table: np.ndarray, separator: str, form: str = "%.4f") -> str:
-    row = separator.join([form] * table.shape[1])
+def _lines(table: np.ndarray, form: str) -> str:
+    row = ",".join([form] * table.shape[1])
     return "\n".join(row % tuple(r) for r in table.tolist()) + "\n"
 
 
@@ -326,10 +443,12 @@ def _plain(name: str) -> str:
 
 # The video Human4 has one annotated target, its second: toolkits name it either way.
 _SAME = {"human42": "human4", "human4": "human42"}
+# pytracking and its descendants put the data set before the name: uav_bike1, nfs_bee, tpl_Ball_ce1.
+_PREFIX = re.compile(r"^(?:uav|uav123|uav20l|nfs|tpl|tc128|otb|lasot|vot)_(?=.)", re.IGNORECASE)
 
 
 def common_names(given: Iterable[str], wanted: Iterable[str]) -> dict[str, str]:
-    """Match names that toolkits spell differently (`Jogging-1`, `Jogging.1`, `jogging_1`).
+    """Match names that toolkits spell differently (`Jogging-1`, `Jogging.1`, `jogging_1`, `uav_bike1`).
 
     Args:
         given: names of the results.
@@ -346,7 +465,13 @@ def common_names(given: Iterable[str], wanted: Iterable[str]) -> dict[str, str]:
             targets.setdefault(_plain(name), []).append(name)
     found = {name: name for name in exact}
     for name in given:
-        options = targets.get(_plain(name)) or targets.get(_SAME.get(_plain(name), ""), [])
-        if name not in exact and len(options) == 1 and options[0] not in found.values():
-            found[name] = options[0]
+        if name in exact:
+            continue
+        for spelling in (name, _PREFIX.sub("", name)):
+            plain = _plain(spelling)
+            options = targets.get(plain) or targets.get(_SAME.get(plain, ""), [])
+            options = [o for o in ({spelling} & set(wanted)) or options if o not in found.values()]
+            if len(options) == 1:
+                found[name] = options[0]
+                break
     return found

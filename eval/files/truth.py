@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from eval.files.arrays import annotations_from_arrays, load_json, load_npz, regions_from_arrays
+from eval.files.arrays import annotations_from_arrays, load_npz, regions_from_arrays
 from eval.files.results import polygons_to_boxes
 from eval.metrics.annotation import Annotation
 from eval.metrics.protocols import Benchmark
 from jaxtrack.errors import JaxtrackError
+from jaxtrack.io.records import read_json
 from jaxtrack.io.text import read_numbers
 
 # Columns of the LaSOT toolkit's attribute files, spelled as there.
@@ -78,11 +79,11 @@ def read_ground_truth(path: str | Path, benchmark: Benchmark) -> dict[str, Annot
             return regions_from_arrays(content)
         if "boxes" not in content:
             raise JaxtrackError(f"{path}: neither 'boxes' nor 'polygons': not a ground truth")
-        listed = load_json(side) if (side := _expected_beside(path)) else {}
+        listed = read_json(side, "list of attributes") if (side := _expected_beside(path)) else {}
         attributes = listed.get("attributes") if isinstance(listed, dict) else None
         return annotations_from_arrays(content, attributes)[0]
     if path.suffix == ".json":
-        return _from_json(load_json(path), path)
+        return _from_json(read_json(path, "data set file"), path)
     if not path.is_dir():
         raise JaxtrackError(f"no ground truth at {path}: give an npz or json file, or a folder")
     found = _from_folder(path, benchmark)

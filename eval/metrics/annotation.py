@@ -40,6 +40,11 @@ class Annotation:
         """Return the number of frames."""
         return len(self.boxes)
 
+    @property
+    def withheld(self) -> bool:
+        """Whether nothing but the given box is known, as in the test sets of GOT-10k and TrackingNet."""
+        return not np.isfinite(self.boxes[1:, :4]).all(axis=1).any()
+
 
 def from_record(record: VideoRecord, size: tuple[int, int] | None = None) -> Annotation:
     """Turn a data record into an annotation in the benchmark's own coordinates.

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from eval.files.names import match_names
 from eval.metrics.annotation import Annotation
+from eval.metrics.bootstrap import bootstrap
 from eval.metrics.counts import overlaps
-from eval.metrics.ope import bootstrap
+from eval.metrics.names import match_names
 from eval.metrics.protocols import FLOAT64_EPSILON
 from jaxtrack.errors import JaxtrackError
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from eval.files.names import match_names
 from eval.metrics.annotation import Annotation
+from eval.metrics.bootstrap import draw, interval
+from eval.metrics.names import match_names
 from eval.metrics.regions import as_regions, region_overlap
 from jaxtrack.errors import JaxtrackError
 
@@ -46,6 +47,23 @@ class LongTermReport:
         """Return "precision", "recall" and "f1" at the threshold of the best F1."""
         curves, best = self.curves(), self.best
         return {k: float(v[best]) for k, v in curves.items()}
+
+    def per_sequence(self) -> dict[str, dict[str, float]]:
+        """Return sequence -> "precision", "recall", "f1" at the threshold of the best F1 over all."""
+        best = self.best
+        rows = zip(self.names, self.precision[:, best], self.recall[:, best])
+        return {
+            n: {"precision": float(p), "recall": float(r), "f1": float(f_score(p, r))}
+            for n, p, r in rows
+        }
+
+    def intervals(
+        self, level: float = 0.95, resamples: int = 1000, seed: int = 0
+    ) -> dict[str, tuple[float, float]]:
+        """Return the bootstrap interval over sequences of "f1", its threshold chosen anew each time."""
+        draws = draw(len(self.names), resamples, seed) / len(self.names)
+        f1 = f_score(draws @ self.precision, draws @ self.recall)
+        return {"f1": interval(np.nan_to_num(f1).max(axis=1), level)}
 
     @property
     def best(self) -> int:

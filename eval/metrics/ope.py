@@ -12,13 +12,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from eval.files.names import match_names
 from eval.metrics.annotation import Annotation
-from eval.metrics.counts import Counts, Frames, count, fit, overlaps
+from eval.metrics.bootstrap import bootstrap
+from eval.metrics.counts import Counts, Frames, count, fit
+from eval.metrics.names import match_names
 from eval.metrics.protocols import FLOAT64_EPSILON, Benchmark, Protocol, get_benchmark, get_protocol
 from jaxtrack.errors import JaxtrackError
-
-__all__ = ["OPEReport", "bootstrap", "evaluate_ope", "overlaps"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -168,45 +167,6 @@ def _nearest(thresholds: np.ndarray, value: float) -> int:
     return int(np.argmin(np.abs(thresholds - value)))
 
 
-def bootstrap(
-    values: np.ndarray,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-    weights: np.ndarray | None = None,
-) -> tuple[float, float]:
-    """Percentile bootstrap of a mean over sequences: how far the choice of videos carries the number.
-
-    Sequences are drawn with replacement; frames of one video are not independent and are never
-    resampled apart.
-
-    Args:
-        values: (S,) one number per sequence; NaN is left out.
-        level: share of the resampled means inside the interval.
-        resamples: number of resampled benchmarks.
-        seed: the same seed draws the same sequences, so that trackers are compared on equal draws.
-        weights: (S,) weight of each sequence in the mean (frames), or None for equal weights.
-
-    Returns:
-        (low, high); both NaN without values.
-
-    Reference:
-        Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13 (percentile intervals).
-    """
-    values = np.asarray(values, np.float64)
-    weights = np.ones(len(values)) if weights is None else np.asarray(weights, np.float64)
-    known = ~np.isnan(values)
-    values, weights = values[known], weights[known]
-    if not len(values):
-        return float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
-    counts = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), size=resamples)
-    means = (counts @ (values * weights)) / np.maximum(counts @ weights, 1e-300)
-    tail = (1 - level) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return float(low), float(high)
-
-
 def _check_rows(
     name: str,
     boxes: np.ndarray,
@@ -225,17 +185,34 @@ def _check_rows(
             "there with --allow-missing"
         )
     if not np.isfinite(boxes.sum()):
-        bad = np.flatnonzero(~np.isfinite(boxes).all(axis=1))
+        boxes = _without_infinite(name, boxes, allow_missing, notes)
+        bad = np.flatnonzero(np.isnan(boxes).any(axis=1))
+        if not len(bad):
+            return boxes
         what = f"{name}: {len(bad)} result rows are not finite (first: row {bad[0] + 1})"
         if protocol.nan_rows_allowed:
             notes.append(f"{what}: {protocol.name} lets them take the row before")
         elif allow_missing:
             notes.append(f"{what}: counted as failures")
-            if np.isinf(boxes).any():
-                boxes = np.where(np.isfinite(boxes), boxes, np.nan)
         else:
             raise JaxtrackError(f"{what}: correct them, or count them as failures: --allow-missing")
     return boxes
+
+
+def _without_infinite(
+    name: str, boxes: np.ndarray, allow_missing: bool, notes: list[str]
+) -> np.ndarray:
+    """Put rows with an infinite number far outside, where no rule repairs them; refuse them unasked."""
+    bad = np.isinf(boxes).any(axis=1)
+    if not bad.any():
+        return boxes
+    what = (
+        f"{name}: {bad.sum()} result rows hold infinity (first: row {np.flatnonzero(bad)[0] + 1})"
+    )
+    if not allow_missing:
+        raise JaxtrackError(f"{what}: correct them, or count them as failures: --allow-missing")
+    notes.append(f"{what}: counted as failures")
+    return np.where(bad[:, None], np.array([-1e9, -1e9, 1.0, 1.0]), boxes)
 
 
 def evaluate_ope(

@@ -8,12 +8,11 @@ toolkit by name.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from typing import Literal
 
 import numpy as np
 
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.errors import UsageError, unknown
 
 SUCCESS_THRESHOLDS = np.arange(21) * 0.05
 PRECISION_THRESHOLDS = np.arange(51, dtype=np.float64)
@@ -186,6 +185,13 @@ PROTOCOLS: dict[str, Protocol] = {
             name="otb_matlab",
             source="the OTB benchmark's toolbox, whose rules the LaSOT toolkit kept",
         ),
+        dataclasses.replace(
+            _PYSOT,
+            name="annotated",
+            source="pysot's rules over the frames that have a box, for videos annotated in part",
+            first_frame="ground_truth",
+            nan_ground_truth="drop",
+        ),
         Protocol(
             name="trackingnet",
             source="SilvioGiancola/TrackingNet-devkit 6337d03 metrics.py, as on the server",
@@ -208,35 +214,42 @@ class Benchmark:
 
     Attributes:
         name: name on the command line.
-        kind: "ope" one pass, "got10k" average overlap, "vot" restart after failure.
+        kind: "ope" one pass, "got10k" average overlap, "vot" restart after failure, "longterm" one pass in
+            which the tracker says with what confidence it sees the target.
         protocol: the benchmark's own rules, the default.
         absent_in_ground_truth: annotation rows are NaN where the target is absent (UAV123), so that toolkits
             which never count an invalid frame as precise in pixels do so here.
         eao_interval: low and high sequence length of the expected average overlap (VOT).
+        origin: coordinate of the first pixel in its annotation and in results of it, 0 or 1.
     """
 
     name: str
-    kind: Literal["ope", "got10k", "vot"]
+    kind: Literal["ope", "got10k", "vot", "longterm"]
     protocol: str
     absent_in_ground_truth: bool = False
     eao_interval: tuple[int, int] | None = None
+    origin: int = 0
 
 
 BENCHMARKS: dict[str, Benchmark] = {
     b.name: b
     for b in (
-        Benchmark("otb", "ope", "otb_matlab"),
-        Benchmark("lasot", "ope", "lasot_matlab"),
-        Benchmark("uav123", "ope", "otb_matlab", absent_in_ground_truth=True),
+        Benchmark("otb", "ope", "otb_matlab", origin=1),
+        Benchmark("lasot", "ope", "lasot_matlab", origin=1),
+        Benchmark("uav123", "ope", "otb_matlab", absent_in_ground_truth=True, origin=1),
         Benchmark("nfs", "ope", "otb_matlab"),
-        Benchmark("tc128", "ope", "otb_matlab"),
+        Benchmark("tc128", "ope", "otb_matlab", origin=1),
         Benchmark("trackingnet", "ope", "trackingnet"),
         Benchmark("synthetic", "ope", "pysot"),
-        Benchmark("got10k", "got10k", "got10k"),
+        Benchmark("custom", "ope", "annotated"),
+        Benchmark("vid", "ope", "annotated"),
+        Benchmark("got10k", "got10k", "got10k", origin=1),
         Benchmark("vot2016", "vot", "pysot", eao_interval=(108, 371)),
         Benchmark("vot2017", "vot", "pysot", eao_interval=(100, 356)),
         Benchmark("vot2018", "vot", "pysot", eao_interval=(100, 356)),
         Benchmark("vot2019", "vot", "pysot", eao_interval=(46, 291)),
+        Benchmark("vot2018lt", "longterm", "f1"),
+        Benchmark("vot2019lt", "longterm", "f1"),
     )
 }
 
@@ -244,9 +257,7 @@ BENCHMARKS: dict[str, Benchmark] = {
 def _lookup(kind: str, table: dict, name: str):
     if name in table:
         return table[name]
-    near = difflib.get_close_matches(name, table, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise JaxtrackError(f"unknown {kind} {name!r}: {hint}known: {', '.join(table)}")
+    raise UsageError(str(unknown(kind, name, table)))
 
 
 def get_protocol(name: str) -> Protocol:

@@ -186,7 +186,8 @@ def _box_shapes(points: np.ndarray, is_box: np.ndarray, size: np.ndarray) -> _Sh
 
 
 def _vot_toolkit(a: np.ndarray, b: np.ndarray, limits: np.ndarray | None) -> np.ndarray:
-    rounded = [np.round(np.nan_to_num(r)).astype(np.int64) for r in (a, b)]
+    # The toolkit keeps regions in float32: 361.49999185 is 361.5 before it is rounded to a pixel.
+    rounded = [np.round(np.nan_to_num(r).astype(np.float32)).astype(np.int64) for r in (a, b)]
     is_box = [np.isnan(r[:, 4]) for r in (a, b)]
     points, boxes = [], []
     for values, flags in zip(rounded, is_box):

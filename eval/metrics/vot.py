@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from eval.files.names import match_names
 from eval.metrics.annotation import Annotation
+from eval.metrics.bootstrap import bootstrap, draw
+from eval.metrics.bootstrap import interval as ends
 from eval.metrics.eao import (
     BURN_IN,
     INITIALISED,
@@ -30,7 +31,7 @@ from eval.metrics.eao import (
     nan_mean,
     running_means,
 )
-from eval.metrics.ope import bootstrap
+from eval.metrics.names import match_names
 from eval.metrics.protocols import Benchmark, get_benchmark
 from eval.metrics.regions import as_regions, region_overlap, region_overlaps_two_bounds
 from jaxtrack.errors import JaxtrackError
@@ -118,18 +119,16 @@ class VOTReport:
         }
         if self.interval is None or np.isnan(self.eao):
             return found
-        rng = np.random.default_rng(seed)
-        share = np.full(len(self.names), 1 / len(self.names))
-        draws = rng.multinomial(len(self.names), share, size=resamples)[:, self.fragments.sequence]
+        draws = draw(len(self.names), resamples, seed)[:, self.fragments.sequence]
         entries = curve_entries(self.interval, self.protocol)
         means, alive = running_means(self.fragments.overlaps)
         weighted = draws * self.fragments.weights
         total = weighted @ np.where(alive, means, 0.0)[:, entries]
         with np.errstate(invalid="ignore", divide="ignore"):
             curves = total / (weighted @ alive[:, entries].astype(np.float64))
-        tail = (1 - level) / 2
-        low, high = np.nanquantile(np.nanmean(curves, axis=1), [tail, 1 - tail])
-        found["eao"] = (float(low), float(high))
+        known = ~np.isnan(curves)
+        mean = np.where(known, curves, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+        found["eao"] = ends(np.where(known.any(axis=1), mean, np.nan), level)
         return found
 
 
@@ -180,8 +179,9 @@ def evaluate_vot(
         failures = float(sequence_failures.sum())
         robustness = failures / lengths.sum() * 100
     else:
-        known = ~np.isnan(sequence_accuracy)
-        accuracy = float(np.average(sequence_accuracy[known], weights=lengths[known]))
+        # A sequence without a frame outside the burn-in counts as 0, with its length.
+        sequence_accuracy = np.nan_to_num(sequence_accuracy)
+        accuracy = float(np.average(sequence_accuracy, weights=lengths))
         failures = float(np.average(sequence_failures, weights=lengths))
         robustness = failures / lengths.mean() * 100
     pieces = fragments(runs, protocol)

@@ -1,53 +1,43 @@
-"""Headline numbers that papers and public repositories print for the five systems, with their source.
-
-Only what could be traced is here; a dash means that no source was found. Values are success AUC (or AO)
-and precision as fractions.
-"""
+"""Printed scores beside measured ones, where preset, benchmark and split agree, and nothing otherwise."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from eval.files.datasets import Dataset
+from eval.report.scores import Outcome
+from jaxtrack import zoo
 
 
-class Published(NamedTuple):
-    """One printed result: system, benchmark, the numbers as printed, and where they stand."""
+def comparison(outcome: Outcome, dataset: Dataset) -> list[str]:
+    """Return what is printed for a preset on a data set, each with its source and the difference to ours.
 
-    system: str
-    benchmark: str
-    numbers: str
-    source: str
+    Args:
+        outcome: one tracker's scores.
+        dataset: what it was evaluated on.
 
-
-PUBLISHED: tuple[Published, ...] = (
-    Published(
-        "SiamFC (3 scales)", "otb", "AUC .582, precision .771", "OTB-100 raw results, printed"
-    ),
-    Published("siamfc-pytorch", "otb", "AUC .578, precision .765", "its README"),
-    Published("SiamFC (3 scales)", "lasot", "AUC .336, precision .339", "LaSOT benchmark"),
-    Published("siamfc-pytorch", "got10k", "AO .355, SR.5 .390, SR.75 .118", "its README"),
-    Published("SiamFC", "trackingnet", "AUC .571, precision .533", "TrackingNet benchmark"),
-    Published("SiamRPN++ R50", "otb", "AUC .696, precision .914", "PySOT model zoo"),
-    Published("SiamRPN++ AlexNet", "otb", "AUC .666, precision .876", "PySOT model zoo"),
-    Published("SiamRPN++ R50", "lasot", "AUC .496, precision .491", "SiamRPN++, table 5"),
-    Published("SiamRPN++ R50", "trackingnet", "AUC .733, precision .694", "SiamRPN++, table 6"),
-    Published("SiamRPN++ R50", "uav123", "AUC .613, precision .807", "SiamRPN++, figure 7"),
-    Published("SiamRPN++ R50", "vot2018", "A .600, R .234, EAO .414", "SiamRPN++, table 3"),
-    Published("SiamRPN++ MobileNetV2", "vot2018", "A .586, R .229, EAO .410", "PySOT model zoo"),
-    Published("SiamRPN++ AlexNet", "vot2018", "A .576, R .290, EAO .352", "PySOT model zoo"),
-    Published("TADT", "otb", "AUC .660, precision .866", "TADT, figure 5"),
-    Published("TADT-python", "otb", "AUC .656", "its README"),
-    Published("TADT", "tc128", "AUC .562", "TADT, figure 6"),
-    Published("OSTrack-256", "lasot", "AUC .691, precision .752", "OSTrack, table 1"),
-    Published("OSTrack-384", "lasot", "AUC .711, precision .776", "OSTrack, table 1"),
-    Published("OSTrack-256", "got10k", "AO .710", "OSTrack, table 1"),
-    Published("OSTrack-384", "got10k", "AO .737, SR.5 .832, SR.75 .708", "OSTrack, table 1"),
-    Published("OSTrack-256", "trackingnet", "AUC .831, precision .820", "OSTrack, table 1"),
-    Published("OSTrack-384", "trackingnet", "AUC .839, precision .832", "OSTrack, table 1"),
-    Published("OSTrack-256", "uav123", "AUC .683", "its README"),
-    Published("OSTrack-384", "uav123", "AUC .707", "its README"),
-)
+    Returns:
+        Lines such as "AUC published .578 (source), difference -.003"; none where the tracker is no published
+        preset, or not all of the benchmark was evaluated.
+    """
+    model = zoo.find(outcome.preset) if outcome.preset is not None else None
+    lines = []
+    for entry in model.scores if model is not None else ():
+        if not _same(entry, dataset, outcome.score.sequences):
+            continue
+        for metric, value in entry.numbers.items():
+            ours = outcome.score.metrics.get(metric)
+            if ours is None or ours != ours:
+                continue
+            name = zoo.numbers_text({metric: value}).rpartition(" ")
+            gap = ours - value
+            difference = f"{'+' if gap >= 0 else '-'}{zoo.fraction(abs(gap))}"
+            lines.append(f"{name[0]} published {name[2]} ({entry.source}), difference {difference}")
+    return lines
 
 
-def of_benchmark(benchmark: str) -> list[Published]:
-    """The printed results on one benchmark."""
-    return [entry for entry in PUBLISHED if entry.benchmark == benchmark]
+def _same(entry: zoo.Published, dataset: Dataset, sequences: int) -> bool:
+    if sequences != entry.sequences:
+        return False
+    if dataset.layout == entry.layout:
+        # OTB's "test" is whatever lies in the folder: here all of the published set.
+        return dataset.split in (entry.split, "test")
+    return dataset.split == entry.split and dataset.layout == entry.split

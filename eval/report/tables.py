@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 import jaxtrack
+from eval.report.scores import Score
+from jaxtrack.errors import brief, printable
 
 # Column titles of the headline numbers, in their order; None: not in the printed table.
 TITLES: dict[str, str | None] = {
@@ -28,6 +30,9 @@ TITLES: dict[str, str | None] = {
     "robustness": "R",
     "lost": "lost",
     "eao": "EAO",
+    "f1": "F1",
+    "precision": "Pr",
+    "recall": "Re",
     "ao": "AO",
     "sr_0.50": "SR.50",
     "sr_0.75": "SR.75",
@@ -36,35 +41,50 @@ TITLES: dict[str, str | None] = {
     "frames": "frames",
     "n": "n",
 }
+# The number by which trackers are ranked, by kind of benchmark.
+MAIN = ("auc", "ao", "eao", "f1")
 _COUNTS = ("lost", "n", "length", "frames", "speed_fps")
+_COLUMNS_THAT_FIT = 7  # beside the name, in a column of text as wide as a page
 _LOWER_IS_BETTER = ("robustness", "lost")
 
 
-@dataclasses.dataclass(frozen=True)
-class Score:
-    """Numbers of one tracker under one protocol.
+def main_metric(scores: Sequence[Score]) -> str | None:
+    """Return the number by which trackers are ranked: the first of `MAIN` that all kinds of rows have."""
+    return next(
+        (m for m in MAIN if any(not _missing(s.metrics.get(m, math.nan)) for s in scores)), None
+    )
 
-    Attributes:
-        tracker: the tracker's name.
-        protocol: the rules.
-        sequences: how many sequences were scored.
-        metrics: headline numbers, as fractions.
-        intervals: metric -> (low, high).
-        per_sequence: sequence -> numbers.
-        per_attribute: attribute -> numbers.
-        curves: name -> points.
-        notes: what was repaired, cut or left out.
+
+def ranked(scores: Sequence[Score]) -> list[Score]:
+    """Return scores protocol by protocol, the best tracker of each first.
+
+    Args:
+        scores: one per tracker and protocol.
     """
+    main = main_metric(scores)
+    order = {p: i for i, p in enumerate(dict.fromkeys(s.protocol for s in scores))}
 
-    tracker: str
-    protocol: str
-    sequences: int
-    metrics: Mapping[str, float]
-    intervals: Mapping[str, tuple[float, float]]
-    per_sequence: Mapping[str, Mapping[str, float]]
-    per_attribute: Mapping[str, Mapping[str, float]]
-    curves: Mapping[str, Sequence[float]]
-    notes: tuple[str, ...] = ()
+    def key(score: Score) -> tuple[int, float]:
+        value = score.metrics.get(main or "", math.nan)
+        return order[score.protocol], math.inf if _missing(value) else -value
+
+    return sorted(scores, key=key)
+
+
+def best_values(scores: Sequence[Score]) -> dict[tuple[str, str], float]:
+    """Return (protocol, metric) -> its best value, where several trackers share the protocol.
+
+    Args:
+        scores: one per tracker and protocol.
+    """
+    best: dict[tuple[str, str], float] = {}
+    for protocol in dict.fromkeys(s.protocol for s in scores):
+        group = [s for s in scores if s.protocol == protocol]
+        for c in TITLES if len(group) > 1 else ():
+            values = [s.metrics[c] for s in group if not _missing(s.metrics.get(c, math.nan))]
+            if values and c not in ("n", "length", "frames"):
+                best[protocol, c] = min(values) if c in _LOWER_IS_BETTER else max(values)
+    return best
 
 
 def _columns(rows: Sequence[Mapping[str, float]]) -> list[str]:
@@ -113,9 +133,9 @@ def text(scores: Sequence[Score], benchmark: str) -> str:
     """
     columns = _columns([s.metrics for s in scores])
     rows = [["tracker", "protocol", "seqs", *(TITLES[c] or c for c in columns)]]
-    for s in scores:
+    for s in ranked(scores):
         cells = [_cell(c, s.metrics, s.intervals.get(c)) for c in columns]
-        rows.append([s.tracker, s.protocol, str(s.sequences), *cells])
+        rows.append([brief(s.tracker, 60), s.protocol, str(s.sequences), *cells])
     tail = "\n[low, high]: 95 % bootstrap interval over sequences" if scores[0].intervals else ""
     return f"{benchmark}\n{_align(rows, 2)}{tail}"
 
@@ -133,7 +153,7 @@ def group_text(scores: Sequence[Score], group: str) -> str:
     parts = []
     for s in scores:
         table: Mapping[str, Mapping[str, float]] = getattr(s, group)
-        heading = f"\n{s.tracker} ({s.protocol})"
+        heading = f"\n{brief(s.tracker, 60)} ({s.protocol})"
         if not table:
             parts.append(f"{heading}: no {group.removeprefix('per_')}s")
             continue
@@ -160,25 +180,32 @@ def notes(scores: Sequence[Score]) -> list[str]:
     return [f"{', '.join(who)}: {note}" for note, who in found.items()]
 
 
-def csv_text(scores: Sequence[Score]) -> str:
-    """Return the headline numbers as CSV, full precision.
+def csv_text(scores: Sequence[Score], sequences: bool = False) -> str:
+    """Return the headline numbers as CSV, full precision, the best tracker first.
 
     Args:
         scores: one per tracker and protocol.
+        sequences: also a row for each sequence.
 
     Returns:
-        One row per tracker and protocol.
+        A row per tracker and protocol, with "(all)" for the sequence.
     """
     columns = [c for c in TITLES if any(c in s.metrics for s in scores)]
     bounds = [c for c in columns if any(c in s.intervals for s in scores)]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     header = [*columns, *(f"{c}_{side}" for c in bounds for side in ("low", "high"))]
-    writer.writerow(["tracker", "protocol", "sequences", *header])
-    for s in scores:
+    writer.writerow(["tracker", "protocol", "sequence", "sequences", *header])
+
+    def row(s: Score, name: str, count: int, numbers: Mapping[str, float]) -> list[object]:
+        values = [repr(float(numbers[c])) if c in numbers else "" for c in columns]
+        return [printable(s.tracker), s.protocol, printable(name), count, *values]
+
+    for s in ranked(scores):
         ends = [v for c in bounds for v in s.intervals.get(c, ("", ""))]
-        row = [repr(s.metrics[c]) if c in s.metrics else "" for c in columns]
-        writer.writerow([s.tracker, s.protocol, s.sequences, *row, *ends])
+        writer.writerow([*row(s, "(all)", s.sequences, s.metrics), *ends])
+        for name, numbers in s.per_sequence.items() if sequences else ():
+            writer.writerow([*row(s, name, 1, numbers), *[""] * (2 * len(bounds))])
     return out.getvalue()
 
 
@@ -190,42 +217,36 @@ def latex_text(scores: Sequence[Score], benchmark: str) -> str:
         benchmark: its name, for the caption.
 
     Returns:
-        The table.
+        The table, the best tracker first; a wide one is shrunk to the width of the text.
     """
     columns = _columns([s.metrics for s in scores])
-    best: dict[tuple[str, str], float] = {}
-    rivals = {p: [s for s in scores if s.protocol == p] for p in {s.protocol for s in scores}}
-    for protocol, group in rivals.items():
-        for c in columns if len(group) > 1 else []:
-            values = [s.metrics[c] for s in group if not _missing(s.metrics.get(c, math.nan))]
-            if values:
-                best[protocol, c] = min(values) if c in _LOWER_IS_BETTER else max(values)
+    best = best_values(scores)
     several = len({s.protocol for s in scores}) > 1
+    wide = len(columns) > _COLUMNS_THAT_FIT
+    titles = [
+        "Tracker",
+        *(["Rules"] if several else []),
+        *(_escape(TITLES[c] or c) for c in columns),
+    ]
     lines = [
+        "% needs \\usepackage{booktabs}" + (" and \\usepackage{graphicx}" if wide else ""),
         r"\begin{table}",
         r"  \centering",
         rf"  \caption{{{_escape(benchmark)}.}}",
+        *([r"  \resizebox{\linewidth}{!}{%"] if wide else []),
         r"  \begin{tabular}{l" + ("l" if several else "") + "r" * len(columns) + "}",
         r"    \toprule",
-        "    "
-        + " & ".join(
-            [
-                "Tracker",
-                *(["Rules"] if several else []),
-                *(_escape(TITLES[c] or c) for c in columns),
-            ]
-        )
-        + r" \\",
+        "    " + " & ".join(titles) + r" \\",
         r"    \midrule",
     ]
-    for s in scores:
+    for s in ranked(scores):
         cells = [_escape(s.tracker), *([_escape(s.protocol)] if several else [])]
         for c in columns:
             cell = _percent(c, s.metrics)
             bold = s.metrics.get(c, math.nan) == best.get((s.protocol, c), math.inf)
             cells.append(rf"\textbf{{{cell}}}" if bold else cell)
         lines.append("    " + " & ".join(cells) + r" \\")
-    lines += [r"    \bottomrule", r"  \end{tabular}", r"\end{table}"]
+    lines += [r"    \bottomrule", r"  \end{tabular}" + ("}" if wide else ""), r"\end{table}"]
     return "\n".join(lines) + "\n"
 
 
@@ -237,12 +258,16 @@ def _percent(name: str, row: Mapping[str, float]) -> str:
     return "-" if _missing(value) else f"{100 * value:.1f}"
 
 
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{sign: "\\" + sign for sign in "&%$#_{}"},
+}
+
+
 def _escape(name: str) -> str:
-    for character in "\\&%$#_{}":
-        name = name.replace(
-            character, r"\textbackslash{}" if character == "\\" else "\\" + character
-        )
-    return name
+    return "".join(_LATEX.get(sign, sign) for sign in printable(name))
 
 
 def json_text(scores: Sequence[Score], benchmark: str, arguments: Sequence[str]) -> str:

@@ -25,7 +25,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from eval.metrics.ope import OPEReport, bootstrap, evaluate_ope
+from eval.metrics.bootstrap import bootstrap
+from eval.metrics.ope import OPEReport, evaluate_ope
 from eval.tracking import sequences as benchmarks
 from eval.tracking import slots as runner
 from eval.tracking.sequences import Sequence

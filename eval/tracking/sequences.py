@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from eval.files import datasets
+from eval.files.datasets import Dataset
 from eval.metrics.annotation import Annotation, from_record
-from eval.metrics.protocols import BENCHMARKS
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.data import frames as frame_files
+from jaxtrack.data.layouts import read_layout
+from jaxtrack.errors import JaxtrackError, UsageError
 
 Frame = np.ndarray
 
@@ -34,6 +38,9 @@ class Sequence:
         read: opens one frame by its index, where they can be opened one by one: several threads then decode
             a sequence; None: they come in order, through ``frames``.
         fault: why the sequence cannot be tracked, in one line; None: it can, as far as is known.
+        video: name of the video, which two targets may share.
+        source: layout, split and folder that it comes from.
+        references: the frames' files, as in `jaxtrack.data.record.VideoRecord`; empty in memory.
     """
 
     name: str
@@ -45,10 +52,52 @@ class Sequence:
     origin: int = 0
     read: Callable[[int], Frame] | None = None
     fault: str | None = None
+    video: str = ""
+    source: str = ""
+    references: tuple[str, ...] = ()
+
+    def inputs(self) -> dict[str, str]:
+        """Return what a tracker's boxes depend on, by name: source, list of frames, pictures, first box.
+
+        The pictures are told by the bytes of the first, the middle and the last frame; of a clip by its size.
+        """
+        found = {"source": self.source, "first box": repr(self.boxes[0].tolist())}
+        found["number of frames"] = str(self.length)
+        try:
+            return found | self._pictures()
+        except (JaxtrackError, OSError) as error:
+            return found | {"pictures": f"cannot be read: {error}"}  # tracking will name the frame
+
+    def _pictures(self) -> dict[str, str]:
+        found = {}
+        if not self.references:
+            found["pictures"] = _digest(np.ascontiguousarray(next(self.frames())).tobytes())
+            return found
+        found["list of frames"] = _digest(
+            "\0".join(self.references).encode(errors="surrogateescape")
+        )
+        if frame_files.is_clip_reference(self.references[0]):
+            clip = Path(self.references[0].rpartition("::")[0])
+            found["pictures"] = f"{clip.stat().st_size} bytes"
+        else:
+            shown = {self.references[i] for i in (0, self.length // 2, self.length - 1)}
+            pictures = b"".join(frame_files.read_bytes(r) for r in sorted(shown))
+            found["pictures"] = _digest(pictures)
+        return found
+
+    def truth(self) -> str:
+        """Return a digest of the whole annotation, on which supervised runs depend."""
+        note = self.annotation
+        parts = [note.boxes, note.absent, note.polygons]
+        return _digest(b"".join(b"-" if p is None else np.asarray(p).tobytes() for p in parts))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def load(
-    benchmark: str,
+    benchmark: str | Dataset,
     root: str | Path | None = None,
     split: str | None = None,
     names: tuple[str, ...] = (),
@@ -56,10 +105,11 @@ def load(
     """Open a benchmark.
 
     Args:
-        benchmark: "synthetic", or a dataset in its own published layout ("otb", "lasot", ...).
+        benchmark: "synthetic", the name of a dataset in its own published layout ("otb", "lasot", ...), or
+            one that `eval.files.datasets.find` has found.
         root: the dataset's folder; not for "synthetic".
-        split: the dataset's split; None: its default.
-        names: sequences to take; empty: all.
+        split: the dataset's split; None: the one that is scored.
+        names: sequences to take; empty: all. Whatever is wrong with others does not matter.
 
     Returns:
         The sequences, in the benchmark's order. No frame is read yet but the first of each.
@@ -67,22 +117,20 @@ def load(
     Raises:
         JaxtrackError: unknown benchmark, a missing or wrong folder, an unknown sequence.
     """
-    if benchmark == "synthetic":
+    dataset = benchmark if isinstance(benchmark, Dataset) else datasets.find(benchmark, split)
+    if dataset.layout == datasets.SYNTHETIC:
         sequences = _synthetic()
-    elif benchmark not in BENCHMARKS:
-        known = ", ".join(["synthetic", *sorted(BENCHMARKS)])
-        raise JaxtrackError(f"unknown benchmark {benchmark!r}; known: {known}")
     elif root is None:
-        raise JaxtrackError(f"benchmark {benchmark!r} needs --root, the folder of its sequences")
+        raise UsageError(f"benchmark {dataset.layout!r} needs --root, the folder of its sequences")
     else:
-        sequences = _from_layout(benchmark, Path(root), split)
-    unknown = sorted(set(names) - {s.name for s in sequences})
+        sequences = _from_layout(dataset, Path(root), names)
+    unknown = sorted(set(names) - {n for s in sequences for n in (s.name, s.video)})
     if unknown:
         raise JaxtrackError(
-            f"{benchmark} has no sequence {', '.join(unknown)}; it has {len(sequences)}, such as "
+            f"{dataset.label} has no sequence {', '.join(unknown)}; it has {len(sequences)}, such as "
             f"{', '.join(s.name for s in sequences[:5])}"
         )
-    return [s for s in sequences if not names or s.name in names]
+    return [s for s in sequences if not names or {s.name, s.video} & set(names)]
 
 
 def first_box_fault(sequence: Sequence) -> str | None:
@@ -161,28 +209,42 @@ def _synthetic() -> list[Sequence]:
     return sequences
 
 
-def _from_layout(benchmark: str, root: Path, split: str | None) -> list[Sequence]:
-    from jaxtrack.data.layouts import read_layout
-
-    layout = "vot" if benchmark.startswith("vot") else benchmark
+def _from_layout(dataset: Dataset, root: Path, names: tuple[str, ...]) -> list[Sequence]:
     sequences = []
-    for record in read_layout(layout, root, split):
+    for record in read_layout(dataset.layout, root, dataset.split, names or None):
         opened = functools.partial(_decoded, record.frames)
-        first = next(opened())
-        size = (first.shape[0], first.shape[1])
-        annotation = from_record(record, (size[1], size[0]))
+        clip = frame_files.is_clip_reference(record.frames[0])
+        size, fault = (1, 1), None
+        try:
+            first = next(opened())
+            size = (first.shape[0], first.shape[1])
+        except JaxtrackError as error:
+            fault = f"{record.name}: {error}"
         sequences.append(
             Sequence(
-                record.name, len(record), opened, record.boxes, annotation, size, record.origin
+                name=record.name,
+                length=len(record),
+                frames=opened,
+                boxes=record.boxes,
+                annotation=from_record(record, (size[1], size[0])),
+                size=size,
+                origin=record.origin,
+                read=None if clip else functools.partial(_one, record.frames),
+                fault=fault,
+                video=record.video,
+                source=f"{dataset.layout} {dataset.split} {root.absolute()}",
+                references=record.frames,
             )
         )
     return sequences
 
 
-def _decoded(references: tuple[str, ...]) -> Iterator[Frame]:
-    from jaxtrack.data import frames
+def _one(references: tuple[str, ...], index: int) -> Frame:
+    return frame_files.decode(frame_files.read_bytes(references[index]), references[index])
 
-    if frames.is_clip_reference(references[0]):
-        yield from (frame for _, frame in frames.clip_frames(references))
+
+def _decoded(references: tuple[str, ...]) -> Iterator[Frame]:
+    if frame_files.is_clip_reference(references[0]):
+        yield from (frame for _, frame in frame_files.clip_frames(references))
     else:
-        yield from (frames.decode(frames.read_bytes(item), item) for item in references)
+        yield from (_one(references, index) for index in range(len(references)))

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from eval.metrics.annotation import Annotation, from_record
-from eval.metrics.counts import passed
+from eval.metrics.bootstrap import bootstrap
+from eval.metrics.counts import overlaps, passed
 from eval.metrics.got10k import bounded_overlap, clip_boxes, evaluate_got10k
 from eval.metrics.longterm import confidence_thresholds, evaluate_longterm
-from eval.metrics.ope import bootstrap, evaluate_ope, overlaps
+from eval.metrics.ope import evaluate_ope
 from eval.metrics.protocols import (
     BENCHMARKS,
     PROTOCOLS,
@@ -216,7 +217,7 @@ def test_names_of_protocols_and_benchmarks():
     assert get_benchmark("OTB-100").name == "otb"
     assert get_benchmark("LaSOT test set (protocol II)").name == "lasot"
     assert all(get_benchmark(name) is b for name, b in BENCHMARKS.items())
-    with pytest.raises(JaxtrackError, match="did you mean 'pytracking'"):
+    with pytest.raises(JaxtrackError, match="nearest: pytracking"):
         get_protocol("pytraking")
     with pytest.raises(JaxtrackError, match="unknown benchmark 'vot2031'"):
         get_benchmark("vot2031")

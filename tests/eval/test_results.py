@@ -6,17 +6,22 @@ import numpy as np
 import pytest
 
 from eval.files.results import (
+    Tracked,
     common_names,
     polygons_to_boxes,
+    read_named,
     read_results,
     read_run,
-    write_results,
+    read_tracked,
+    tracked_files,
     write_run,
+    write_tracked,
 )
 from eval.files.truth import read_ground_truth
 from eval.metrics.eao import FAILED, INITIALISED, REGION, SKIPPED, Run
 from eval.metrics.protocols import get_benchmark
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.errors import JaxtrackError, UsageError
+from tests.eval.layouts import write_results
 
 BOXES = np.array([[10.5, 20.25, 30, 40], [11.1234, -0.5, 30.001, 41]])
 
@@ -30,9 +35,47 @@ def test_written_results_are_read_again(layout, tmp_path):
     assert set(tracker.boxes) == {"Deer", "Jogging-1"}
     np.testing.assert_allclose(tracker.boxes["Deer"], BOXES, atol=5e-5)
     np.testing.assert_allclose(tracker.times["Deer"][0], [0.1, 0.2])
-    separator = b"\t" if layout == "pytracking" else b","
-    assert separator in (tmp_path / "Ours" / "Deer.txt").read_bytes()
-    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_ours_are_written_and_read_again(tmp_path):
+    scores, times = np.array([np.nan, 0.25]), np.array([0.125, 0.5])
+    for name, shift in (("B", 0), ("B_time", 5), ("B_score", 9)):
+        write_tracked(tmp_path / "T", name, Tracked(BOXES + shift, scores, times))
+    for name, shift in (("B", 0), ("B_time", 5), ("B_score", 9)):
+        found = read_tracked(tmp_path / "T", name)
+        np.testing.assert_allclose(found.boxes, BOXES + shift, atol=5e-5)
+        np.testing.assert_array_equal(found.scores, scores)
+        np.testing.assert_array_equal(found.times, times)
+    (tracker,) = read_results(tmp_path / "T")
+    assert sorted(tracker.boxes) == ["B", "B_score", "B_time"]
+    np.testing.assert_array_equal(tracker.times["B_time"], [times])
+    np.testing.assert_array_equal(tracker.confidences["B"], scores)
+    tracked_files(tmp_path / "T", "B")["scores"].write_text("nan\n")
+    with pytest.raises(JaxtrackError, match="2 boxes, 1 scores and 2 times"):
+        read_tracked(tmp_path / "T", "B")
+    for name in ("", "../B", ".B", "a/b", "a\0b"):
+        with pytest.raises(JaxtrackError, match="cannot be the name of a file"):
+            write_tracked(tmp_path / "T", name, Tracked(BOXES, scores, times))
+
+
+def test_a_row_can_be_named(tmp_path):
+    write_results(tmp_path / "all" / "A", "Deer", BOXES)
+    write_results(tmp_path / "all" / "B", "Deer", BOXES)
+    write_results(tmp_path / "a=b", "Deer", BOXES)
+    assert [t.name for t in read_named(f"mine={tmp_path / 'all' / 'A'}")] == ["mine"]
+    assert [t.name for t in read_named(str(tmp_path / "a=b"))] == ["a=b"]
+    with pytest.raises(UsageError, match="here are 2: A, B"):
+        read_named(f"mine={tmp_path / 'all'}")
+
+
+def test_longterm_results(tmp_path):
+    folder = tmp_path / "L" / "longterm" / "ballet"
+    folder.mkdir(parents=True)
+    (folder / "ballet_001.txt").write_text("1\n1,2,3,4\n5,6,7,8\n")
+    (folder / "ballet_001_confidence.value").write_text("\n0.5\n0.25\n")
+    (tracker,) = read_results(tmp_path / "L")
+    np.testing.assert_array_equal(tracker.confidences["ballet"], [np.nan, 0.5, 0.25])
+    np.testing.assert_array_equal(tracker.runs["ballet"][0].regions[2, :4], [5, 6, 7, 8])
 
 
 def test_got10k_repetitions(tmp_path):

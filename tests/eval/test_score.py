@@ -9,8 +9,9 @@ import pytest
 
 from eval import score
 from eval.conformance.pack import check_pack
-from eval.files.results import write_results, write_run
+from eval.files.results import write_run
 from eval.score import main
+from tests.eval.layouts import write_results
 from tests.eval.test_vot import supervised
 
 BOX = [10.0, 20.0, 30.0, 40.0]
@@ -136,9 +137,9 @@ def test_other_conventions_are_noticed(otb, capsys):
 def test_usage_errors(otb, capsys):
     assert main([]) == 2
     assert main([str(otb / "results")]) == 2
-    assert main(arguments(otb, "--protocol", "pysott")) == 1
-    assert "did you mean 'pysot'" in capsys.readouterr().err
-    assert main([*arguments(otb)[:2], "otter", *arguments(otb)[3:]]) == 1
+    assert main(arguments(otb, "--protocol", "pysott")) == 2
+    assert "nearest: pysot" in capsys.readouterr().err
+    assert main([*arguments(otb)[:2], "otter", *arguments(otb)[3:]]) == 2
     assert main(arguments(otb, results="nowhere")) == 1
     assert main(["--no-such-option"]) == 2
 

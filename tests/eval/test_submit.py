@@ -5,9 +5,10 @@ import zipfile
 import numpy as np
 import pytest
 
-from eval.files.results import TrackerResults, write_results
+from eval.files.results import TrackerResults
 from eval.submit import LAYOUTS, check_zip, main, write_zip
 from jaxtrack.errors import JaxtrackError
+from tests.eval.layouts import write_results
 
 BOXES = np.array([[10.0, 20, 30, 40], [11, 21, 30, 40]])
 
@@ -62,7 +63,9 @@ def test_incomplete_submissions_are_not_written(tmp_path):
     del results.times["GOT-10k_Test_000005"]
     with pytest.raises(JaxtrackError, match="GOT-10k_Test_000005: no seconds per frame"):
         write_zip(path, results, "got10k")
-    with pytest.raises(JaxtrackError, match="no server takes results of 'otb'"):
+    with pytest.raises(
+        JaxtrackError, match=r"no server takes a zip file of .otb.; nearest: got10k"
+    ):
         write_zip(path, results, "otb")
     lengths = {f"GOT-10k_Test_{i:06d}": 2 for i in range(1, 5)}
     with pytest.raises(JaxtrackError, match="no result for GOT-10k_Test_000004"):

@@ -10,6 +10,7 @@ names.json  names of the targets and their classes (numpy strings would take ten
 from __future__ import annotations
 
 import collections
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,15 @@ import numpy as np
 
 from jaxtrack.data.builders import stage
 from jaxtrack.data.record import usable_boxes
-from jaxtrack.io.records import write_json
 
-INDEX_VERSION = 2
+INDEX_VERSION = 1
 SHOWN_SKIPS = 50
 
 
 def write(
     folder: Path, dataset: str, split: str, crop: int, done: list[stage.PartResult]
 ) -> dict[str, Any]:
-    """Write the index of a dataset from the results of its parts, one part in memory at a time.
+    """Writes the index of a dataset from the results of its parts, one part in memory at a time.
 
     Args:
         folder: the dataset's folder.
@@ -36,7 +36,7 @@ def write(
         done: results of all parts, in order.
 
     Returns:
-        The summary (see ``write_summary``).
+        The summary (see `write_summary`).
     """
     out = folder / "index"
     out.mkdir(exist_ok=True)
@@ -65,9 +65,8 @@ def write(
         array.flush()
     np.save(out / "targets.npy", np.array(listed.ends, dtype=np.int64))
     np.save(out / "videos.npy", np.array([*listed.video_starts, len(listed.names)], dtype=np.int64))
-    write_json(
-        out / "names.json",
-        {"targets": listed.names, "classes": listed.classes, "videos": listed.videos},
+    (out / "names.json").write_text(
+        json.dumps({"targets": listed.names, "classes": listed.classes, "videos": listed.videos})
     )
     skipped = [skip for part in done for skip in part.skipped]
     return {
@@ -101,7 +100,7 @@ def _create(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap:
 
 
 class _Listing:
-    """Collect names, boundaries and counts while the parts go by."""
+    """Collects names, boundaries and counts while the parts go by."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -125,10 +124,10 @@ class _Listing:
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:
-    """Write ``summary.json``.
+    """Writes `summary.json`.
 
     Args:
         folder: the dataset's folder.
         summary: counts; JSON types only.
     """
-    write_json(folder / "summary.json", summary)
+    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from jaxtrack.errors import JaxtrackError
+from eval.metrics.annotation import Annotation
+from jaxtrack.errors import JaxtrackError, brief
 
 _SHOWN = 8
 
@@ -18,19 +19,25 @@ def listing(names: Iterable[str]) -> str:
     Returns:
         "a, b, c" or "a, b, ..., (12 in all)".
     """
-    names = list(names)
+    names = [brief(n, 60) for n in names]
     more = f", ... ({len(names)} in all)" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
 
 
 def match_names(
-    results: Iterable[str], ground_truth: Iterable[str], allow_missing: bool, notes: list[str]
+    results: Iterable[str],
+    ground_truth: Mapping[str, Annotation],
+    allow_missing: bool,
+    notes: list[str],
 ) -> list[str]:
-    """Return the sequences that both sides have; name those that only one side has.
+    """Return the sequences that can be scored: both sides have them, and their truth is known.
+
+    Sequences whose ground truth is withheld (the given box alone) are never scored: that box is right by
+    definition.
 
     Args:
         results: names with a result.
-        ground_truth: names with an annotation.
+        ground_truth: sequence -> annotation.
         allow_missing: go on with what both sides have.
         notes: a line is added per kind of mismatch.
 
@@ -39,6 +46,7 @@ def match_names(
 
     Raises:
         JaxtrackError: sequences are missing or unknown and `allow_missing` is False, or none is left.
+            The truth of all of them is withheld.
     """
     given, wanted = dict.fromkeys(results), dict.fromkeys(ground_truth)
     missing = [n for n in wanted if n not in given]
@@ -58,4 +66,15 @@ def match_names(
             f"{'; '.join(found)}: complete the results, or score what is there with --allow-missing"
         )
     notes.extend(found)
-    return names
+    bare = [n for n in names if ground_truth[n].withheld]
+    if len(bare) == len(names):
+        raise JaxtrackError(
+            "the ground truth is withheld, only first boxes are public: there is no score to compute here; "
+            "python -m eval.submit writes the file for the evaluation server"
+        )
+    if bare:
+        notes.append(
+            f"left out, no ground truth after the first frame in {len(bare)} of {len(names)} sequences: "
+            f"{listing(bare)}"
+        )
+    return [n for n in names if n not in set(bare)]

@@ -1,0 +1,84 @@
+"""Which data set a name on the command line means: its layout, its split, the rules that score it.
+
+Every data set of `jaxtrack.data.layouts` that holds videos can be evaluated, and the synthetic benchmark.
+Where a data set has a test split, this is what a benchmark's name means; training videos are scored only
+where ``--split`` asks for them, and then the results are named after that split.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from eval.metrics.protocols import Benchmark, get_benchmark
+from jaxtrack.data import layouts
+from jaxtrack.errors import JaxtrackError, UsageError, brief, unknown
+
+SYNTHETIC = "synthetic"
+# The split that is scored where none is named, where it is not the layout's first.
+_SCORED = {"got10k": "test", "lasot": "test", "trackingnet": "test", "vid": "val"}
+_OTHER_NAMES = {"otb2015": "otb100", "tcolor128": "tc128", "templecolor128": "tc128"}
+_FOR_TRAINING = ("youtubebb",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A data set to be evaluated.
+
+    Attributes:
+        benchmark: the rules.
+        layout: its name in `jaxtrack.data.layouts`, or "synthetic".
+        split: its split.
+        label: what its results are called: the layout, and the split where the layout has several.
+    """
+
+    benchmark: Benchmark
+    layout: str
+    split: str
+    label: str
+
+
+def names() -> tuple[str, ...]:
+    """Return the names that `find` knows, one spelling of each."""
+    videos = (
+        name
+        for name, layout in layouts.DATASETS.items()
+        if not layout.stills and name not in _FOR_TRAINING
+    )
+    return SYNTHETIC, *videos
+
+
+def find(name: str, split: str | None = None) -> Dataset:
+    """Return the data set of a name ("OTB-100" and "otb100" are the same).
+
+    Args:
+        name: one of `names`, in any case, with or without hyphens, underscores and blanks.
+        split: one of its splits; None: the one that is scored, "test" where there is one.
+
+    Returns:
+        The data set.
+
+    Raises:
+        UsageError: an unknown name or split; the nearest one is offered.
+    """
+    plain = _plain(name)
+    known = {_plain(n): n for n in names()}
+    layout = known.get(_OTHER_NAMES.get(plain, plain))
+    if layout is None:
+        raise UsageError(str(unknown("benchmark", name, names())))
+    if layout == SYNTHETIC:
+        if split not in (None, SYNTHETIC):
+            raise UsageError(f"the synthetic benchmark has no split {brief(split)!r}")
+        return Dataset(get_benchmark(layout), layout, SYNTHETIC, layout)
+    splits = layouts.DATASETS[layout].splits
+    try:
+        split = layouts.resolve(layout, split or _SCORED.get(layout))[1]
+    except JaxtrackError as error:
+        raise UsageError(str(error)) from error
+    if split in layouts.DATASETS:
+        return Dataset(get_benchmark(split), layout, split, split)
+    named = ("train" in splits and len(splits) > 1) or split != splits[0]
+    return Dataset(get_benchmark(layout), layout, split, f"{layout}-{split}" if named else layout)
+
+
+def _plain(name: str) -> str:
+    return "".join(sign for sign in name.lower() if sign.isalnum())

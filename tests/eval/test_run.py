@@ -1,0 +1,288 @@
+"""The evaluation command: what it takes for what, what it keeps, what it refuses to score."""
+
+import dataclasses
+import json
+
+import cv2
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from eval import run as eval_run
+from eval.files import datasets
+from eval.files.results import read_results
+from eval.tracking.entry import Entry
+from jaxtrack.errors import JaxtrackError, UsageError
+from tests.eval.layouts import write_results
+from tests.eval.test_slots import FAKE, SEQUENCES, long_sequences
+
+
+class FakeEntry(Entry):
+    """An entry whose weights are a number."""
+
+    def load(self):
+        return jnp.float32(self.weights or 1)
+
+
+@pytest.fixture
+def fakes(monkeypatch):
+    """Sequences from memory; ``fast`` and ``fast=2`` are trackers."""
+
+    def parse(texts, changes=()):
+        parts = [text.partition("=") for text in texts]
+        return tuple(FakeEntry(name, name, FAKE, file or None) for name, _, file in parts)
+
+    monkeypatch.setattr(eval_run, "parse_entries", parse)
+    monkeypatch.setattr(eval_run, "load", lambda *a, **k: list(SEQUENCES))
+
+
+def call(folder, *more):
+    return eval_run.main(["--output", str(folder), "--no-report", *more])
+
+
+def scores(folder, label="synthetic"):
+    found = json.loads((folder / label / "scores.json").read_text())
+    for row in found.values():
+        row.pop("frames_per_second", None)
+    return found
+
+
+def test_a_continued_run_gives_the_same_scores_to_the_bit(tmp_path, fakes, capsys):
+    rows = ["--tracker", "fast", "--peer", "static", "--chunk", "2"]
+    assert call(tmp_path / "one", *rows) == 0
+    folder = tmp_path / "one" / "synthetic" / "fast"
+    before = scores(tmp_path / "one")
+    (folder / "s2.txt").unlink()
+    (folder / "made_from" / "s4.json").unlink()
+    capsys.readouterr()
+    assert call(tmp_path / "one", *rows) == 0
+    printed = capsys.readouterr().out
+    assert "note: fast: tracked again, its boxes are missing: s2" in printed
+    assert "note: fast: tracked again, nothing says what they were made from: s4" in printed
+    assert "note: static: 5 sequences kept" in printed
+    assert scores(tmp_path / "one") == before
+
+
+def _text(path):
+    path.write_text("nonsense\n")
+
+
+def _folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("role", ["boxes", "scores", "times"])
+@pytest.mark.parametrize("spoil", [_text, _folder, lambda path: path.unlink()])
+def test_damaged_results_are_made_again(role, spoil, tmp_path, fakes, capsys):
+    call(tmp_path, "--peer", "static")
+    before = scores(tmp_path)
+    folder = tmp_path / "synthetic" / "static"
+    files = eval_run.tracked_files(folder, "s1")
+    spoil(files[role])
+    capsys.readouterr()
+    if spoil is _folder:  # what somebody else put there is not removed
+        assert call(tmp_path, "--peer", "static") == 1
+        assert str(files[role]) in capsys.readouterr().err
+        files[role].rmdir()
+    assert call(tmp_path, "--peer", "static") == 0
+    assert scores(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: {"boxes": s.boxes + 3}, "first box changed: s1"),
+        (lambda s: {"source": "elsewhere"}, "source changed: s1"),
+        (lambda s: {"frames": lambda: (255 - f for f in s.frames())}, "pictures changed: s1"),
+    ],
+)
+def test_changed_inputs_are_tracked_again(change, words, tmp_path, fakes, capsys, monkeypatch):
+    call(tmp_path, "--peer", "static")
+    other = [dataclasses.replace(s, **change(s)) if s.name == "s1" else s for s in SEQUENCES]
+    monkeypatch.setattr(eval_run, "load", lambda *a, **k: other)
+    capsys.readouterr()
+    assert call(tmp_path, "--peer", "static") == 0
+    assert f"note: static: tracked again, {words}" in capsys.readouterr().out
+
+
+def test_other_weights_are_tracked_again(tmp_path, fakes, capsys):
+    call(tmp_path, "--tracker", "fast=1")
+    kept = scores(tmp_path)
+    call(tmp_path, "--tracker", "fast=2")
+    assert "tracked again, tracker changed: s0, s1, s2, s3, s4" in capsys.readouterr().out
+    assert scores(tmp_path) != kept
+    call(tmp_path, "--tracker", "fast=1")
+    assert scores(tmp_path) == kept
+
+
+def test_a_broken_sequence_is_named_and_the_others_are_kept(tmp_path, fakes, capsys, monkeypatch):
+    bad = dataclasses.replace(SEQUENCES[1], fault="s1: img/0003.jpg is damaged")
+    some = [SEQUENCES[0], bad, *SEQUENCES[2:]]
+    monkeypatch.setattr(eval_run, "load", lambda *a, **k: some)
+    assert call(tmp_path, "--tracker", "fast", "--peer", "static") == 1
+    said = capsys.readouterr()
+    assert said.err.strip().endswith("s1: img/0003.jpg is damaged")
+    assert "AUC" not in said.out
+    monkeypatch.setattr(eval_run, "load", lambda *a, **k: list(SEQUENCES))
+    assert call(tmp_path, "--tracker", "fast", "--peer", "static") == 0
+    assert capsys.readouterr().out.count("4 sequences kept") == 2
+
+
+def test_shards_together_are_the_whole(tmp_path, fakes, capsys):
+    for shard in ("1/2", "2/2"):
+        assert call(tmp_path / "parts", "--tracker", "fast", "--shard", shard) == 0
+    assert not (tmp_path / "parts" / "synthetic" / "scores.json").exists()
+    assert "AUC" not in capsys.readouterr().out
+    assert call(tmp_path / "parts", "--tracker", "fast") == 0
+    assert "5 sequences kept" in capsys.readouterr().out
+    call(tmp_path / "whole", "--tracker", "fast")
+    assert scores(tmp_path / "parts") == scores(tmp_path / "whole")
+
+
+def test_results_of_others_stand_beside_ours(tmp_path, fakes, capsys):
+    call(tmp_path / "a", "--tracker", "fast")
+    folder = tmp_path / "a" / "synthetic" / "fast"
+    for s in SEQUENCES:
+        boxes = np.loadtxt(folder / f"{s.name}.txt", delimiter=",", ndmin=2)
+        write_results(tmp_path / "rival" / "p", s.name, boxes, layout="pytracking")
+    rows = ["--peer", "static", "--results", f"theirs={tmp_path / 'rival'}"]
+    assert call(tmp_path / "b", *rows) == 0
+    assert scores(tmp_path / "b")["theirs"] == pytest.approx(scores(tmp_path / "a")["fast"])
+    assert call(tmp_path / "b", *rows, "--results", f"static={tmp_path / 'rival'}") == 2
+    assert "two rows are called 'static'" in capsys.readouterr().err
+
+
+def test_supervised_runs_are_written_scored_and_taken_up_again(
+    tmp_path, fakes, monkeypatch, capsys
+):
+    sequences = [s for s in long_sequences() if s.length > 20]
+    monkeypatch.setattr(eval_run, "load", lambda *a, **k: list(sequences))
+    options = ["--tracker", "fast", "--protocol", "vot2018", "--slots", "2", "--devices", "2"]
+    assert call(tmp_path, *options) == 0
+    folder = tmp_path / "synthetic-vot2018"
+    before = json.loads((folder / "scores.json").read_text())
+    (stored,) = read_results(folder / "fast")
+    assert sorted(stored.runs) == sorted(s.name for s in sequences)
+    failures = sum(len(run.failures) for (run,) in stored.runs.values())
+    assert before["fast"]["pysot"]["lost"] == failures > 0
+    for name in ("pysot", "vot_toolkit"):
+        assert 0 < before["fast"][name]["accuracy"] < 1
+        assert 0 < before["fast"][name]["eao"] < 1
+    (folder / "fast" / "baseline" / "v1" / "v1_001.txt").unlink()
+    (folder / "fast" / "baseline" / "v3" / "v3_001.txt").write_text("spoiled\n")
+    capsys.readouterr()
+    assert call(tmp_path, *options) == 0
+    assert json.loads((folder / "scores.json").read_text()) == before
+    printed = capsys.readouterr().out
+    assert "tracked again, its boxes are missing: v1" in printed
+    assert "tracked again, its boxes were changed: v3" in printed
+    assert call(tmp_path, *options, "--peer", "static") == 2
+    assert "only trackers can be restarted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "label", "found"),
+    [
+        ("lasot", None, "lasot-test", "test"),
+        ("LaSOT", "train", "lasot-train", "train"),
+        ("GOT-10k", None, "got10k-test", "test"),
+        ("trackingnet", None, "trackingnet-test", "test"),
+        ("OTB-100", None, "otb100", "otb100"),
+        ("OTB2015", None, "otb100", "otb100"),
+        ("otb", "otb50", "otb50", "otb50"),
+        ("OTB", None, "otb", "test"),
+        ("lasot_ext", None, "lasot_ext", "full"),
+        ("uav20l", None, "uav20l", "uav20l"),
+        ("NfS", "fps240", "nfs-fps240", "fps240"),
+        ("vot-2018", None, "vot2018", "test"),
+        ("synthetic", None, "synthetic", "synthetic"),
+    ],
+)
+def test_which_data_a_name_means(name, split, label, found):
+    dataset = datasets.find(name, split)
+    assert (dataset.label, dataset.split) == (label, found)
+
+
+def test_every_layout_of_videos_can_be_evaluated():
+    for name in datasets.names():
+        assert datasets.find(name).layout == name
+        assert datasets.find(name.upper()).benchmark.kind in ("ope", "got10k", "vot")
+    for name in ("coco", "otbb", ""):
+        with pytest.raises(UsageError, match="unknown benchmark"):
+            datasets.find(name)
+    with pytest.raises(UsageError, match="split"):
+        datasets.find("lasot", "tset")
+
+
+def picture(path, x):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = np.full((48, 64, 3), 40, np.uint8)
+    image[10:20, x : x + 10] = (0, 0, 255)
+    cv2.imwrite(str(path), image)
+
+
+@pytest.fixture
+def got10k(tmp_path):
+    """A test set of GOT-10k: first boxes only."""
+    for k in (1, 2):
+        folder = tmp_path / "got" / "test" / f"GOT-10k_Test_{k:06d}"
+        for i in range(1, 5):
+            picture(folder / f"{i:08d}.jpg", 10 + i)
+        (folder / "groundtruth.txt").write_text("12,11,10,10\n")
+    return tmp_path / "got"
+
+
+def test_no_score_where_the_truth_is_withheld(tmp_path, got10k, capsys):
+    options = ["--benchmark", "got10k", "--root", str(got10k), "--peer", "static"]
+    assert call(tmp_path / "out", *options) == 0
+    printed = capsys.readouterr().out
+    assert "got10k, split test: 2 sequences, 8 frames" in printed
+    assert "no score: got10k publishes only the first boxes" in printed
+    assert "python -m eval.submit" in printed
+    assert "AUC" not in printed
+    assert not (tmp_path / "out" / "got10k-test" / "scores.json").exists()
+    (made,) = read_results(tmp_path / "out" / "got10k-test" / "static")
+    assert {n: len(b) for n, b in made.boxes.items()} == {
+        "GOT-10k_Test_000001": 4,
+        "GOT-10k_Test_000002": 4,
+    }
+    assert (
+        call(tmp_path / "out", *options[:4], "--tracker", "siamfc-tiny", "--protocol", "vot2018")
+        == 1
+    )
+    assert "no restarts without ground truth" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "nothing to run"),
+        ({"tracker": ("siamfc-tinny",)}, "nearest: siamfc-tiny"),
+        ({"peer": ("mill",)}, "unknown peer 'mill'"),
+        ({"peer": ("static",), "benchmark": "otbb"}, "unknown benchmark 'otbb'"),
+        ({"peer": ("static",), "benchmark": "otb"}, "needs --root"),
+        ({"peer": ("static",), "root": "x"}, "the synthetic benchmark has no folder"),
+        ({"peer": ("static",), "protocol": "pysott"}, "nearest: pysot"),
+        ({"peer": ("static", "static")}, "two rows are called 'static'"),
+    ],
+)
+def test_usage_errors_are_one_line(options, words, tmp_path):
+    with pytest.raises(UsageError, match=words) as error:
+        eval_run.evaluate(eval_run.Options(output=tmp_path / "out", **options))
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/", "-1/2"])
+def test_shards_that_are_none(shard, tmp_path, fakes):
+    with pytest.raises(UsageError, match="give I/N"):
+        eval_run.evaluate(eval_run.Options(peer=("static",), output=tmp_path, shard=shard))
+
+
+def test_an_output_that_cannot_be_written(tmp_path, fakes, capsys):
+    (tmp_path / "file").write_text("")
+    assert call(tmp_path / "file", "--peer", "static") == 1
+    assert "file" in capsys.readouterr().err
+    with pytest.raises(JaxtrackError):
+        eval_run.plan_of(eval_run.Options(peer=("static",), output=tmp_path / "file" / "x"))
