@@ -13,7 +13,7 @@ GROUND = {"errors", "base"}
 BESIDE = {
     "io": {"errors", "io"},
     "weights": {"errors", "ops", "io", "weights", "trackers"},
-    "synthetic": {"errors", "ops", "io", "synthetic", "settings", "cli"},
+    "synthetic": {"errors", "ops", "io", "synthetic", "settings", "cli", "data"},
     "data": {"errors", "ops", "io", "synthetic", "data", "cli"},
 }
 # Functions that read a flag, a variable, a clock or a device when called.
