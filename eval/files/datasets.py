@@ -11,12 +11,9 @@ import dataclasses
 
 from eval.metrics.protocols import Benchmark, get_benchmark
 from jaxtrack.data import layouts
-from jaxtrack.errors import JaxtrackError, UsageError, brief, unknown
+from jaxtrack.errors import JaxtrackError, UsageError, brief, nearest, unknown
 
 SYNTHETIC = "synthetic"
-# The split that is scored where none is named, where it is not the layout's first.
-_SCORED = {"got10k": "test", "lasot": "test", "trackingnet": "test", "vid": "val"}
-_OTHER_NAMES = {"otb2015": "otb100", "tcolor128": "tc128", "templecolor128": "tc128"}
 _FOR_TRAINING = ("youtubebb",)
 
 
@@ -60,25 +57,25 @@ def find(name: str, split: str | None = None) -> Dataset:
     Raises:
         UsageError: an unknown name or split; the nearest one is offered.
     """
-    plain = _plain(name)
-    known = {_plain(n): n for n in names()}
-    layout = known.get(_OTHER_NAMES.get(plain, plain))
-    if layout is None:
-        raise UsageError(str(unknown("benchmark", name, names())))
-    if layout == SYNTHETIC:
+    plain = "".join(sign for sign in name.lower() if sign.isalnum())
+    if plain == SYNTHETIC:
         if split not in (None, SYNTHETIC):
             raise UsageError(f"the synthetic benchmark has no split {brief(split)!r}")
-        return Dataset(get_benchmark(layout), layout, SYNTHETIC, layout)
-    splits = layouts.DATASETS[layout].splits
+        return Dataset(get_benchmark(plain), plain, SYNTHETIC, plain)
     try:
-        split = layouts.resolve(layout, split or _SCORED.get(layout))[1]
+        layout = layouts.canonical(name)
+    except JaxtrackError as error:
+        raise UsageError(str(unknown("benchmark", name, names()))) from error
+    if layout not in names():
+        raise UsageError(f"{layout} is for training, no benchmark; {nearest(layout, names())}")
+    scored = layouts.evaluation_split(layout)
+    try:
+        split = layouts.resolve(layout, split or scored)[1]
     except JaxtrackError as error:
         raise UsageError(str(error)) from error
     if split in layouts.DATASETS:
         return Dataset(get_benchmark(split), layout, split, split)
-    named = ("train" in splits and len(splits) > 1) or split != splits[0]
+    # Where training videos lie in the same folder, the split is always named.
+    trains = "train" in layouts.DATASETS[layout].splits and split in ("train", "test", "val")
+    named = trains or split != scored
     return Dataset(get_benchmark(layout), layout, split, f"{layout}-{split}" if named else layout)
-
-
-def _plain(name: str) -> str:
-    return "".join(sign for sign in name.lower() if sign.isalnum())

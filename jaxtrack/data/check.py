@@ -1,4 +1,4 @@
-"""Checks of a dataset's own folder before a build, and of a built dataset."""
+"""Check of a dataset's own folder before a build, and of a built dataset."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from jaxtrack.data import frames as frame_io
-from jaxtrack.data import layouts
+from jaxtrack.data import layouts, seal
 from jaxtrack.data.builders import parts
-from jaxtrack.data.record import VideoRecord, usable_boxes
+from jaxtrack.data.record import VideoRecord, implausible_boxes, numbers, usable_boxes
 from jaxtrack.data.source import FrameSource
+from jaxtrack.errors import JaxtrackError
 
 # More than this share of boxes reaching out of the frame means that the columns are something else.
 _SUSPICIOUS = 0.2
@@ -33,6 +34,8 @@ class Report:
         absent: number of frames flagged absent.
         outside: usable boxes that do not touch their frame.
         beyond: usable boxes that reach out of their frame by more than a pixel.
+        resized: videos whose frame size changes (GOT-10k publishes some; trackers start anew on none).
+        normalised: targets whose boxes all lie between 0 and 1.
         problems: one line for each frame or file that is not as it should be.
     """
 
@@ -43,15 +46,17 @@ class Report:
     absent: int = 0
     outside: int = 0
     beyond: int = 0
+    resized: list[str] = dataclasses.field(default_factory=list)
+    normalised: list[str] = dataclasses.field(default_factory=list)
     problems: list[str] = dataclasses.field(default_factory=list)
 
     def add_boxes(self, boxes: np.ndarray, absent: np.ndarray, sizes: np.ndarray) -> None:
-        """Counts boxes.
+        """Count boxes.
 
         Args:
-            boxes: `(n, 4)` (x, y, w, h), pixels, 0-based.
-            absent: `(n,)` bool.
-            sizes: `(n, 2)` (height, width) of the frames.
+            boxes: ``(n, 4)`` (x, y, w, h), pixels, 0-based.
+            absent: ``(n,)`` bool.
+            sizes: ``(n, 2)`` (height, width) of the frames.
         """
         self.absent += int(absent.sum())
         keep = usable_boxes(boxes) & ~absent
@@ -62,21 +67,30 @@ class Report:
         self.beyond += int(((low < -1) | (high > limits + 1)).any(axis=1).sum())
 
     def hints(self) -> list[str]:
-        """Says what the counts suggest.
+        """Say what the counts suggest.
 
         Returns:
             Lines for the user.
         """
+        found = []
         if self.boxes and self.beyond > _SUSPICIOUS * self.boxes:
-            return [
+            found.append(
                 f"{self.beyond} of {self.boxes} boxes reach out of their frames: are the columns "
                 "x,y,w,h (corner and size, pixels), or x1,y1,x2,y2?"
-            ]
-        return []
+            )
+        if self.normalised:
+            found.append(
+                f"the boxes of {', '.join(self.normalised[:3])} lie between 0 and 1: pixels are wanted"
+            )
+        if self.resized:
+            found.append(
+                f"the frame size changes in {len(self.resized)} videos: {', '.join(self.resized[:3])}"
+            )
+        return found
 
 
 def _frame_sizes(records: list[VideoRecord]) -> tuple[dict[str, tuple[int, int]], list[str]]:
-    """Decodes the frames of one video."""
+    """Decode the frames of one video."""
     references = list({f: None for record in records for f in record.frames})
     sizes: dict[str, tuple[int, int]] = {}
     problems = []
@@ -85,8 +99,9 @@ def _frame_sizes(records: list[VideoRecord]) -> tuple[dict[str, tuple[int, int]]
         try:
             if isinstance(data, frame_io.FrameError):
                 raise data
-            pixels = data if isinstance(data, np.ndarray) else frame_io.decode(data, "the file")
-            sizes[reference] = pixels.shape[:2]
+            if not isinstance(data, np.ndarray):
+                _, data = frame_io.as_annotated(data, "the file", records[0].size)
+            sizes[reference] = data.shape[:2]
         except frame_io.FrameError as error:
             problems.append(f"video {name}: {reference}: {error}")
     return sizes, problems
@@ -100,7 +115,7 @@ def check_source(
     progress: Callable[[int], None] | None = None,
     threads: int = 2,
 ) -> Report:
-    """Checks a dataset's own folder: annotations, counts, and that every frame decodes.
+    """Check a dataset's own folder: annotations, counts, and that every frame decodes.
 
     Args:
         dataset: dataset name.
@@ -114,11 +129,15 @@ def check_source(
         The report.
 
     Raises:
-        JaxtrackError: another layout, or an annotation that cannot be read.
+        JaxtrackError: another layout. What is wrong with single videos is in the report.
     """
     report = Report()
     names = list(only) if only is not None else None
-    groups = parts.group_videos(layouts.iter_layout(dataset, root, split, names))
+
+    def tell(problem: JaxtrackError) -> None:
+        report.problems.append(str(problem))
+
+    groups = parts.group_videos(layouts.iter_layout(dataset, root, split, names, tell))
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         waiting: list[tuple[list[VideoRecord], concurrent.futures.Future]] = []
         for group in groups:
@@ -148,16 +167,24 @@ def _collect(
         if record.boxes.size and not record.usable.any():
             report.problems.append(f"video {record.name}: no usable box")
         if len({tuple(s) for s in known[there]}) > 1:
-            report.problems.append(f"video {record.name}: the frame size changes")
+            report.resized.append(record.name)
+        usable = np.flatnonzero(record.usable & there)
+        report.problems += [
+            f"video {record.name}: the box of frame {i}, {numbers(record.boxes[i])}, is far outside of its "
+            f"{known[i][1]}x{known[i][0]} pixels"
+            for i in usable[implausible_boxes(record.boxes[usable], known[usable])]
+        ]
+        if len(usable) and record.boxes[usable].max() <= 1:
+            report.normalised.append(record.name)
     if progress:
         progress(len(sizes) + len(problems))
 
 
 def check_built(path: str | os.PathLike, progress: Callable[[int], None] | None = None) -> Report:
-    """Checks a built dataset: files, counts, and that every record decodes to its stored size.
+    """Check a built dataset: files, counts, and that every record decodes to its stored size.
 
     Args:
-        path: folder of the built dataset (with `dataset_info.json`), or one above it.
+        path: folder of the built dataset (with ``dataset_info.json``), or one above it.
         progress: called with 1 after each record.
 
     Returns:
@@ -167,9 +194,14 @@ def check_built(path: str | os.PathLike, progress: Callable[[int], None] | None 
         JaxtrackError: no built dataset there, or its parts do not fit together.
     """
     source = FrameSource(path)
+    folder = Path(source.path)
     report = Report(videos=source.num_videos, targets=source.num_targets)
     for number in range(source.num_records):
-        record: dict[str, Any] = source.record(number)
+        try:
+            record: dict[str, Any] = source.record(number)
+        except JaxtrackError as error:
+            report.problems.append(str(error))
+            continue
         try:
             pixels = frame_io.decode(record["image"], "the record")
             if pixels.shape[:2] != tuple(source.sizes[number]):
@@ -185,8 +217,5 @@ def check_built(path: str | os.PathLike, progress: Callable[[int], None] | None 
         np.asarray(source.rows_absent)[stored],
         np.asarray(source.sizes)[source.rows_record[stored]],
     )
-    shards = sorted(Path(source.path).glob("*.array_record-*"))
-    total = source.summary["bytes"]
-    if sum(s.stat().st_size for s in shards) != total:
-        report.problems.append(f"{source.path}: the shards do not have {total} bytes together")
+    report.problems += seal.bad_shards(folder, seal.read(folder))
     return report

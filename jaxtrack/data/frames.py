@@ -20,6 +20,9 @@ JPEG_QUALITY = 95
 # Pixels by which a window may miss the pixel grid and still count as on it.
 _SAME = 0.01
 
+# Number of the tag in a photograph's notes that says how to turn it.
+_ORIENTATION = 0x0112
+
 _END_OF_IMAGE = b"\xff\xd9"
 
 
@@ -28,7 +31,7 @@ class FrameError(JaxtrackError):
 
 
 def count_clip_frames(clip: str | os.PathLike) -> int:
-    """Counts the frames of a video file by going through it.
+    """Count the frames of a video file by going through it.
 
     Args:
         clip: the video file.
@@ -55,10 +58,10 @@ def _open_zip(path: str) -> zipfile.ZipFile:
 
 
 def read_bytes(reference: str) -> bytes:
-    """Reads the encoded image behind a frame reference (not one inside a clip).
+    """Read the encoded image behind a frame reference (not one inside a clip).
 
     Args:
-        reference: a path or `ARCHIVE.zip::MEMBER`.
+        reference: a path or ``ARCHIVE.zip::MEMBER``.
 
     Returns:
         The file's bytes.
@@ -79,25 +82,25 @@ def read_bytes(reference: str) -> bytes:
 
 
 def is_clip_reference(reference: str) -> bool:
-    """Says whether a frame reference points into a video file.
+    """Say whether a frame reference points into a video file.
 
     Args:
         reference: a frame reference.
 
     Returns:
-        True for `CLIP.mp4::17`.
+        True for ``CLIP.mp4::17``.
     """
     return reference.rpartition("::")[2].isdigit()
 
 
 def clip_frames(references: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Decodes frames of clips in one pass per clip.
+    """Decode frames of clips in one pass per clip.
 
     Args:
-        references: `CLIP::INDEX` references, ascending within each clip.
+        references: ``CLIP::INDEX`` references, ascending within each clip.
 
     Yields:
-        (reference, frame) with frames `(h, w, 3)` uint8 RGB.
+        (reference, frame) with frames ``(h, w, 3)`` uint8 RGB.
 
     Raises:
         FrameError: the clip ends early.
@@ -123,7 +126,7 @@ def clip_frames(references: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def decode(data: bytes, name: str, reduce: int = 1) -> np.ndarray:
-    """Decodes an image.
+    """Decode an image.
 
     Args:
         data: JPEG (or PNG, BMP) bytes.
@@ -132,7 +135,7 @@ def decode(data: bytes, name: str, reduce: int = 1) -> np.ndarray:
             then skips most of the inverse transform, which makes decoding two to five times faster.
 
     Returns:
-        `(h, w, 3)` uint8 RGB.
+        ``(h, w, 3)`` uint8 RGB.
 
     Raises:
         FrameError: not an image, or a JPEG that breaks off.
@@ -155,27 +158,76 @@ def decode(data: bytes, name: str, reduce: int = 1) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
 
 
-def image_size(data: bytes, name: str) -> tuple[int, int]:
-    """Reads the size of an image by decoding it in full, which is also the check of its bytes.
+def as_annotated(data: bytes, name: str, size: tuple[int, int] | None) -> tuple[bytes, np.ndarray]:
+    """Decode an image as its annotation means it, and settle what a mark of orientation is worth.
+
+    Decoders turn a photograph by that mark; datasets were mostly annotated on the pixels as they are
+    stored. The size that the annotation gives decides (for the stored pixels, if both have it).
 
     Args:
         data: encoded bytes.
         name: what to call it in the error.
+        size: (height, width) of the image that the boxes refer to; None: not known, decoders decide.
 
     Returns:
-        (height, width).
+        The bytes, with the mark taken out where the boxes refer to the stored pixels; and ``(h, w, 3)`` uint8
+        RGB, which every decoder makes of them.
 
     Raises:
-        FrameError: it cannot be decoded.
+        FrameError: the image has another size either way, or cannot be decoded.
     """
-    return decode(data, name).shape[:2]
+    pixels = decode(data, name)
+    if size is None:
+        return data, pixels
+    mark = _orientation(data)
+    if mark is not None:
+        place, value, order = mark
+        stored = pixels.shape[1::-1] if value > 4 else pixels.shape[:2]
+        if stored == size:
+            upright = (1).to_bytes(2, "big" if order == b"MM" else "little")
+            data = data[:place] + upright + data[place + 2 :]
+            pixels = decode(data, name)
+    if pixels.shape[:2] != size:
+        raise FrameError(
+            f"another size: {name} has {pixels.shape[1]}x{pixels.shape[0]} pixels, "
+            f"the annotation says {size[1]}x{size[0]}"
+        )
+    return data, pixels
+
+
+def _orientation(data: bytes) -> tuple[int, int, bytes] | None:
+    """Find the mark of orientation in a JPEG: its place, its value (2 to 8) and the order of bytes."""
+    if data[:2] != b"\xff\xd8":
+        return None
+    place = 2
+    while data[place : place + 1] == b"\xff" and data[place + 1 : place + 2] not in (b"\xda", b""):
+        length = int.from_bytes(data[place + 2 : place + 4], "big")
+        if data[place + 1] == 0xE1 and data[place + 4 : place + 10] == b"Exif\0\0":
+            return _exif_orientation(data, place + 10)
+        place += 2 + max(length, 2)
+    return None
+
+
+def _exif_orientation(data: bytes, start: int) -> tuple[int, int, bytes] | None:
+    order = data[start : start + 2]
+    if order not in (b"II", b"MM"):
+        return None
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(data[at : at + size], "big" if order == b"MM" else "little")
+
+    table = start + number(start + 4, 4)
+    for entry in range(table + 2, table + 2 + 12 * min(number(table, 2), 512), 12):
+        if number(entry, 2) == _ORIENTATION and 2 <= number(entry + 8, 2) <= 8:
+            return entry + 8, number(entry + 8, 2), order
+    return None
 
 
 def encode(image: np.ndarray) -> bytes:
-    """Encodes an image as JPEG of `JPEG_QUALITY`.
+    """Encode an image as JPEG of ``JPEG_QUALITY``.
 
     Args:
-        image: `(h, w, 3)` uint8 RGB.
+        image: ``(h, w, 3)`` uint8 RGB.
 
     Returns:
         JPEG bytes.
@@ -192,7 +244,7 @@ def mean_colour(image: np.ndarray) -> tuple[float, float, float]:
     """Mean colour of an image, which fills what lies outside of it.
 
     Args:
-        image: `(h, w, 3)` uint8.
+        image: ``(h, w, 3)`` uint8.
 
     Returns:
         Three means.
@@ -208,21 +260,21 @@ def cut_patch(
     size: int,
     pad: tuple[float, float, float],
 ) -> np.ndarray:
-    """Cuts a window out of a frame and resizes it, bilinearly.
+    """Cut a window out of a frame and resizes it, bilinearly.
 
     Pixel centres lie at integers (half-pixel rule): output pixel i covers the source interval
-    `left + [i, i + 1) * side / size` with `left = centre - side / 2` in coordinates where the frame
+    ``left + [i, i + 1) * side / size`` with ``left = centre - side / 2`` in coordinates where the frame
     spans [0, w].
 
     Args:
-        image: `(h, w, 3)` uint8.
+        image: ``(h, w, 3)`` uint8.
         centre: (x, y) of the window's centre, pixels; a pixel k spans [k, k + 1).
         side: side of the window, pixels, or (width, height).
         size: side of the patch.
         pad: colour outside the frame.
 
     Returns:
-        `(size, size, 3)` uint8.
+        ``(size, size, 3)`` uint8.
     """
     width, height = side if isinstance(side, tuple) else (side, side)
     if abs(width - size) + abs(height - size) < _SAME:  # stored crops: the pixels themselves
@@ -249,7 +301,7 @@ def cut_patch(
 
 
 def describe(dataset: str, video: str, frame: int, file: str) -> str:
-    """Names a frame in an error: dataset, video, frame, file.
+    """Name a frame in an error: dataset, video, frame, file.
 
     Args:
         dataset: dataset name.

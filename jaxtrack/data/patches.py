@@ -38,7 +38,7 @@ class PatchConfig:
     pad: Literal["mean", "black"] = "mean"
 
     def __post_init__(self) -> None:
-        """Refuses sizes that make no patch."""
+        """Refuse sizes that make no patch."""
         if self.size < 1 or not self.scale > 0 or min(self.context, self.shift, self.log_scale) < 0:
             raise JaxtrackError(f"impossible patch: {self}")
 
@@ -46,12 +46,12 @@ class PatchConfig:
 def window_of(
     box: np.ndarray, patch: PatchConfig, rng: np.random.Generator
 ) -> tuple[tuple[float, float], float]:
-    """Lays the window of a patch around a box.
+    """Lay the window of a patch around a box.
 
     Args:
-        box: `(4,)` (x, y, w, h), pixels.
+        box: ``(4,)`` (x, y, w, h), pixels.
         patch: how.
-        rng: random numbers (unused without `shift` and `log_scale`).
+        rng: random numbers (unused without ``shift`` and ``log_scale``).
 
     Returns:
         ((x, y) of the centre, side), pixels.
@@ -72,10 +72,10 @@ def window_of(
 
 
 class PatchCutter:
-    """Cuts the patches of one sample; a record that two patches share is read once."""
+    """Cut the patches of one sample; a record that two patches share is read once."""
 
     def __init__(self, reduced_decode: bool = True) -> None:
-        """Sets up for one sample.
+        """Set up for one sample.
 
         Args:
             reduced_decode: decode JPEGs at a half, quarter or eighth where the patch is that much
@@ -95,7 +95,7 @@ class PatchCutter:
         patch: PatchConfig,
         rng: np.random.Generator,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Cuts one patch.
+        """Cut one patch.
 
         Args:
             source: a built dataset.
@@ -105,7 +105,7 @@ class PatchCutter:
             rng: random numbers.
 
         Returns:
-            `(size, size, 3)` uint8 RGB and the target's box `(4,)` float32 (x, y, w, h) in it.
+            ``(size, size, 3)`` uint8 RGB and the target's box ``(4,)`` float32 (x, y, w, h) in it.
 
         Raises:
             FrameError: the record does not decode.

@@ -49,13 +49,13 @@ class Dataset:
 class Order:
     """The endless sequence of (dataset, video) of all hosts, by number; picklable.
 
-    Every window of `_WINDOW` samples holds the datasets in their ratios, shuffled, and every dataset
+    Every window of ``_WINDOW`` samples holds the datasets in their ratios, shuffled, and every dataset
     is gone through in epochs, each a new permutation of its videos. Grain's own shuffle walks through
     65,536 numbers to permute a handful: milliseconds per sample for a dataset of few videos.
     """
 
     def __init__(self, sizes: Sequence[int], weights: Sequence[float], seed: int) -> None:
-        """Sets up the sequence.
+        """Set up the sequence.
 
         Args:
             sizes: number of videos of each dataset.
@@ -66,11 +66,11 @@ class Order:
         self._shares = np.asarray(weights, dtype=np.float64) / np.sum(weights)
 
     def __len__(self) -> int:
-        """Says that there is no end."""
+        """Say that there is no end."""
         return sys.maxsize
 
     def __getitem__(self, number: int) -> tuple[int, int]:
-        """Finds a sample.
+        """Find a sample.
 
         Args:
             number: which.
@@ -109,7 +109,7 @@ def _epoch(seed: int, dataset: int, size: int, epoch: int) -> np.ndarray:
 
 
 class _Draw(grain.transforms.RandomMap):
-    """Draws the sample of a (dataset, video)."""
+    """Draw the sample of a (dataset, video)."""
 
     def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler
@@ -119,7 +119,7 @@ class _Draw(grain.transforms.RandomMap):
 
 
 def _single_threaded(index: int, count: int) -> None:
-    """Keeps OpenCV from starting a thread per core in every worker."""
+    """Keep OpenCV from starting a thread per core in every worker."""
     import cv2
 
     del index, count
@@ -142,7 +142,7 @@ class TrainIterator:
         max_bad: int,
         identity: dict[str, Any],
     ) -> None:
-        """Use `make_iterator`.
+        """Use ``make_iterator``.
 
         Args:
             dataset: batches by number.
@@ -164,13 +164,13 @@ class TrainIterator:
         return self
 
     def __next__(self) -> dict[str, np.ndarray]:
-        """Gives the next batch.
+        """Give the next batch.
 
         Returns:
-            See `make_iterator`.
+            See ``make_iterator``.
 
         Raises:
-            JaxtrackError: more records than `max_bad` could not be decoded so far.
+            JaxtrackError: more records than ``max_bad`` could not be decoded so far.
         """
         if self._running is None:
             self._running = iter(self._start())
@@ -209,7 +209,7 @@ class TrainIterator:
         return batches.mp_prefetch(workers, worker_init_fn=_single_threaded)
 
     def describe(self) -> list[str]:
-        """Names the frames of the last batch, for an error report.
+        """Name the frames of the last batch, for an error report.
 
         Returns:
             One phrase for each sample: dataset, video and frame of each of its patches.
@@ -220,7 +220,7 @@ class TrainIterator:
         ]
 
     def get_state(self) -> dict[str, Any]:
-        """Saves the position.
+        """Save the position.
 
         Returns:
             A small dictionary that JSON can hold.
@@ -228,10 +228,10 @@ class TrainIterator:
         return {**self._identity, "batches": self._position, "skipped": self.skipped}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes to a saved position; the batches from there on are the same.
+        """Go to a saved position; the batches from there on are the same.
 
         Args:
-            state: as given by `get_state`.
+            state: as given by ``get_state``.
 
         Raises:
             JaxtrackError: it was saved with other data, another seed, batch or sampling.
@@ -245,7 +245,7 @@ class TrainIterator:
         self._position, self.skipped = int(state["batches"]), int(state["skipped"])
 
     def close(self) -> None:
-        """Ends the workers. The iterator starts them again when asked for a batch."""
+        """End the workers. The iterator starts them again when asked for a batch."""
         running, self._running = self._running, None
         if running is not None and hasattr(running, "close"):
             running.close()
@@ -262,7 +262,7 @@ def make_iterator(
     threads: int = 2,
     max_bad: int = 100,
 ) -> TrainIterator:
-    """Makes the training batches of one host.
+    """Make the training batches of one host.
 
     Args:
         config: what a sample is made of.
@@ -273,15 +273,15 @@ def make_iterator(
         shard_count: number of hosts; together they see every sample once.
         workers: processes that read; 0 uses threads of this one, which is enough for some cores
             (OpenCV decodes without Python's lock). Scripts that use processes need the usual
-            `if __name__ == "__main__"`.
+            ``if __name__ == "__main__"``.
         threads: batches that are made at once, in each process.
         max_bad: records that may fail to decode, and are replaced, before training stops.
 
     Returns:
-        An iterator of dictionaries of arrays: `template` `(B, S, S, 3)` uint8 RGB, `template_box`
-        `(B, 4)` float32 (x, y, w, h) in patch pixels, `search` and `search_box` alike, `negative`
-        `(B,)` bool. With `config.patches`: `patches` `(B, M, S, S, 3)` and `patch_boxes` `(B, M, 4)`
-        in place of search. With `config.distractor` also `distractor` and `distractor_box`.
+        An iterator of dictionaries of arrays: ``template`` ``(B, S, S, 3)`` uint8 RGB, ``template_box``
+        ``(B, 4)`` float32 (x, y, w, h) in patch pixels, ``search`` and ``search_box`` alike, ``negative``
+        ``(B,)`` bool. With ``config.patches``: ``patches`` ``(B, M, S, S, 3)`` and ``patch_boxes`` ``(B, M,
+        4)`` in place of search. With ``config.distractor`` also ``distractor`` and ``distractor_box``.
 
     Raises:
         JaxtrackError: a dataset is missing or damaged, or a number makes no sense.

@@ -1,4 +1,4 @@
-"""Builds a dataset from the folder that its own site delivers.
+"""Build a dataset from the folder that its own site delivers.
 
     python -m jaxtrack.data.prepare got10k --source DIR --output DIR
     python -m jaxtrack.data.prepare vid --source DIR --output DIR --crop 511 --workers 16
@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,8 +23,12 @@ from tqdm import tqdm
 
 from jaxtrack import cli
 from jaxtrack.data import layouts
+from jaxtrack.data.builders.stage import made_from
+from jaxtrack.data.readers import files
 from jaxtrack.errors import JaxtrackError
+from jaxtrack.io import paths, text
 
+_LEAST_CROP = 64
 _SHOWN_PROBLEMS = 20
 
 
@@ -38,7 +43,7 @@ class Prepare:
         split: split name; the dataset's training (or only) split by default.
         crop: store crops of this side around each target (PySOT: 511) instead of whole frames.
         check: check the source folder (with --source) or an existing build (with --output) instead.
-        workers: processes that decode and write.
+        workers: processes that decode and write; as many as there are processors by default, 0 for none.
         max_bad: share of frames that may be unreadable: they are left out, counted and named.
         only: names of the videos to take; all by default.
         list: file with such names, one per line (for GOT-10k also numbers from 0, as other toolboxes write
@@ -50,17 +55,17 @@ class Prepare:
     source: Path | None = None
     output: Path | None = None
     split: str | None = None
-    crop: int = 0
+    crop: Annotated[int, cli.Range(low=0, high=4096)] = 0
     check: bool = False
-    workers: int = os.cpu_count() or 1
-    max_bad: float = 0.01
+    workers: Annotated[int | None, cli.Range(low=0, high=1024)] = None
+    max_bad: Annotated[float, cli.Range(low=0, high=1)] = 0.01
     only: tuple[str, ...] = ()
     list: Path | None = None
     debug: bool = False
 
 
 def run(args: Prepare) -> dict[str, Any]:
-    """Does what the command line asks for.
+    """Do what the command line asks for.
 
     Args:
         args: the parsed command line.
@@ -69,24 +74,36 @@ def run(args: Prepare) -> dict[str, Any]:
         The summary of the build, or of the check.
 
     Raises:
+        UsageError: a mistake in the call.
         JaxtrackError: anything that is wrong with the folders, or problems that a check found.
     """
-    _, split = layouts.resolve(args.dataset, args.split)
-    if args.crop and not 64 <= args.crop <= 4096:
-        raise JaxtrackError(f"--crop {args.crop}: a side from 64 to 4096 pixels was expected")
-    if args.workers < 0 or not 0 <= args.max_bad <= 1:
-        raise JaxtrackError("--workers must not be negative and --max-bad lies between 0 and 1")
+    try:
+        dataset = layouts.canonical(args.dataset)
+        _, split = layouts.resolve(dataset, args.split)
+    except JaxtrackError as error:
+        raise cli.UsageError(str(error)) from error
+    if 0 < args.crop < _LEAST_CROP:
+        raise cli.UsageError(
+            f"--crop {args.crop}: a side from {_LEAST_CROP} to 4096 pixels was expected"
+        )
+    if args.source is None and (args.output is None or not args.check):
+        needed = "--check needs --source (a dataset's folder) or --output (a build)"
+        raise cli.UsageError(
+            needed
+            if args.check
+            else "--source and --output are both needed to build (or add --check)"
+        )
+    if not args.check and args.output is None:
+        raise cli.UsageError("--source and --output are both needed to build (or add --check)")
+    workers = (os.cpu_count() or 1) if args.workers is None else args.workers
+    args = dataclasses.replace(args, dataset=dataset, split=split, workers=workers)
     if args.list is not None:
-        args = dataclasses.replace(args, only=(*args.only, *read_list(args.dataset, args.list)))
-    if args.check:
-        return _check(args, split)
-    if args.source is None or args.output is None:
-        raise JaxtrackError("--source and --output are both needed to build (or add --check)")
-    return _build(args, split)
+        args = dataclasses.replace(args, only=(*args.only, *read_list(dataset, args.list)))
+    return _check(args, split) if args.check else _build(args, split)
 
 
 def read_list(dataset: str, path: Path) -> tuple[str, ...]:
-    """Reads names of videos from a file.
+    """Read names of videos from a file.
 
     Args:
         dataset: dataset name.
@@ -98,10 +115,10 @@ def read_list(dataset: str, path: Path) -> tuple[str, ...]:
     Raises:
         JaxtrackError: the file is missing or empty, or holds numbers for another dataset.
     """
-    lines = [line.strip() for line in layouts.tools.read_text(path).splitlines() if line.strip()]
+    lines = [line.strip() for line in text.read_text(path).splitlines() if line.strip()]
     if not lines:
         raise JaxtrackError(f"{path} is empty: one name of a video per line was expected")
-    if not all(line.isdigit() for line in lines):
+    if not all(re.fullmatch("[0-9]{1,6}", line) for line in lines):
         return tuple(lines)
     if dataset != "got10k":
         raise JaxtrackError(f"{path} holds numbers: {dataset} needs the names of its videos")
@@ -115,51 +132,64 @@ def _built_at(args: Prepare, split: str) -> Path:
 
 
 def _build(args: Prepare, split: str) -> dict[str, Any]:
-    from jaxtrack.data import builders  # imports tensorflow_datasets: slow
     from jaxtrack.data.source import FrameSource
 
-    logging.getLogger("absl").setLevel(logging.ERROR)
     assert args.source is not None
     assert args.output is not None
-    layouts.tools.require_root(args.dataset, args.source)
-    try:
-        args.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise JaxtrackError(f"cannot make the folder {args.output}: {error.strerror}") from error
-    with tqdm(desc=f"{args.dataset} {split}", unit=" frames", smoothing=0.1) as bar:
+    root = files.require_root(args.dataset, args.source)
+    output = paths.output_folder(args.output, [root])
+    there = [
+        f for f in files.subfolders(_built_at(args, split)) if (f / "dataset_info.json").exists()
+    ]
+    if not there:
+        _write(args, root, output)
+    source = FrameSource(_built_at(args, split))
+    if source.summary["only"] != sorted(args.only):
+        raise JaxtrackError(
+            f"{source.path} was built from another choice of videos (--only): "
+            "delete it, or give another --output"
+        )
+    if there and source.summary["made_from"] != made_from(
+        args.dataset, root, split, args.only or None, args.crop
+    ):
+        raise JaxtrackError(
+            f"{source.path} was built from other annotations or frames than {root} holds now: delete it, "
+            "or give another --output"
+        )
+    print(f"{'already built' if there else 'built'}: {source.path}")
+    print(format_summary(source.summary))
+    return source.summary
+
+
+def _write(args: Prepare, root: Path, output: Path) -> None:
+    from jaxtrack.data import builders  # imports tensorflow_datasets: slow
+
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    output.mkdir(parents=True, exist_ok=True)
+    with tqdm(desc=f"{args.dataset} {args.split}", unit=" frames", smoothing=0.1) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
         builder = builders.builder(args.dataset)(
-            source=args.source,
+            source=root,
             split=args.split,
             crop=args.crop,
-            workers=args.workers,
+            workers=args.workers or 0,
             max_bad=args.max_bad,
             only=args.only or None,
             progress=progress,
-            data_dir=str(args.output),
+            data_dir=str(output),
         )
-        there = Path(builder.data_dir, "dataset_info.json").exists()
         builder.download_and_prepare(download_dir=str(builder.stage))
-    source = FrameSource(builder.data_dir)
-    if source.summary["only"] != sorted(args.only):
-        raise JaxtrackError(
-            f"{builder.data_dir} was built from another choice of videos (--only): "
-            "delete it, or give another --output"
-        )
-    print(f"{'already built' if there else 'built'}: {builder.data_dir}")
-    print(format_summary(source.summary))
-    return source.summary
 
 
 def format_summary(summary: dict[str, Any]) -> str:
-    """Writes a build's counts for a reader.
+    """Write a build's counts for a reader.
 
     Args:
-        summary: as in `summary.json`.
+        summary: as in ``summary.json``.
 
     Returns:
         Some lines.
@@ -188,13 +218,11 @@ def _check(args: Prepare, split: str) -> dict[str, Any]:
                 args.split,
                 args.only or None,
                 bar.update,
-                max(1, args.workers),
+                max(1, args.workers or 1),
             )
-        elif args.output is not None:
+        else:
             where = _built_at(args, split)
             report = check.check_built(where, bar.update)
-        else:
-            raise JaxtrackError("--check needs --source (a dataset's folder) or --output (a build)")
     print(f"checked: {where}")
     print(
         f"  {report.videos:,} videos, {report.targets:,} targets, {report.frames:,} frames decoded"
@@ -204,11 +232,12 @@ def _check(args: Prepare, split: str) -> dict[str, Any]:
     )
     for line in report.hints():
         print(f"  note: {line}")
-    for line in report.problems[:_SHOWN_PROBLEMS]:
+    for line in report.problems:
         print(f"  {line}")
     if report.problems:
+        count = len(report.problems)
         raise JaxtrackError(
-            f"{args.dataset}: {len(report.problems)} problems in {where}, first: {report.problems[0]}"
+            f"{args.dataset}: {count} problem{'s' * (count > 1)} in {where}, first: {report.problems[0]}"
         )
     return dataclasses.asdict(report)
 

@@ -1,20 +1,20 @@
 """The data of the published training recipes: which datasets, in which ratios, which frames pair up.
 
 A recipe does not say how large a patch is: that depends on what the device does with it, and comes
-from the training preset. `open_recipe` puts the two together.
+from the training preset. ``open_recipe`` puts the two together.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from pathlib import Path
 from typing import Any, Literal
 
 from jaxtrack.data.pipeline import Dataset, TrainIterator, make_iterator
 from jaxtrack.data.sampling import FrameFilter, PairConfig, PatchConfig
-from jaxtrack.data.source import built_in, find_built
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.data.source import built_below, find_built
+from jaxtrack.errors import JaxtrackError, unknown
+from jaxtrack.io import paths
 
 # A stored crop of side 511 holds this many context windows: larger patches need whole frames.
 CROP_SCALE = 511 / 127
@@ -28,7 +28,7 @@ class Ingredient:
     """One dataset of a recipe.
 
     Attributes:
-        dataset: name, as for `prepare`.
+        dataset: name, as for ``prepare``.
         split: split name.
         weight: share of the samples; None: its number of videos (all of them, none repeated).
         max_gap: most frames between template and search; None: the recipe's.
@@ -50,8 +50,8 @@ class Recipe:
         source: where it is published.
         ingredients: the datasets; none: every built dataset in the folder, in equal parts.
         max_gap: most frames between template and search.
-        order: see `PairConfig`.
-        same_frame: see `PairConfig`.
+        order: see ``PairConfig``.
+        same_frame: see ``PairConfig``.
         negative: share of negative pairs.
         distractor: triplets.
         min_frames: fewest usable frames of a video.
@@ -154,13 +154,13 @@ RECIPES["siamrpn_alex"] = dataclasses.replace(
 def patch_config(
     size: int, nominal: int, factor: float, context: float, pad: Literal["mean", "black"] = "mean"
 ) -> PatchConfig:
-    """Describes a patch with a margin around what the network sees.
+    """Describe a patch with a margin around what the network sees.
 
     Args:
         size: side of the patch with its margin, pixels.
         nominal: side without the margin.
         factor: side of the window of the nominal patch, in reference sides.
-        context: see `PatchConfig`.
+        context: see ``PatchConfig``.
         pad: colour outside the frame.
 
     Returns:
@@ -172,13 +172,13 @@ def patch_config(
 def pair_config(
     recipe: Recipe, template: PatchConfig, search: PatchConfig, patches: int = 0
 ) -> PairConfig:
-    """Puts a recipe's sampling and the patches of a training preset together.
+    """Put a recipe's sampling and the patches of a training preset together.
 
     Args:
         recipe: datasets and sampling.
         template: patch of the template; the recipe's padding replaces its own.
         search: patch of the search image, likewise.
-        patches: see `PairConfig`.
+        patches: see ``PairConfig``.
 
     Returns:
         What a sample is made of.
@@ -200,11 +200,11 @@ def pair_config(
 def find_datasets(
     recipe: Recipe, root: str | os.PathLike, template: PatchConfig, search: PatchConfig
 ) -> list[Dataset]:
-    """Finds the built datasets of a recipe.
+    """Find the built datasets of a recipe.
 
     Args:
         recipe: names them.
-        root: the `--output` of `prepare`.
+        root: the ``--output`` of ``prepare``.
         template: patch of the template: decides whether 511 crops are large enough.
         search: patch of the search image.
 
@@ -214,15 +214,13 @@ def find_datasets(
     Raises:
         JaxtrackError: one is not there, and how to build it.
     """
-    base = Path(root).expanduser()
+    base = paths.resolve(root)
     if not recipe.ingredients:
         if not base.is_dir():
             raise JaxtrackError(
                 f"no folder {base}: build datasets with python -m jaxtrack.data.prepare"
             )
-        found = sorted(
-            p.parent for p in base.rglob("dataset_info.json") if ".incomplete" not in str(p)
-        )
+        found = built_below(base)
         return [Dataset(path) for path in found] or [Dataset(find_built(base))]
     fits = all(p.context == 0.5 and p.scale <= CROP_SCALE for p in (template, search))
     flavours: tuple[str, ...] = ("crop511", "frames") if fits else ("frames",)
@@ -231,7 +229,7 @@ def find_datasets(
         # YouTube-BB is passed on as crops: they are its frames.
         usable = flavours if fits or part.dataset != "youtubebb" else ()
         folders = [base / part.dataset / f"{part.split}_{f}" for f in usable]
-        there = [f for f in folders if built_in(f, "*")]
+        there = [f for f in folders if f.is_dir() and built_below(f, 1)]
         if not there:
             raise JaxtrackError(
                 f"the recipe needs {part.dataset} ({part.split}), which {base} does not hold: python -m "
@@ -251,17 +249,17 @@ def open_recipe(
     patches: int = 0,
     **options: Any,
 ) -> TrainIterator:
-    """Opens the training batches of a recipe.
+    """Open the training batches of a recipe.
 
     Args:
         recipe: a recipe or the name of one.
-        root: the `--output` of `prepare`.
+        root: the ``--output`` of ``prepare``.
         template: patch of the template.
         search: patch of the search image.
         batch_size: samples per batch of this host.
-        patches: see `PairConfig`.
-        **options: `seed`, `shard_index`, `shard_count`, `workers`, `threads`, `max_bad` of
-            `pipeline.make_iterator`.
+        patches: see ``PairConfig``.
+        **options: ``seed``, ``shard_index``, ``shard_count``, ``workers``, ``threads``, ``max_bad`` of
+            ``pipeline.make_iterator``.
 
     Returns:
         The batches.
@@ -271,7 +269,7 @@ def open_recipe(
     """
     if isinstance(recipe, str):
         if recipe not in RECIPES:
-            raise JaxtrackError(f"no data recipe '{recipe}': known: {', '.join(RECIPES)}")
+            raise unknown("data recipe", recipe, RECIPES)
         recipe = RECIPES[recipe]
     mixture = find_datasets(recipe, root, template, search)
     config = pair_config(recipe, template, search, patches)

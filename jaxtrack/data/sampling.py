@@ -46,15 +46,15 @@ class FrameFilter:
     min_visibility: float = -1.0
 
     def keep(self, boxes: np.ndarray, sizes: np.ndarray, visibility: np.ndarray) -> np.ndarray:
-        """Says which frames pass.
+        """Say which frames pass.
 
         Args:
-            boxes: `(n, 4)` (x, y, w, h), pixels, finite, of positive size.
-            sizes: `(n, 2)` (height, width) of the frames.
-            visibility: `(n,)` visible share.
+            boxes: ``(n, 4)`` (x, y, w, h), pixels, finite, of positive size.
+            sizes: ``(n, 2)`` (height, width) of the frames.
+            visibility: ``(n,)`` visible share.
 
         Returns:
-            `(n,)` bool.
+            ``(n,)`` bool.
         """
         sides = boxes[:, 2:]
         share = sides / sizes[:, ::-1]
@@ -77,14 +77,14 @@ class PairConfig:
         template: patch of the template.
         search: patch of the search image (and of the others, if any).
         max_gap: most frames between template and search; a dataset of the mixture may set its own.
-        order: `any`; `forward`: the search frame is later; `sorted`: the earlier is the template.
+        order: ``any``; ``forward``: the search frame is later; ``sorted``: the earlier is the template.
         same_frame: whether template and search may be one frame of a longer video.
         negative: share of pairs whose search patch shows another target.
         distractor: add a patch of another target (a triplet).
         patches: if not 0, this many search patches of one video instead of one.
         min_frames: fewest usable frames a video must have (a still image needs its one).
         filter: which frames are used; a dataset of the mixture may have its own.
-        reduced_decode: see `patches.PatchCutter`.
+        reduced_decode: see ``patches.PatchCutter``.
     """
 
     template: PatchConfig
@@ -100,7 +100,7 @@ class PairConfig:
     reduced_decode: bool = True
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be sampled."""
+        """Refuse what cannot be sampled."""
         if self.max_gap < 0 or self.patches < 0 or not 0 <= self.negative <= 1:
             raise JaxtrackError(
                 f"impossible sampling: max_gap {self.max_gap}, patches {self.patches}, "
@@ -111,7 +111,7 @@ class PairConfig:
 def usable_rows(
     source: FrameSource, target: int, frame_filter: FrameFilter, min_frames: int = 1
 ) -> np.ndarray:
-    """Lists the rows of a target that can be trained on.
+    """List the rows of a target that can be trained on.
 
     Args:
         source: a built dataset.
@@ -120,7 +120,7 @@ def usable_rows(
         min_frames: fewest such frames (one for a still image).
 
     Returns:
-        Row numbers, ascending; empty if there are fewer than `min_frames`.
+        Row numbers, ascending; empty if there are fewer than ``min_frames``.
     """
     span = source.rows_of(target)
     record, boxes = source.rows_record[span], np.asarray(source.rows_box[span])
@@ -134,7 +134,7 @@ def usable_rows(
 def choose_pair(
     rows: np.ndarray, config: PairConfig, max_gap: int, rng: np.random.Generator
 ) -> tuple[int, int]:
-    """Draws a template row, and a search row within the allowed gap.
+    """Draw a template row, and a search row within the allowed gap.
 
     Args:
         rows: usable rows of one target, ascending; one row per frame, so that differences are gaps.
@@ -164,7 +164,7 @@ def choose_pair(
 
 
 class Sampler:
-    """Turns (dataset, video) and random numbers into a sample; picklable."""
+    """Turn (dataset, video) and random numbers into a sample; picklable."""
 
     def __init__(
         self,
@@ -173,7 +173,7 @@ class Sampler:
         max_gaps: Sequence[int],
         filters: Sequence[FrameFilter],
     ) -> None:
-        """Sets up for a mixture.
+        """Set up for a mixture.
 
         Args:
             config: what a sample is made of.
@@ -185,7 +185,7 @@ class Sampler:
         self.max_gaps, self.filters = tuple(max_gaps), tuple(filters)
 
     def sample(self, number: int, video: int, rng: np.random.Generator) -> dict[str, Any]:
-        """Draws a sample that starts from a video.
+        """Draw a sample that starts from a video.
 
         A video without a usable frame is replaced by a random one of the same dataset; a sample with
         a record that does not decode is drawn again.
@@ -196,9 +196,9 @@ class Sampler:
             rng: random numbers; they alone decide.
 
         Returns:
-            See `pipeline.make_iterator`, for one element, plus `used`: `(k, 2)` int64 (dataset, row)
-            of the patches, `broken`: (dataset, record) of the last record that did not decode, or -1,
-            and `failures`, the number of those.
+            See ``pipeline.make_iterator``, for one element, plus ``used``: ``(k, 2)`` int64 (dataset, row)
+            of the patches, ``broken``: (dataset, record) of the last record that did not decode, or -1,
+            and ``failures``, the number of those.
 
         Raises:
             JaxtrackError: no usable video, or too many records in a row that do not decode.
@@ -249,7 +249,7 @@ class Sampler:
         return found
 
     def _target(self, number: int, video: int, rng: np.random.Generator) -> tuple[int, np.ndarray]:
-        """Draws a target of a video that has usable frames, or of another video."""
+        """Draw a target of a video that has usable frames, or of another video."""
         source = self.sources[number]
         for _ in range(_MAX_EMPTY):
             targets = source.targets_of(video)
@@ -266,7 +266,7 @@ class Sampler:
         )
 
     def _other(self, number: int, target: int, rng: np.random.Generator) -> tuple[int, int]:
-        """Draws a frame of another target from any dataset of the mixture, all equally likely."""
+        """Draw a frame of another target from any dataset of the mixture, all equally likely."""
         for _ in range(_MAX_EMPTY):
             other = int(rng.integers(len(self.sources)))
             video = int(rng.integers(self.sources[other].num_videos))

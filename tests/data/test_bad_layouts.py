@@ -19,8 +19,9 @@ def message(dataset, root, split=None) -> str:
 
 
 def test_unknown_names_offer_the_nearest():
-    assert "did you mean got10k" in message("got10", ".")
-    assert "known: train, val, test, train_vot" in message("got10k", ".", "trian")
+    assert "nearest: got10k" in message("got10", ".")
+    assert "unknown split of got10k 'trian'; nearest: train" in message("got10k", ".", "trian")
+    assert "is not train, test, train_3" in message("trackingnet", ".", "train_x")
 
 
 @pytest.mark.parametrize("dataset", [n for n in layouts.names() if n != "lasot_ext"])
@@ -53,7 +54,7 @@ def test_counts_that_differ(tmp_path):
     [
         ("", "every annotation file|is empty"),
         ("\n \n", "every annotation file|is empty"),
-        ("1,2,3\n", "line 1: 3 numbers where 4 were expected"),
+        ("1,2,3\n", "3 columns where 4 are expected"),
         ("1,2,3,4\n1,2,3,4,5\n", "line 2: 5 numbers"),
         ("1,2,3,4\n1,2,x,4\n", "line 2: 'x' is not a number"),
     ],
@@ -79,10 +80,10 @@ def test_other_broken_files(tmp_path):
     (tmp_path / "g/train/GOT-10k_Train_000002/cover.label").write_text("8\n8\n")
     assert "got10k GOT-10k_Train_000002: 5 frames but 2 flags" in message("got10k", tmp_path / "g")
     (tmp_path / "g/train/GOT-10k_Train_000002/groundtruth.txt").unlink()
-    assert "no annotation file" in message("got10k", tmp_path / "g")
+    assert "groundtruth.txt: no such file" in message("got10k", tmp_path / "g")
     fx.write_coco(_made(tmp_path / "c"))
     (tmp_path / "c/annotations/instances_train2017.json").write_text("{")
-    assert "is not readable JSON" in message("coco", tmp_path / "c")
+    assert "not the annotation of coco" in message("coco", tmp_path / "c")
     fx.write_trackingnet(tmp_path / "t", zipped=True)
     (tmp_path / "t/TRAIN_0/zips/abc_0.zip").write_bytes(b"PK no")
     assert "abc_0.zip is not a readable zip file" in message(
@@ -96,7 +97,7 @@ def test_other_broken_files(tmp_path):
 def test_custom_messages(tmp_path):
     fx.write_custom(tmp_path, with_clip=False)
     (tmp_path / "cat.txt").write_text("1,2,3,four\n")
-    assert "cat.txt line 1: '1,2,3,four' is not x,y,w,h" in message("custom", tmp_path)
+    assert "cat.txt line 1: 'four' is not a number" in message("custom", tmp_path)
     (tmp_path / "cat.txt").write_text("")
     assert "cat.txt is empty" in message("custom", tmp_path)
     (tmp_path / "cat.txt").unlink()

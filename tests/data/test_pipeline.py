@@ -212,7 +212,7 @@ def test_recipes_find_their_builds(tmp_path):
     assert search.scale == pytest.approx(431 / 127)
     with pytest.raises(JaxtrackError, match=r"needs vid \(train\).*prepare vid --split train"):
         recipes.open_recipe("siamrpn", tmp_path, template, search, 2)
-    with pytest.raises(JaxtrackError, match="no data recipe 'x'"):
+    with pytest.raises(JaxtrackError, match="unknown data recipe 'x'"):
         recipes.open_recipe("x", tmp_path, template, search, 2)
     with pytest.raises(JaxtrackError, match="no built dataset"):
         recipes.open_recipe("all", tmp_path, template, search, 2)

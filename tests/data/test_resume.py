@@ -17,6 +17,7 @@ from jaxtrack.data import layouts
 from jaxtrack.data.builders import parts, stage
 from jaxtrack.data.source import FrameSource, find_built
 from jaxtrack.errors import JaxtrackError
+from jaxtrack.io.atomic import lock
 from tests import data_fixtures as fx
 from tests.data.test_prepare import last_line, run, same_build
 
@@ -59,29 +60,39 @@ def test_kill_in_a_build_leaves_nothing_that_looks_finished(tmp_path):
     assert left == ["1.0.0"]
 
 
-def test_parts_are_made_again_when_the_annotation_changes(tmp_path):
+def test_parts_are_made_again_when_the_annotation_or_the_shard_changes(tmp_path):
     fx.write_otb(tmp_path, ("Boy",))
+    root = str(tmp_path)
     part = list(layouts.iter_layout("otb", tmp_path))
     spec = tmp_path / "part-00000.spec"
-    digest = stage.save_spec(spec, "otb", 0, part)
-    spec.with_suffix(".records").write_bytes(b"")
-    result = stage.finish(spec, digest, part, parts.PartRows())
+    digest = stage.save_spec(spec, "otb", 0, part, root)
+    dataset, crop, again = stage.load_spec(spec, root)
+    assert (dataset, crop, again[0].frames) == ("otb", 0, part[0].frames)
+    np.testing.assert_array_equal(again[0].boxes, part[0].boxes)
+    shard = stage.shard_path(spec, digest)
+    shard.write_bytes(b"records")
+    result = stage.finish(spec, digest, part, parts.PartRows(), shard)
     assert stage.finished(spec, digest) == result
-    part[0].boxes[0, 0] += 1
-    assert stage.finished(spec, stage.save_spec(spec, "otb", 0, part)) is None
-    spec.with_suffix(".done").write_bytes(pickle.dumps(1)[:-1])
+    shard.write_bytes(b"recorfs")  # as long, and not what was written
     assert stage.finished(spec, digest) is None
+    shard.write_bytes(b"records")
+    part[0].boxes[0, 0] += 1
+    assert stage.finished(spec, stage.save_spec(spec, "otb", 0, part, root)) is None
+    done = spec.with_suffix(".done").read_bytes()
+    for damaged in (b"", pickle.dumps(1), done[: len(done) // 2], done[:100] + b"x" + done[101:]):
+        spec.with_suffix(".done").write_bytes(damaged)
+        found = stage.finished(spec, digest)
+        assert found is None or found == result
 
 
 def test_two_builds_in_one_folder(tmp_path):
-    fcntl = pytest.importorskip("fcntl")
     fx.write_otb(tmp_path / "otb", ("Boy",))
-    stage = tmp_path / "out" / "otb" / "test_frames" / ".1.0.0.parts"
-    stage.mkdir(parents=True)
-    with open(stage / "lock", "w") as f:
-        fcntl.flock(f, fcntl.LOCK_EX)
-        with pytest.raises(JaxtrackError, match="another build is at work"):
-            fx.build("otb", tmp_path / "otb", tmp_path / "out")
+    with (
+        lock(tmp_path / "out" / "otb" / "test_frames" / ".1.0.0.parts"),
+        pytest.raises(JaxtrackError, match=f"in use by process {os.getpid()}"),
+    ):
+        fx.build("otb", tmp_path / "otb", tmp_path / "out")
+    fx.build("otb", tmp_path / "otb", tmp_path / "out")
 
 
 @pytest.mark.slow

@@ -196,6 +196,7 @@ def test_supervised_runs_are_written_scored_and_taken_up_again(
         ("uav20l", None, "uav20l", "uav20l"),
         ("NfS", "fps240", "nfs-fps240", "fps240"),
         ("vot-2018", None, "vot2018", "test"),
+        ("custom", None, "custom", "all"),
         ("synthetic", None, "synthetic", "synthetic"),
     ],
 )
@@ -208,9 +209,11 @@ def test_every_layout_of_videos_can_be_evaluated():
     for name in datasets.names():
         assert datasets.find(name).layout == name
         assert datasets.find(name.upper()).benchmark.kind in ("ope", "got10k", "vot")
-    for name in ("coco", "otbb", ""):
+    for name in ("otbb", ""):
         with pytest.raises(UsageError, match="unknown benchmark"):
             datasets.find(name)
+    with pytest.raises(UsageError, match="coco is for training"):
+        datasets.find("coco")
     with pytest.raises(UsageError, match="split"):
         datasets.find("lasot", "tset")
 

@@ -1,16 +1,21 @@
-"""TFDS builders, one per dataset: `builder("got10k")` gives the class.
+"""TFDS builders, one per dataset: ``builder("got10k")`` gives the class.
 
-They share `frames.FrameBuilder` and differ by the layout reader of the same name
-(`jaxtrack.data.layouts`). None is entered in TFDS's own registry, where `coco` is taken. Importing
-this module imports tensorflow_datasets (not TensorFlow).
+They share ``frames.FrameBuilder`` and differ by the layout reader of the same name
+(``jaxtrack.data.layouts``). None is entered in TFDS's own registry, where ``coco`` is taken.
+tensorflow_datasets (not TensorFlow) is imported when the first builder is asked for.
 """
 
 from __future__ import annotations
 
-from jaxtrack.data import layouts
-from jaxtrack.data.builders.frames import FrameBuilder
+import functools
+from typing import TYPE_CHECKING
 
-__all__ = ["FrameBuilder", "builder"]
+from jaxtrack.data import layouts
+
+if TYPE_CHECKING:
+    from jaxtrack.data.builders.frames import FrameBuilder
+
+__all__ = ["builder"]
 
 _DESCRIPTIONS = {
     "got10k": "GOT-10k (Huang et al. 2019): 10,000 videos of 563 classes.",
@@ -37,25 +42,24 @@ _DESCRIPTIONS = {
 }
 
 
-def _make(name: str, description: str) -> type[FrameBuilder]:
-    members = {"__doc__": description, "__module__": __name__, "name": name}
-    return type(name.title(), (FrameBuilder,), members, skip_registration=True)  # type: ignore[call-overload]
-
-
-_BUILDERS = {name: _make(name, _DESCRIPTIONS[name]) for name in layouts.DATASETS}
-
-
 def builder(dataset: str) -> type[FrameBuilder]:
-    """Finds the builder class of a dataset.
+    """Find the builder class of a dataset.
 
     Args:
-        dataset: a name of `jaxtrack.data.layouts.names()`.
+        dataset: a name of ``jaxtrack.data.layouts.names()``.
 
     Returns:
-        Its class; see `frames.FrameBuilder` for the arguments.
+        Its class; see ``frames.FrameBuilder`` for the arguments.
 
     Raises:
         JaxtrackError: an unknown dataset; the nearest name is offered.
     """
-    layouts.resolve(dataset)
-    return _BUILDERS[dataset]
+    return _make(layouts.canonical(dataset))
+
+
+@functools.cache
+def _make(name: str) -> type[FrameBuilder]:
+    from jaxtrack.data.builders.frames import FrameBuilder
+
+    members = {"__doc__": _DESCRIPTIONS[name], "__module__": __name__, "name": name}
+    return type(name.title(), (FrameBuilder,), members, skip_registration=True)  # type: ignore[call-overload]

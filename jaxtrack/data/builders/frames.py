@@ -5,17 +5,22 @@
         got10k-train.array_record-00000-of-00132           the frames
         index/*.npy                                         targets and boxes, memory-mapped
         summary.json                                        counts, and what was left out
+        checksums.json                                      sizes and checksums of all of these
 
-A build writes its parts to `DIR/got10k/train_frames/.1.0.0.parts` and links them into place at the
-end, so that a killed build leaves nothing that looks finished and a second run goes on with it.
+A build writes its parts to ``DIR/got10k/train_frames/.1.0.0.parts`` and links them into place at the
+end, so that a killed build leaves nothing that looks finished and a second run goes on with it. Every
+shard is read back before it counts as done.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
+import hashlib
 import multiprocessing
+import multiprocessing.connection
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,20 +32,22 @@ from array_record.python import array_record_module
 from tensorflow_datasets.core import example_serializer
 from tensorflow_datasets.core import splits as tfds_splits
 
-from jaxtrack.data import layouts
+from jaxtrack.data import layouts, seal
 from jaxtrack.data.builders import index, parts, stage
 from jaxtrack.errors import JaxtrackError
+from jaxtrack.io.atomic import lock
+from jaxtrack.io.records import checksum
 
 # Records are read one by one in random order, so each is compressed (not at all: JPEG) alone.
 _WRITER_OPTIONS = "group_size:1,uncompressed"
 
 
 def features() -> tfds.features.FeaturesDict:
-    """The features of one frame record.
+    """Return the features of one frame record.
 
     Returns:
-        `image` holds the encoded bytes as delivered (or the crop's JPEG); `boxes` are (x, y, w, h),
-        0-based, pixels, one row for each of `targets`; `frame` counts from 0; `file` is relative to
+        ``image`` holds the encoded bytes as delivered (or the crop's JPEG); ``boxes`` are (x, y, w, h),
+        0-based, pixels, one row for each of ``targets``; ``frame`` counts from 0; ``file`` is relative to
         the source folder.
     """
     return tfds.features.FeaturesDict(
@@ -78,7 +85,7 @@ class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
         frames_per_part: int = parts.FRAMES_PER_PART,
         **kwargs: Any,
     ) -> None:
-        """Sets up a build of one split.
+        """Set up a build of one split.
 
         Args:
             source: folder that the dataset unpacks to.
@@ -89,7 +96,7 @@ class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
             only: names of videos to keep.
             progress: called with (frames done, frames in all).
             frames_per_part: frames in one of the first shards.
-            **kwargs: `data_dir` and others of TFDS.
+            **kwargs: ``data_dir`` and others of TFDS.
         """
         _, self.split = layouts.resolve(self.name, split)
         self.source, self.crop, self.workers, self.max_bad = Path(source), crop, workers, max_bad
@@ -130,18 +137,14 @@ class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
         return {self.split: [generator(part) for part in parts.plan(records, self.frames_per_part)]}
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
-        """Writes the parts in parallel, skipping those that an earlier run finished."""
+        """Write the parts in parallel, skipping those that an earlier run finished."""
         del dl_manager, download_config
         started = time.monotonic()
-        self.stage.mkdir(parents=True, exist_ok=True)
-        lock = _lock(self.stage / "lock", self.name)
-        for old in Path(self._final_dir).parent.glob(f"incomplete.*_{self.version}"):
-            if old != Path(self.data_path):  # left by a build that was killed
-                shutil.rmtree(old)
-        try:
+        with lock(self.stage):
+            for old in Path(self._final_dir).parent.glob(f"incomplete.*_{self.version}"):
+                if old != Path(self.data_path):  # left by a build that was killed
+                    shutil.rmtree(old)
             self._build(started)
-        finally:
-            os.close(lock)
 
     def _post_download_and_prepare_hook(self) -> None:
         shutil.rmtree(self.stage, ignore_errors=True)
@@ -165,7 +168,14 @@ class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
         summary["seconds"] = round(time.monotonic() - started, 1)
         summary["source"] = str(self.source)
         summary["only"] = sorted(self.only or ())
+        summary["made_from"] = stage.combined(digest for _, digest in specs)
         index.write_summary(Path(self.data_path), summary)
+        written = []
+        for number, part in enumerate(shards):
+            name = template.sharded_filepath(shard_index=number, num_shards=len(shards)).name
+            written.append(
+                {"name": name, "records": part.records, "bytes": part.bytes, "sha256": part.sha256}
+            )
         split_info = tfds_splits.SplitInfo(
             name=self.split,
             shard_lengths=[part.records for part in shards],
@@ -173,24 +183,39 @@ class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
             filename_template=template,
         )
         self.info.set_splits(tfds_splits.SplitDict([split_info]))
+        # TFDS writes these again after this and the same: here they are sealed with all the others.
+        self.info.download_size = 0
+        self.info.write_to_directory(self.data_path)
+        seal.write(Path(self.data_path), written)
 
     def _write_specs(self) -> tuple[list[tuple[Path, str]], int]:
-        """Reads all annotations and writes one small file per part; memory stays flat."""
+        """Read all annotations and writes one small file per part; memory stays flat."""
         specs, total = [], 0
-        records = layouts.iter_layout(self.name, self.source, self.split, self.only)
+        problems: list[JaxtrackError] = []
+        records = layouts.iter_layout(
+            self.name, self.source, self.split, self.only, problems.append
+        )
         for number, part in enumerate(parts.plan(records, self.frames_per_part)):
             path = self.stage / f"part-{number:05d}.spec"
-            specs.append((path, stage.save_spec(path, self.name, self.crop, part)))
+            specs.append(
+                (path, stage.save_spec(path, self.name, self.crop, part, str(self.source)))
+            )
             total += len({f for record in part for f in record.frames})
+        if problems:
+            more = f" (and {len(problems) - 1} more problems: --check lists them)" * (
+                len(problems) > 1
+            )
+            raise JaxtrackError(f"{problems[0]}{more}")
+        kept = {path.stem for path, _ in specs}
         for old in self.stage.glob("part-*"):
-            if int(old.name[5:10]) >= len(specs):
+            if old.name.split(".", 1)[0] not in kept:
                 old.unlink()
         if not specs:
             raise JaxtrackError(f"{self.name}: no video of split {self.split} in {self.source}")
         return specs, total
 
     def _write_parts(self, specs: list[tuple[Path, str]], total: int) -> list[stage.PartResult]:
-        """Runs the workers over the parts that are not there yet."""
+        """Run the workers over the parts that are not there yet."""
         done = {n: result for n, spec in enumerate(specs) if (result := stage.finished(*spec))}
         frames = sum(result.frames for result in done.values())
         todo = [n for n in range(len(specs)) if n not in done]
@@ -214,9 +239,12 @@ class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
             for number in todo:
                 yield number, write_part(*specs[number], root)
             return
+        # Workers watch the process that started them: a build that is killed leaves none behind.
         # Spawned, not forked: OpenCV and JAX both hold threads that a fork would freeze.
         context = multiprocessing.get_context("spawn")
-        pool = concurrent.futures.ProcessPoolExecutor(self.workers, mp_context=context)
+        pool = concurrent.futures.ProcessPoolExecutor(
+            min(self.workers, len(todo)), mp_context=context, initializer=_end_with_parent
+        )
         try:
             futures = {pool.submit(write_part, *specs[n], root): n for n in todo}
             for future in concurrent.futures.as_completed(futures):
@@ -230,31 +258,30 @@ class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _lock(path: Path, dataset: str) -> int:
-    """Takes the lock of a build's folder; the system frees it when the process ends."""
-    handle = os.open(path, os.O_CREAT | os.O_RDWR)
-    try:
-        import fcntl
-    except ImportError:  # not a POSIX system
-        return handle
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise JaxtrackError(f"{dataset}: another build is at work in {path.parent}") from None
-    return handle
+def _end_with_parent() -> None:
+    """Make a worker end when the build that started it ends, however that is killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _link(source: Path, target: Path) -> None:
-    """Puts a finished shard in place, keeping the staged one until the build is complete."""
+    """Put a finished shard in place, keeping the staged one until the build is complete."""
     try:
         os.link(source, target)
     except OSError:  # a file system without hard links
         shutil.copyfile(source, target)
+        if checksum(source) != checksum(target):
+            raise JaxtrackError(f"{target} is not what was copied from {source}") from None
 
 
 def write_part(spec: Path, digest: str, root: str) -> stage.PartResult:
-    """Writes one shard and the rows of its index; runs in a worker.
+    """Write one shard and the rows of its index, and read the shard back; runs in a worker.
 
     Args:
         spec: the part's description; the shard and the result lie beside it.
@@ -262,23 +289,26 @@ def write_part(spec: Path, digest: str, root: str) -> stage.PartResult:
         root: the dataset's folder.
 
     Returns:
-        What became of it; the rows themselves stay in the file that `parts.load_rows` reads.
+        What became of it; the rows themselves stay in the file that ``stage.load_rows`` reads.
 
     Raises:
-        JaxtrackError: the disk is full.
+        JaxtrackError: the disk is full, or the shard does not read back as it was written.
     """
     import cv2
 
     cv2.setNumThreads(1)
-    dataset, crop, part = stage.load_spec(spec)
+    dataset, crop, part = stage.load_spec(spec, root)
     rows = parts.PartRows()
-    unfinished = spec.with_suffix(".unfinished")
+    shard = stage.shard_path(spec, digest)
     try:
-        _write_records(unfinished, parts.part_examples(dataset, crop, part, rows, root))
-        os.replace(unfinished, spec.with_suffix(".records"))
-        return stage.finish(spec, digest, part, rows)
+        written = _write_records(shard, parts.part_examples(dataset, crop, part, rows, root))
+        if _read_records(shard, len(rows.sizes)) != written:
+            raise JaxtrackError(
+                f"{dataset}: {shard} does not read back as it was written: is the disk damaged?"
+            )
+        return stage.finish(spec, digest, part, rows, shard)
     except (OSError, ValueError, RuntimeError) as error:
-        unfinished.unlink(missing_ok=True)
+        shard.unlink(missing_ok=True)
         free = shutil.disk_usage(spec.parent).free
         if "No space left" in str(error) or free < 1 << 20:
             raise JaxtrackError(
@@ -288,12 +318,32 @@ def write_part(spec: Path, digest: str, root: str) -> stage.PartResult:
         raise
 
 
-def _write_records(path: Path, examples: Iterator[dict[str, Any]]) -> None:
+def _write_records(path: Path, examples: Iterator[dict[str, Any]]) -> str:
+    """Write a shard; gives a digest of its records."""
     encoder = features()
     serializer = example_serializer.ExampleSerializer(encoder.get_serialized_info())
+    digest = hashlib.sha256()
     writer = array_record_module.ArrayRecordWriter(str(path), _WRITER_OPTIONS)
     try:
         for example in examples:
-            writer.write(serializer.serialize_example(encoder.encode_example(example)))
+            record = serializer.serialize_example(encoder.encode_example(example))
+            digest.update(record)
+            writer.write(record)
     finally:
         writer.close()
+    with open(path, "rb") as f:  # on the disk before anything says so
+        os.fsync(f.fileno())
+    return digest.hexdigest()
+
+
+def _read_records(path: Path, count: int) -> str:
+    """Read a shard; gives a digest of its records."""
+    digest = hashlib.sha256()
+    if count:
+        reader = array_record_module.ArrayRecordReader(str(path))
+        try:
+            for number in range(count):
+                digest.update(reader.read([number])[0])
+        finally:
+            reader.close()
+    return digest.hexdigest()

@@ -10,7 +10,6 @@ names.json  names of the targets and their classes (numpy strings would take ten
 from __future__ import annotations
 
 import collections
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,16 @@ import numpy as np
 
 from jaxtrack.data.builders import stage
 from jaxtrack.data.record import usable_boxes
+from jaxtrack.io.records import write_json
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 SHOWN_SKIPS = 50
 
 
 def write(
     folder: Path, dataset: str, split: str, crop: int, done: list[stage.PartResult]
 ) -> dict[str, Any]:
-    """Writes the index of a dataset from the results of its parts, one part in memory at a time.
+    """Write the index of a dataset from the results of its parts, one part in memory at a time.
 
     Args:
         folder: the dataset's folder.
@@ -36,7 +36,7 @@ def write(
         done: results of all parts, in order.
 
     Returns:
-        The summary (see `write_summary`).
+        The summary (see ``write_summary``).
     """
     out = folder / "index"
     out.mkdir(exist_ok=True)
@@ -65,8 +65,9 @@ def write(
         array.flush()
     np.save(out / "targets.npy", np.array(listed.ends, dtype=np.int64))
     np.save(out / "videos.npy", np.array([*listed.video_starts, len(listed.names)], dtype=np.int64))
-    (out / "names.json").write_text(
-        json.dumps({"targets": listed.names, "classes": listed.classes, "videos": listed.videos})
+    write_json(
+        out / "names.json",
+        {"targets": listed.names, "classes": listed.classes, "videos": listed.videos},
     )
     skipped = [skip for part in done for skip in part.skipped]
     return {
@@ -100,7 +101,7 @@ def _create(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap:
 
 
 class _Listing:
-    """Collects names, boundaries and counts while the parts go by."""
+    """Collect names, boundaries and counts while the parts go by."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -124,10 +125,10 @@ class _Listing:
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:
-    """Writes `summary.json`.
+    """Write ``summary.json``.
 
     Args:
         folder: the dataset's folder.
         summary: counts; JSON types only.
     """
-    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    write_json(folder / "summary.json", summary)

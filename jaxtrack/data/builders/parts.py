@@ -1,7 +1,7 @@
 """What a build consists of: parts of whole videos, and the frame records made from each part.
 
 A part is the unit of parallel work and of resuming: it becomes one shard. Part k holds about
-`1000 << (k // 256)` frames, so that a million frames give some hundred files and ten million not
+``1000 << (k // 256)`` frames, so that a million frames give some hundred files and ten million not
 tens of thousands.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from jaxtrack.data import frames as frame_io
-from jaxtrack.data.record import VideoRecord
+from jaxtrack.data.record import VideoRecord, implausible_boxes, numbers
 from jaxtrack.errors import JaxtrackError
 
 FRAMES_PER_PART = 1000
@@ -55,13 +55,13 @@ class PartRows:
 
 
 def group_videos(records: Iterable[VideoRecord]) -> Iterator[list[VideoRecord]]:
-    """Groups the targets of one video, which follow each other.
+    """Group the targets of one video, which follow each other.
 
     Args:
         records: a layout's records.
 
     Yields:
-        Lists of records with the same `video`.
+        Lists of records with the same ``video``.
     """
     for _, group in itertools.groupby(records, key=lambda r: r.video or r.name):
         yield list(group)
@@ -70,7 +70,7 @@ def group_videos(records: Iterable[VideoRecord]) -> Iterator[list[VideoRecord]]:
 def plan(
     records: Iterable[VideoRecord], frames_per_part: int = FRAMES_PER_PART
 ) -> Iterator[list[VideoRecord]]:
-    """Cuts a layout into parts of whole videos.
+    """Cut a layout into parts of whole videos.
 
     Args:
         records: a layout's records.
@@ -94,7 +94,7 @@ def plan(
 def part_examples(
     dataset: str, crop: int, part: list[VideoRecord], rows: PartRows, root: str
 ) -> Iterator[dict[str, Any]]:
-    """Makes the records of a part, checking that every image decodes.
+    """Make the records of a part, checking that every image decodes.
 
     Args:
         dataset: dataset name.
@@ -105,16 +105,17 @@ def part_examples(
         root: the dataset's folder; file names are stored relative to it.
 
     Yields:
-        Feature dictionaries of `builders.frames.features`.
+        Feature dictionaries of ``builders.frames.features``.
     """
     for video in group_videos(part):
         first = len(rows.targets)
         rows.targets += [_target_entry(record) for record in video]
         entries = rows.targets[first:]
+        annotated = [record.annotated for record in video]
         uses: dict[str, list[tuple[int, int]]] = {}  # frame -> (target, position in its video)
         for target, record in enumerate(video):
             for position, reference in enumerate(record.frames):
-                if not crop or entries[target]["usable"][position]:
+                if entries[target]["usable"][position] if crop else annotated[target][position]:
                     uses.setdefault(reference, []).append((target, position))
         for reference, data in frame_data(uses):
             users = uses[reference]
@@ -131,7 +132,14 @@ def part_examples(
 
 def _reason(error: frame_io.FrameError) -> str:
     text = str(error)
-    for words in ("truncated JPEG", "no file", "not a readable image", "ends before frame"):
+    for words in (
+        "truncated JPEG",
+        "no file",
+        "not a readable image",
+        "ends before frame",
+        "a box far outside",
+        "another size",
+    ):
         if words in text:
             return words
     return "unreadable"
@@ -155,7 +163,7 @@ def _target_entry(record: VideoRecord) -> dict[str, Any]:
 def frame_data(
     references: Iterable[str],
 ) -> Iterator[tuple[str, bytes | np.ndarray | frame_io.FrameError]]:
-    """Reads every frame of a video once.
+    """Read every frame of a video once.
 
     Args:
         references: frame references, all into clips or none.
@@ -177,7 +185,7 @@ def frame_data(
 def _clip_data(
     references: list[str],
 ) -> Iterator[tuple[str, bytes | np.ndarray | frame_io.FrameError]]:
-    """Decodes clip frames; once a clip breaks off, all that follow are errors."""
+    """Decode clip frames; once a clip breaks off, all that follow are errors."""
     left = list(references)
     try:
         for reference, frame in frame_io.clip_frames(references):
@@ -198,9 +206,20 @@ def _examples(
     rows: PartRows,
     root: str,
 ) -> Iterator[dict[str, Any]]:
-    """Makes the record(s) of one frame."""
+    """Make the record(s) of one frame."""
     name = os.path.relpath(reference, root)
-    pixels = frame_io.decode(data, name) if isinstance(data, bytes) else data
+    if isinstance(data, bytes):
+        data, pixels = frame_io.as_annotated(data, name, video[users[0][0]].size)
+    else:
+        pixels = data
+    for target, position in users:
+        usable = entries[target]["usable"][position]
+        if usable and implausible_boxes(video[target].boxes[position], pixels.shape[:2]):
+            box = numbers(video[target].boxes[position])
+            raise frame_io.FrameError(
+                f"a box far outside: {video[target].name} is at {box} in "
+                f"{pixels.shape[1]}x{pixels.shape[0]} pixels"
+            )
     if not crop:
         encoded = data if isinstance(data, bytes) else frame_io.encode(pixels)
         yield _add(
@@ -247,7 +266,7 @@ def _add(
 
 
 def context_side(width: float, height: float) -> float:
-    """Side of the square context window around a target: sqrt((w + p)(h + p)), p = (w + h) / 2.
+    """Return the side of the square context window around a target: sqrt((w + p)(h + p)), p = (w + h) / 2.
 
     Args:
         width: target width, pixels.
@@ -264,7 +283,7 @@ def context_side(width: float, height: float) -> float:
 
 
 def check_skips(dataset: str, skipped: list[Skipped], total: int, max_bad: float) -> None:
-    """Stops a build that loses too many frames.
+    """Stop a build that loses too many frames.
 
     Args:
         dataset: dataset name.
@@ -277,6 +296,6 @@ def check_skips(dataset: str, skipped: list[Skipped], total: int, max_bad: float
     """
     if len(skipped) > max_bad * total:
         raise JaxtrackError(
-            f"{dataset}: {len(skipped)} of {total} frames cannot be read (more than {max_bad:.2%}); "
+            f"{dataset}: {len(skipped)} of {total} frames cannot be stored (more than {max_bad:.2%}); "
             f"first: {skipped[0].where}; repair the files, or raise --max-bad to leave them out"
         )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import os
+import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from jaxtrack.data import splits
-from jaxtrack.data.readers import tools
+from jaxtrack.data.readers import files, geometry, pairing
+from jaxtrack.data.readers.entries import Entry, Found
 from jaxtrack.data.record import VideoRecord
 from jaxtrack.errors import JaxtrackError
+from jaxtrack.io import text
 
 OTB_LAYOUT = "VIDEO/img/0001.jpg and VIDEO/groundtruth_rect.txt"
 TC128_LAYOUT = "VIDEO/img/0001.jpg, VIDEO/VIDEO_gt.txt and VIDEO/VIDEO_frames.txt"
@@ -20,110 +23,135 @@ TC128_LAYOUT = "VIDEO/img/0001.jpg, VIDEO/VIDEO_gt.txt and VIDEO/VIDEO_frames.tx
 # with a zero box, which no metric counts as a hit.
 _ONE_ROW_SHORT = ("Board", "Twinnings")
 
-
-def _frame_number(path: str) -> int:
-    stem = os.path.splitext(os.path.basename(path))[0]
-    return int(stem) if stem.isdigit() else -1
-
-
-def _otb_frames(video: Path, boxes: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Picks the annotated frames of a video (David has 770 images and 471 boxes)."""
-    frames = tools.list_images(video / "img")
-    found = splits.OTB_RANGES.get(video.name)
-    if found is None:
-        if video.name in _ONE_ROW_SHORT and len(boxes) == len(frames) - 1:
-            boxes = np.concatenate([boxes, np.zeros((1, 4))])
-        return frames, boxes
-    first, last = found
-    inside = [first <= _frame_number(f) <= last for f in frames]
-    if len(boxes) == len(frames):  # Tiger1: every image has a row, the first five are left out
-        boxes = boxes[np.array(inside, dtype=bool)]
-    return [f for f, keep in zip(frames, inside) if keep], boxes
+# The benchmark's own names: one target, or a number for each. Copies and corrections have other names.
+_ANNOTATION = re.compile(r"groundtruth_rect(?:\.([0-9]+))?\.txt")
 
 
 def _annotations(video: Path) -> list[tuple[str, Path]]:
-    """Lists (target name, file): `groundtruth_rect.txt`, or `.1.txt` and `.2.txt` for two targets."""
-    files = sorted(video.glob("groundtruth_rect*.txt"), key=lambda p: tools.natural_key(p.name))
-    if len(files) > 1:  # Human4 ships an empty groundtruth_rect.1.txt beside the real .2.txt
-        files = [f for f in files if f.stat().st_size and tools.read_text(f).strip()]
+    """List (target name, file): ``groundtruth_rect.txt``, or ``.1.txt`` and ``.2.txt`` for two targets."""
     named = []
-    for path in files:
-        target = path.name.removeprefix("groundtruth_rect").removesuffix(".txt").lstrip(".")
-        named.append((f"{video.name}-{target}" if target else video.name, path))
+    for path in files.named(video, ".txt"):
+        match = _ANNOTATION.fullmatch(path.name)
+        if match:
+            named.append((f"{video.name}-{match[1]}" if match[1] else video.name, path))
+    if len(named) > 1:  # Human4 ships an empty groundtruth_rect.1.txt beside the real .2.txt
+        named = [(n, p) for n, p in named if text.read_text(p).strip()]
     return named
 
 
-def read_otb(root: Path, split: str) -> Iterator[VideoRecord]:
-    """Reads OTB videos: 1-based boxes, mixed separators, partial ranges, one or two targets.
+def find_otb(root: Path, split: str, frames: bool = True) -> Found:
+    """Find the targets of OTB: 1-based boxes, mixed separators, partial ranges, one or two targets.
 
     Args:
         root: folder with one folder per video.
-        split: `test` (whatever is there), or `otb2013`, `otb50`, `otb100` (all of its videos).
+        split: ``test`` (whatever is there), or ``otb2013``, ``otb50``, ``otb100`` (all of its videos).
+        frames: whether images are looked for; False: the annotation alone.
 
-    Yields:
-        One record per target; names as `Jogging-1`, `Human4-2`.
+    Returns:
+        One entry per target; names as ``Jogging-1``, ``Human4-2``.
     """
     wanted = {"otb2013": splits.OTB2013, "otb50": splits.OTB50, "otb100": splits.OTB100}.get(split)
-    videos = [v for v in tools.subfolders(root) if any(v.glob("groundtruth_rect*.txt"))]
+    videos = [
+        v
+        for v in files.subfolders(root)
+        if any(p.name.startswith("groundtruth_rect") for p in files.named(v, ".txt"))
+    ]
     if not videos:
-        raise tools.wrong_layout("otb", root, OTB_LAYOUT)
+        raise files.wrong_layout("otb", root, OTB_LAYOUT)
+    missing: tuple[str, ...] = ()
     if wanted is not None:
-        missing = sorted(set(wanted) - {v.name for v in videos})
-        if missing:
-            shown = ", ".join(missing[:8]) + (", ..." if len(missing) > 8 else "")
-            raise JaxtrackError(
-                f"otb: {root} lacks {len(missing)} of the {len(wanted)} videos of {split}: {shown}"
-            )
+        missing = tuple(sorted(set(wanted) - {v.name for v in videos}))
         videos = [v for v in videos if v.name in wanted]
+    entries = []
     for video in videos:
         targets = _annotations(video)
+        entries += [
+            Entry(name, functools.partial(_otb_target, name, video, path, frames), video.name)
+            for name, path in targets
+            if not (split == "otb2013" and name == "Skating2-2")
+        ]
         if not targets:
-            raise JaxtrackError(f"otb {video.name}: every annotation file in {video} is empty")
-        for name, path in targets:
-            if split == "otb2013" and name == "Skating2-2":
-                continue
-            frames, boxes = _otb_frames(video, tools.read_numbers(path, 4))
-            tools.check_counts(f"otb {name}", frames, boxes, video / "img", path)
-            yield VideoRecord(
-                name=name,
-                frames=tuple(frames),
-                boxes=tools.zero_based(boxes, 1),
-                absent=np.zeros(len(frames), dtype=bool),
-                video=video.name,
-                origin=1,
-            )
+            entries.append(Entry(video.name, functools.partial(_empty, video)))
+    return Found(entries, missing, split)
 
 
-def read_tc128(root: Path, split: str) -> Iterator[VideoRecord]:
-    """Reads Temple-Color-128: OTB's conventions, the annotated range in `VIDEO_frames.txt`.
+def _empty(video: Path) -> Iterator[VideoRecord]:
+    raise JaxtrackError(
+        f"otb {video.name}: every annotation file in {video} is empty, or none is called "
+        "groundtruth_rect.txt (or .1.txt, .2.txt)"
+    )
+
+
+def _otb_target(name: str, video: Path, path: Path, frames: bool) -> Iterator[VideoRecord]:
+    """Read one target (David has 770 images and 471 boxes)."""
+    what = f"otb {name}"
+    boxes = text.read_numbers(path, (4,))
+    images = files.list_images(video / "img") if frames else []
+    if video.name in splits.OTB_RANGES:
+        first, last = splits.OTB_RANGES[video.name]
+        inside = [first <= (files.frame_number(f) or 0) <= last for f in images]
+        if images and len(boxes) == len(images):  # Tiger1: every image has a row, five are left out
+            boxes = boxes[np.array(inside)]
+        elif len(boxes) == last:
+            boxes = boxes[first - 1 :]
+        images = [f for f, keep in zip(images, inside) if keep]
+    if video.name in _ONE_ROW_SHORT and len(boxes) == len(images) - 1:
+        boxes = np.concatenate([boxes, np.zeros((1, 4))])
+    yield VideoRecord(
+        name=name,
+        frames=pairing.pair(what, images, len(boxes), (video / "img", path)) if frames else (),
+        boxes=geometry.zero_based(boxes, 1),
+        absent=np.zeros(len(boxes), dtype=bool),
+        video=video.name,
+        origin=1,
+    )
+
+
+def find_tc128(root: Path, split: str, frames: bool = True) -> Found:
+    """Find the videos of Temple-Color-128: OTB's conventions, the annotated range in ``VIDEO_frames.txt``.
 
     Args:
         root: folder with one folder per video.
-        split: only `test`.
+        split: only ``test``.
+        frames: whether images are looked for; False: the annotation alone.
 
-    Yields:
-        One record per video; `VIDEO_att.txt`, where there is one, gives the attributes.
+    Returns:
+        One entry per video; ``VIDEO_att.txt``, where there is one, gives the attributes.
     """
-    videos = [v for v in tools.subfolders(root) if any(v.glob("*_gt.txt"))]
-    if not videos:
-        raise tools.wrong_layout("tc128", root, TC128_LAYOUT)
-    for video in videos:
-        path = next(iter(sorted(video.glob("*_gt.txt"))))
-        boxes = tools.read_numbers(path, 4)
-        frames = tools.list_images(video / "img")
-        ranges = sorted(video.glob("*_frames.txt"))
-        if ranges:
-            first, last = (int(v) for v in tools.read_numbers(ranges[0], 2)[0])
-            frames = [f for f in frames if first <= _frame_number(f) <= last]
-        tools.check_counts(f"tc128 {video.name}", frames, boxes, video / "img", path)
-        notes = sorted(video.glob("*_att.txt"))
-        attributes = tools.read_text(notes[0]).replace(",", " ").split() if notes else []
-        yield VideoRecord(
-            name=video.name,
-            frames=tuple(frames),
-            boxes=tools.zero_based(boxes, 1),
-            absent=np.zeros(len(frames), dtype=bool),
-            video=video.name,
-            attributes=tuple(attributes),
-            origin=1,
-        )
+    videos = [(v, files.named(v, "_gt.txt")) for v in files.subfolders(root)]
+    entries = [
+        Entry(v.name, functools.partial(_tc128_video, v, found[0], frames))
+        for v, found in videos
+        if found
+    ]
+    if not entries:
+        raise files.wrong_layout("tc128", root, TC128_LAYOUT)
+    return Found(entries)
+
+
+def _tc128_video(video: Path, path: Path, frames: bool) -> Iterator[VideoRecord]:
+    boxes = text.read_numbers(path, (4,))
+    images = files.list_images(video / "img") if frames else []
+    ranges = files.named(video, "_frames.txt")
+    first = None
+    if ranges and frames:
+        bounds = text.read_numbers(ranges[0], (2,))[0]
+        if not np.isfinite(bounds).all():
+            raise JaxtrackError(f"{ranges[0]}: two frame numbers were expected")
+        first, last = (int(v) for v in bounds)
+        numbers = [files.frame_number(f) for f in images]
+        images = [f for f, n in zip(images, numbers) if n is None or first <= n <= last]
+    notes = files.named(video, "_att.txt")
+    attributes = text.read_text(notes[0]).replace(",", " ").split() if notes else []
+    what = f"tc128 {video.name}"
+    yield VideoRecord(
+        name=video.name,
+        frames=pairing.pair(what, images, len(boxes), (video / "img", path), first)
+        if frames
+        else (),
+        boxes=geometry.zero_based(boxes, 1),
+        absent=np.zeros(len(boxes), dtype=bool),
+        video=video.name,
+        attributes=tuple(attributes),
+        origin=1,
+    )

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import configparser
+import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from jaxtrack.data import splits
-from jaxtrack.data.readers import tools
+from jaxtrack.data.readers import files, geometry, pairing
+from jaxtrack.data.readers.entries import Entry, Found
 from jaxtrack.data.record import VideoRecord
 from jaxtrack.errors import JaxtrackError
+from jaxtrack.io import text
 
 GOT10K_LAYOUT = "train/GOT-10k_Train_000001/groundtruth.txt and 00000001.jpg (val and test alike)"
 LASOT_LAYOUT = "CLASS/CLASS-1/groundtruth.txt and CLASS/CLASS-1/img/00000001.jpg"
@@ -19,62 +23,67 @@ TRACKINGNET_LAYOUT = (
     "TRAIN_0/anno/VIDEO.txt and TRAIN_0/frames/VIDEO/0.jpg or TRAIN_0/zips/VIDEO.zip"
 )
 
+# Some copies of LaSOT have one image more than boxes (airplane-14); its own toolkit leaves it out.
+_LASOT_SURPLUS = 1
 
-def read_got10k(root: Path, split: str) -> Iterator[VideoRecord]:
-    """Reads GOT-10k: 1-based boxes, -1 or zero boxes for absent targets, visible share in eighths.
+
+def find_got10k(root: Path, split: str, frames: bool = True) -> Found:
+    """Find the videos of GOT-10k: 1-based boxes, -1 or zero boxes for absent targets, cover in eighths.
 
     Args:
-        root: folder that holds `train`, `val`, `test` (or that split's own folder).
-        split: `train`, `val`, `test`, or `train_vot` (train without the 1,000 videos that VOT
+        root: folder that holds ``train``, ``val``, ``test`` (or that split's own folder).
+        split: ``train``, ``val``, ``test``, or ``train_vot`` (train without the 1,000 videos that VOT
             forbids).
+        frames: whether images are looked for; False: the annotation alone.
 
-    Yields:
-        One record per video. The test split has the first box only; later rows are NaN.
+    Returns:
+        One entry per video. The test split has the first box only; later rows are NaN.
     """
     subset = split.removesuffix("_vot")
     folder = root / subset if (root / subset).is_dir() else root
     prefix = f"GOT-10k_{subset.capitalize()}_"
+    there = [v.name for v in files.subfolders(folder)]
     listed = folder / "list.txt"
-    if listed.exists():
-        names = tools.read_text(listed).split()
-    else:
-        names = [v.name for v in tools.subfolders(folder)]
-    names = [n for n in names if n.startswith(prefix)]
-    if not names:
-        raise tools.wrong_layout("got10k", root, GOT10K_LAYOUT.replace("train/", f"{subset}/"))
+    names = files.names_listed(listed, text.read_text(listed)) if listed.exists() else there
     forbidden = splits.got10k_vot_forbidden() if split.endswith("_vot") else frozenset()
-    for name in names:
-        if name in forbidden:
-            continue
-        if not (folder / name).is_dir():
-            raise JaxtrackError(f"got10k {name}: {listed} names it but there is no {folder / name}")
-        yield _got10k_video(folder / name, subset)
+    names = [n for n in names if n.startswith(prefix) and n not in forbidden]
+    if not names:
+        raise files.wrong_layout("got10k", root, GOT10K_LAYOUT.replace("train/", f"{subset}/"))
+    lost = tuple(n for n in names if n not in set(there))
+    entries = [
+        Entry(n, functools.partial(_got10k_video, folder / n, subset, frames))
+        for n in names
+        if n not in set(lost)
+    ]
+    return Found(entries, lost, str(listed))
 
 
-def _got10k_video(video: Path, subset: str) -> VideoRecord:
+def _got10k_video(video: Path, subset: str, frames: bool) -> Iterator[VideoRecord]:
     what = f"got10k {video.name}"
-    frames = tools.list_images(video)
+    images = files.list_images(video) if frames else []
     path = video / "groundtruth.txt"
-    boxes = tools.read_numbers(path, 4)
-    if subset == "test" and len(boxes) == 1 and frames:
-        boxes = tools.first_box_only(boxes, len(frames))
-    tools.check_counts(what, frames, boxes, video, path)
-    absent = np.zeros(len(frames), dtype=bool)
+    boxes = text.read_numbers(path, (4,))
+    withheld = subset == "test" and len(boxes) == 1 and len(images) != 1
+    if withheld and frames:
+        boxes = geometry.first_box_only(boxes, len(images))
+    count = len(boxes)
+    absent = np.zeros(count, dtype=bool)
     visibility = None
     if (video / "absence.label").exists():
-        absent = tools.read_flags(video / "absence.label", len(frames), what) > 0
+        absent = pairing.read_flags(video / "absence.label", count, what) > 0
     if (video / "cover.label").exists():
-        eighths = tools.read_flags(video / "cover.label", len(frames), what)
+        eighths = pairing.read_flags(video / "cover.label", count, what)
         visibility = (eighths / 8).astype(np.float32)
-    return VideoRecord(
+    yield VideoRecord(
         name=video.name,
-        frames=tuple(frames),
-        boxes=tools.zero_based(boxes, 1),
+        frames=pairing.pair(what, images, count, (video, path), 1) if frames else (),
+        boxes=geometry.zero_based(boxes, 1),
         absent=absent,
         video=video.name,
         visibility=visibility,
         object_class=_got10k_class(video / "meta_info.ini"),
         origin=1,
+        withheld=withheld,
     )
 
 
@@ -83,60 +92,77 @@ def _got10k_class(path: Path) -> str:
         return ""
     parser = configparser.ConfigParser(interpolation=None, strict=False)
     try:
-        parser.read_string(tools.read_text(path))
+        parser.read_string(text.read_text(path))
     except configparser.Error as error:
         line = str(error).splitlines()[0]
         raise JaxtrackError(f"{path} is not an .ini file: {line}") from error
     return parser.get("METAINFO", "object_class", fallback="")
 
 
-def read_lasot(root: Path, split: str) -> Iterator[VideoRecord]:
-    """Reads LaSOT or its extension: 1-based boxes, flags for full occlusion and out of view.
+def find_lasot(root: Path, split: str, frames: bool = True) -> Found:
+    """Find the videos of LaSOT or its extension: 1-based boxes, flags for full occlusion and out of view.
 
     Args:
         root: folder with one folder per class (or one per video).
-        split: `train` (1,120 videos), `test` (280), or `full` (both; the extension has no
+        split: ``train`` (1,120 videos), ``test`` (280), or ``full`` (both; the extension has no
             splits).
+        frames: whether images are looked for; False: the annotation alone.
 
-    Yields:
-        One record per video; `absent` is either flag. Flagged frames may still carry a box.
+    Returns:
+        One entry per video; ``absent`` is either flag. Flagged frames may still carry a box.
     """
-    files = sorted([*root.glob("*/*/groundtruth.txt"), *root.glob("*/groundtruth.txt")])
-    if not files:
-        raise tools.wrong_layout("lasot", root, LASOT_LAYOUT)
-    test = splits.lasot_test()
-    videos = [
-        f.parent for f in files if split == "full" or (f.parent.name in test) == (split == "test")
-    ]
+    videos = []
+    for folder in files.subfolders(root):
+        if (folder / "groundtruth.txt").exists():
+            videos.append(folder)
+        else:
+            videos += [v for v in files.subfolders(folder) if (v / "groundtruth.txt").exists()]
     if not videos:
-        raise JaxtrackError(f"lasot: {root} has {len(files)} videos but none of the {split} split")
-    for video in sorted(videos, key=lambda v: tools.natural_key(v.name)):
-        what = f"lasot {video.name}"
-        boxes = tools.read_numbers(video / "groundtruth.txt", 4)
-        frames = tools.list_images(video / "img")
-        tools.check_counts(what, frames, boxes, video / "img", video / "groundtruth.txt")
-        absent = np.zeros(len(frames), dtype=bool)
-        for flag in ("full_occlusion.txt", "out_of_view.txt"):
-            absent |= tools.read_flags(video / flag, len(frames), what) > 0
-        yield VideoRecord(
-            name=video.name,
-            frames=tuple(frames),
-            boxes=tools.zero_based(boxes, 1),
-            absent=absent,
-            video=video.name,
-            object_class=video.name.rsplit("-", 1)[0],
-            origin=1,
+        raise files.wrong_layout("lasot", root, LASOT_LAYOUT)
+    test = splits.lasot_test()
+    kept = [v for v in videos if split == "full" or (v.name in test) == (split == "test")]
+    if not kept:
+        raise JaxtrackError(f"lasot: {root} has {len(videos)} videos but none of the {split} split")
+    kept.sort(key=lambda v: files.natural_key(v.name))
+    return Found([Entry(v.name, functools.partial(_lasot_video, v, frames)) for v in kept])
+
+
+def _lasot_video(video: Path, frames: bool) -> Iterator[VideoRecord]:
+    what = f"lasot {video.name}"
+    truth = video / "groundtruth.txt"
+    boxes = text.read_numbers(truth, (4,))
+    images: tuple[str, ...] = ()
+    if frames:
+        images = pairing.pair(
+            what,
+            files.list_images(video / "img"),
+            len(boxes),
+            (video / "img", truth),
+            1,
+            _LASOT_SURPLUS,
         )
+    absent = np.zeros(len(boxes), dtype=bool)
+    for flag in ("full_occlusion.txt", "out_of_view.txt"):
+        absent |= pairing.read_flags(video / flag, len(boxes), what) > 0
+    yield VideoRecord(
+        name=video.name,
+        frames=images,
+        boxes=geometry.zero_based(boxes, 1),
+        absent=absent,
+        video=video.name,
+        object_class=video.name.rsplit("-", 1)[0],
+        origin=1,
+    )
 
 
 def trackingnet_parts(split: str) -> tuple[str, ...]:
-    """Names the part folders of a TrackingNet split.
+    """Name the part folders of a TrackingNet split.
 
     Args:
-        split: `test`, `train` (all 12 parts), or `train_0_3` (parts 0 to 3, as OSTrack uses).
+        split: ``test``, ``train`` (all 12 parts), or ``train_0_3`` (parts 0 to 3, as OSTrack uses).
 
     Returns:
-        Folder names such as `TRAIN_0`.
+        Folder names such as ``TRAIN_0``.
 
     Raises:
         JaxtrackError: the range of parts is malformed.
@@ -145,44 +171,58 @@ def trackingnet_parts(split: str) -> tuple[str, ...]:
         return ("TEST",)
     if split == "train":
         return tuple(f"TRAIN_{i}" for i in range(12))
-    first, _, last = split.removeprefix("train_").partition("_")
-    if not (first.isdigit() and (last or first).isdigit()):
+    found = re.fullmatch(r"train_([0-9]{1,2})(?:_([0-9]{1,2}))?", split)
+    if not found or not int(found[1]) <= int(found[2] or found[1]) <= 11:
         raise JaxtrackError(
-            f"trackingnet: split '{split}' is not train, test, train_3 or train_0_3"
+            f"trackingnet: split '{split}' is not train, test, train_3 or train_0_3 (parts 0 to 11)"
         )
-    return tuple(f"TRAIN_{i}" for i in range(int(first), int(last or first) + 1))
+    return tuple(f"TRAIN_{i}" for i in range(int(found[1]), int(found[2] or found[1]) + 1))
 
 
-def read_trackingnet(root: Path, split: str) -> Iterator[VideoRecord]:
-    """Reads TrackingNet: parts, frame folders or the zip files as downloaded, 0-based float boxes.
+def find_trackingnet(root: Path, split: str, frames: bool = True) -> Found:
+    """Find the videos of TrackingNet: parts, frame folders or the zip files as downloaded, 0-based boxes.
 
     Args:
-        root: folder that holds `TRAIN_0` .. `TRAIN_11`, `TEST`.
-        split: see `trackingnet_parts`.
+        root: folder that holds ``TRAIN_0`` .. ``TRAIN_11``, ``TEST``.
+        split: see ``trackingnet_parts``.
+        frames: whether images are looked for; False: the annotation alone.
 
-    Yields:
-        One record per video. The test split has the first box only; later rows are NaN.
+    Returns:
+        One entry per video. The test split has the first box only; later rows are NaN.
     """
+    entries = []
     for part in trackingnet_parts(split):
-        files = sorted((root / part / "anno").glob("*.txt"))
-        if not files:
-            raise tools.wrong_layout(
+        annotations = files.named(root / part / "anno", ".txt")
+        if not annotations:
+            raise files.wrong_layout(
                 "trackingnet", root, TRACKINGNET_LAYOUT.replace("TRAIN_0", part)
             )
-        for path in files:
-            name = path.stem
-            folder, archive = root / part / "frames" / name, root / part / "zips" / f"{name}.zip"
-            frames = tools.list_images(folder)
-            if not frames and archive.exists():
-                frames = tools.list_zip_images(archive)
-            boxes = tools.read_numbers(path, 4)
-            if part == "TEST" and len(boxes) == 1 and frames:
-                boxes = tools.first_box_only(boxes, len(frames))
-            tools.check_counts(f"trackingnet {name}", frames, boxes, folder, path)
-            yield VideoRecord(
-                name=name,
-                frames=tuple(frames),
-                boxes=boxes,
-                absent=np.zeros(len(frames), dtype=bool),
-                video=name,
-            )
+        annotations.sort()
+        entries += [
+            Entry(p.stem, functools.partial(_trackingnet_video, root / part, p, frames))
+            for p in annotations
+        ]
+    return Found(entries)
+
+
+def _trackingnet_video(part: Path, path: Path, frames: bool) -> Iterator[VideoRecord]:
+    name = path.stem
+    folder, archive = part / "frames" / name, part / "zips" / f"{name}.zip"
+    boxes = text.read_numbers(path, (4,))
+    images: list[str] = []
+    if frames:
+        images = files.list_images(folder)
+        if not images and archive.exists():
+            folder, images = archive, files.list_zip_images(archive)
+    withheld = part.name == "TEST" and len(boxes) == 1 and len(images) != 1
+    if withheld and frames:
+        boxes = geometry.first_box_only(boxes, len(images))
+    what = f"trackingnet {name}"
+    yield VideoRecord(
+        name=name,
+        frames=pairing.pair(what, images, len(boxes), (folder, path), 0) if frames else (),
+        boxes=boxes,
+        absent=np.zeros(len(boxes), dtype=bool),
+        video=name,
+        withheld=withheld,
+    )
