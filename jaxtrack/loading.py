@@ -12,16 +12,24 @@ from jaxtrack.errors import JaxtrackError
 
 
 def load_weights(
-    tracker: str | Tracker, path: str | os.PathLike[str] | None = None, *, source: str | None = None
+    tracker: str | Tracker,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    source: str | None = None,
+    key: str | None = None,
+    interpolate: bool = False,
 ) -> Variables:
     """Load a tracker's variables.
 
     Args:
-        tracker: a preset's name, or a `Tracker` (its own configuration is allowed when a path is given).
-        path: a published checkpoint (``.pth``, ``.pth.tar``, ``.pt``, ``.mat``, ``.npz``), our
-            ``.safetensors``, or the folder of an Orbax checkpoint; None: the weights that come with
-            the preset.
+        tracker: a preset's name, or a `Tracker`: one of the library's with any config, or one of one's own.
+        path: a published checkpoint (of PyTorch, MatConvNet, numpy or safetensors; told by its content),
+            our ``.safetensors``, or the folder of an Orbax checkpoint; ``FILE::KEY`` names the entry
+            of a file that holds several state dicts. None: the weights that come with the preset.
         source: name table to be used, where a family has several (see `jaxtrack.base.Family.tables`).
+        key: the entry, as an alternative to ``FILE::KEY``.
+        interpolate: resize position embeddings that were trained for another size of crop; they are
+            refused otherwise.
 
     Returns:
         ``{"params": ..., "batch_stats": ...}``.
@@ -30,20 +38,26 @@ def load_weights(
         JaxtrackError: unknown preset, no shipped weights, unreadable or hostile file, or weights of
             another network (both lists of names are in the message).
     """
-    name = tracker if isinstance(tracker, str) else preset_of(tracker)
+    if not isinstance(tracker, (str, Tracker)):
+        raise JaxtrackError(
+            f"a tracker, or the name of a preset, is wanted; this is a {type(tracker).__name__}"
+        )
+    record = trackers.get(tracker) if isinstance(tracker, str) else tracker
     if path is None:
+        name = tracker if isinstance(tracker, str) else preset_of(tracker)
         if name is None:
             raise JaxtrackError("this configuration is no preset: give the file of its weights")
-        if isinstance(tracker, str):
-            trackers.family_of(tracker)  # an unknown name is told as such
         path = weights.shipped_path(name)
-    record = trackers.get(tracker) if isinstance(tracker, str) else tracker
     template = jax.eval_shape(
         lambda key: record.init_variables(record.config, key), jax.random.key(0)
     )
-    return weights.load_into(template, path, trackers.family_of(record).tables, source=source)
+    family = next((one for one in trackers.families() if one.owns(record)), None)
+    tables = family.tables if family is not None else {}
+    return weights.load_into(
+        template, path, tables, source=source, key=key, interpolate=interpolate
+    )
 
 
 def preset_of(tracker: Tracker) -> str | None:
-    """The name under which a tracker is a preset, or None."""
+    """Return the name under which a tracker is a preset, or None."""
     return next((name for name in trackers.names() if trackers.get(name) == tracker), None)

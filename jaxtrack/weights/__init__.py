@@ -6,7 +6,7 @@ Nothing here knows a model: the tree to be filled comes in as an argument.
 from typing import Any
 
 from jaxtrack.weights.cards import Card, read_card, shipped_names, shipped_path
-from jaxtrack.weights.files import load_into, read_published, save_weights
+from jaxtrack.weights.files import is_own, load_into, read_published, save_weights, split_key
 from jaxtrack.weights.mat import ConvLayer, read_matconvnet
 from jaxtrack.weights.names import NameTable, from_published, to_published
 from jaxtrack.weights.torch_file import read_torch
@@ -17,6 +17,7 @@ __all__ = [
     "ConvLayer",
     "NameTable",
     "from_published",
+    "is_own",
     "load_into",
     "read_card",
     "read_matconvnet",
@@ -25,6 +26,7 @@ __all__ = [
     "save_weights",
     "shipped_names",
     "shipped_path",
+    "split_key",
     "to_published",
     "write_torch",
 ]

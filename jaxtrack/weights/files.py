@@ -2,112 +2,184 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
+import math
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.errors import JaxtrackError, brief
+from jaxtrack.io.archives import open_zip
+from jaxtrack.io.arrays import read_arrays
 from jaxtrack.io.atomic import write_whole
+from jaxtrack.io.paths import resolve
 from jaxtrack.weights import cards, mat, names
-from jaxtrack.weights.names import NameTable
-from jaxtrack.weights.torch_file import read_torch
+from jaxtrack.weights.guard import reading
+from jaxtrack.weights.names import NameTable, Target
+from jaxtrack.weights.orbax_folder import read_orbax
+from jaxtrack.weights.safetensors_file import is_safetensors, read_safetensors
+from jaxtrack.weights.torch_file import STATE_KEYS, Pick, Shapes, foreign, read_torch, which
 
-TORCH_SUFFIXES = (".pth", ".pt", ".tar", ".bin", ".ckpt", ".pkl")
 SUFFIXES = (".pth", ".pth.tar", ".pt", ".mat", ".npz", ".safetensors")
+_TORCH_SUFFIXES = (".pth", ".pt", ".tar", ".bin", ".ckpt", ".pkl", ".model", ".th")
 _OWN_COLLECTIONS = ("params/", "batch_stats/")
 
+PathLike = str | os.PathLike[str]
 Variables = Any
 
 
-def read_published(path: str | os.PathLike[str], key: str | None = None) -> dict[str, np.ndarray]:
+def read_published(
+    path: PathLike, key: str | None = None, *, wanted: int | None = None, pick: Pick | None = None
+) -> dict[str, np.ndarray]:
     """Read a file of weights, whatever its format, as ``{name: array}``.
 
+    The format is told by the content; the name may be any.
+
     Args:
-        path: ``.pth``, ``.pth.tar``, ``.pt`` (PyTorch, both formats), ``.mat`` (MatConvNet; names are
-            ``conv.<k>.weight`` and ``.bias``), ``.npz`` or ``.safetensors``.
+        path: PyTorch's (``.pth``, ``.pth.tar``, ``.pt``, both formats), ``.mat`` (MatConvNet; names are
+            ``conv.<k>.weight`` and ``.bias``), ``.npz`` or ``.safetensors``; ``FILE::KEY`` names the
+            entry of a PyTorch file too.
         key: for PyTorch files, the entry that holds the state dict (see `read_torch`).
+        wanted: bytes that can be used, where they are known; bounds what a packed file may unpack to.
+        pick: for PyTorch files, chooses among several state dicts (see `read_torch`).
 
     Returns:
         The arrays under the file's own names, kernels as the file has them (PyTorch: OIHW).
 
     Raises:
-        JaxtrackError: missing, unknown suffix, truncated, damaged or hostile.
+        JaxtrackError: missing, of an unknown kind, truncated, damaged or hostile.
     """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        what = "a folder without an Orbax checkpoint" if path.is_dir() else "no such file"
-        raise JaxtrackError(f"{path}: {what}")
+    path, key = split_key(path, key)
+    kind = _kind(path)
+    if key is not None and kind != "torch":
+        raise JaxtrackError(
+            f"{path}: an entry ({brief(key, 60)}) can only be chosen in a PyTorch file"
+        )
+    if kind == "torch":
+        return read_torch(path, key, pick)
+    if kind == "mat":
+        return mat.matconvnet_state_dict(mat.read_matconvnet(path, wanted))
+    if kind == "npz":
+        return read_arrays(path, wanted)
+    return read_safetensors(path)
+
+
+def split_key(path: PathLike, key: str | None = None) -> tuple[pathlib.Path, str | None]:
+    """Return file and entry of ``FILE::KEY``.
+
+    Args:
+        path: a file, with or without an entry behind two colons.
+        key: the entry, where it was given apart.
+
+    Raises:
+        JaxtrackError: no path, an empty entry, or two different ones.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise JaxtrackError(
+            f"weights are given by the path of a file, not by a {type(path).__name__}"
+        )
+    place = resolve(path)
+    file, colons, entry = str(place).rpartition("::")
+    if not colons or os.path.lexists(place):
+        return place, key
+    if not file or not entry:
+        raise JaxtrackError(f"{brief(place, 400)}: FILE::KEY is wanted, one of them is empty")
+    if key is not None and key != entry:
+        raise JaxtrackError(f"{brief(place, 400)}: another entry than key={brief(repr(key), 60)}")
+    return pathlib.Path(file), entry
+
+
+def is_own(state: Mapping[str, Any], collections: Iterable[str] = ()) -> bool:
+    """Say whether the names of a file are ours (``params/backbone/...``) and not those of a published code.
+
+    Args:
+        state: ``{name: ...}``.
+        collections: what a tracker's variables hold beside the usual two.
+    """
+    starts = (*_OWN_COLLECTIONS, *(f"{name}/" for name in collections))
+    return bool(state) and all(name.startswith(starts) for name in state)
+
+
+def _kind(path: pathlib.Path) -> str:
+    """The format of a file: by its first bytes; by its name only where they say nothing."""
+    with reading(path, "cannot be read"):
+        if not path.is_file():
+            what = "no such file"
+            if path.is_dir():
+                what = "a folder without an Orbax checkpoint"
+            elif os.path.lexists(path):
+                what = "neither a file nor a folder"
+            raise JaxtrackError(what)
+        with path.open("rb") as file:
+            head = file.read(512)
     suffix = path.suffix.lower()
-    if suffix in TORCH_SUFFIXES:
-        return read_torch(path, key)
-    if suffix == ".mat":
-        return mat.matconvnet_state_dict(mat.read_matconvnet(path))
-    if suffix == ".npz":
-        return _read_npz(path)
-    if suffix == ".safetensors":
-        return read_safetensors(path)
+    if head.startswith(b"PK"):
+        return _kind_of_zip(path, suffix)
+    if head.startswith(b"\x80") and not is_safetensors(head):
+        return "torch"
+    if head.startswith(b"MATLAB"):
+        return "mat"
+    if is_safetensors(head):
+        return "safetensors"
+    if suffix in _TORCH_SUFFIXES:
+        return "torch"
+    if suffix in (".mat", ".npz", ".safetensors"):
+        return suffix[1:]
     raise JaxtrackError(
-        f"{path}: unknown kind of weight file {suffix or '(no suffix)'!r}; "
-        f"known: {', '.join(SUFFIXES)}, or a folder of an Orbax checkpoint"
+        f"{brief(path, 400)}: "
+        + (
+            foreign(head)
+            or f"unknown kind of weight file {brief(repr(suffix or '(no suffix)'), 40)}; "
+            f"known: {', '.join(SUFFIXES)}, or a folder of an Orbax checkpoint"
+        )
     )
 
 
-def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
-    import zipfile
-
+def _kind_of_zip(path: pathlib.Path, suffix: str) -> str:
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
-        raise JaxtrackError(f"{path}: not a whole .npz file of arrays ({error})") from error
-
-
-def read_safetensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Read a ``.safetensors`` file.
-
-    Raises:
-        JaxtrackError: missing, truncated or another format.
-    """
-    import safetensors
-    import safetensors.numpy
-
-    try:
-        return safetensors.numpy.load_file(path)
-    except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
-        raise JaxtrackError(f"{path}: not a whole .safetensors file ({error})") from error
+        with open_zip(path) as archive:
+            held = archive.namelist()
+    except Exception:  # the reader of the kind that its name says tells what is wrong
+        return "npz" if suffix == ".npz" else "torch"
+    if any(name.endswith("data.pkl") for name in held):
+        return "torch"
+    if suffix == ".npz" or any(name.endswith(".npy") for name in held):
+        return "npz"
+    return "torch"
 
 
 def load_into(
     template: Variables,
-    path: str | os.PathLike[str],
+    path: PathLike,
     tables: Mapping[str, NameTable] | None = None,
     *,
     source: str | None = None,
     key: str | None = None,
     part: str | None = None,
+    interpolate: bool = False,
 ) -> Variables:
     """Fill variables from a file or folder, strictly.
 
     Our own files (``.safetensors`` written by `save_weights`, Orbax folders written by training) hold our
-    names; all others hold published names and go through a name table. Of several tables the one
-    that fits without a fault is taken; when none does, the error is that of the nearest.
+    names; all others hold published names and go through a name table. Wrappers in front of the names
+    (``module.``, ``_orig_mod.``, ``model.``, ``net.``) do not matter. Of several tables, and of several
+    state dicts in one file, the one that fits without a fault is taken; when none does, the error is
+    that of the nearest; when several state dicts do, they are listed.
 
     Args:
         template: the tree to be filled, ``{"params": ..., "batch_stats": ...}`` of arrays or
             `jax.ShapeDtypeStruct` (``jax.eval_shape`` of ``init_variables``).
-        path: the file, or the folder of an Orbax checkpoint.
-        tables: the family's name tables, by published code (see `jaxtrack.weights.tables`).
+        path: the file, ``FILE::KEY``, or the folder of an Orbax checkpoint.
+        tables: the family's name tables, by published code (see `jaxtrack.base.Family.tables`); None or
+            empty: published names are ours joined by dots.
         source: take this table only.
         key: for PyTorch files, the entry that holds the state dict.
         part: of a ``.safetensors`` file of ours, take only the arrays whose name (as
             ``params/backbone/conv1.0/kernel``) this regular expression finds; None: all.
+        interpolate: bring what a table can bring (position embeddings) to the shapes wanted.
 
     Returns:
         The filled tree.
@@ -116,126 +188,132 @@ def load_into(
         JaxtrackError: unreadable file, sha256 other than the card's, or weights that do not fit; then
             both lists of names are in the message.
     """
-    path = pathlib.Path(path).expanduser()
-    if path.is_dir():
-        return _fill_own(template, _read_orbax(path, template), path)
-    cards.check_sum(path)
-    state = read_published(path, key)
-    if state and all(name.startswith(_OWN_COLLECTIONS) for name in state):
-        if part is not None:
-            state = {name: value for name, value in state.items() if re.search(part, name)}
-        return _fill_own(template, state, path)
     tables = tables or {"our own names": NameTable()}
     if source is not None:
         if source not in tables:
-            raise JaxtrackError(f"no name table {source!r}; known: {', '.join(tables)}")
+            raise JaxtrackError(
+                f"no name table {brief(repr(source), 60)}; known: {', '.join(tables)}"
+            )
         tables = {source: tables[source]}
-    targets = names.published_targets(template)
-    shapes = {name: np.shape(value) for name, value in state.items()}
-    fits = {label: names.fit(table, shapes, targets) for label, table in tables.items()}
-    best = min(fits, key=lambda label: fits[label].faults)
-    adapt = tables[best].adapt
-    if adapt is not None and fits[best].shapes:
-        state = dict(adapt(state, {name: target.shape for name, target in targets.items()}))
-        shapes = {name: np.shape(value) for name, value in state.items()}
-        fits[best] = names.fit(tables[best], shapes, targets)
+    path, key = split_key(path, key)
+    if path.is_dir():
+        if key is not None:
+            raise JaxtrackError(f"{path}: a folder, in which no entry can be chosen")
+        return _fill_own(template, read_orbax(path, template), path, tables, interpolate)
+    cards.check_sum(path)
+    where = brief(path, 400)
+
+    def pick(candidates: Mapping[str, Shapes]) -> str:
+        targets = _published_targets(template, path)
+        faults = {k: names.lay(tables, c, targets).fit.faults for k, c in candidates.items()}
+        whole = [k for k in candidates if not faults[k]]
+        # ``{"model": {"net": ...}}`` is met from outside and from inside: the outer one stands for both.
+        whole = [k for k in whole if not any(k.startswith(f"{other}.") for other in whole)]
+        if len(whole) > 1:
+            raise JaxtrackError(which(whole))
+        usual = [k for k in candidates if k.rpartition(".")[2] in STATE_KEYS]
+        chosen = whole[0] if whole else min(usual or candidates, key=lambda k: faults[k])
+        nonlocal where
+        where = f"{where}::{brief(chosen, 60)}"
+        return chosen
+
+    state = read_published(path, key, wanted=_bytes(template), pick=pick)
+    if is_own(state, template):
+        if part is not None:
+            state = {name: value for name, value in state.items() if re.search(part, name)}
+        return _fill_own(template, state, path, tables, interpolate)
+    targets = _published_targets(template, path)
+    laid = names.lay(tables, _shapes(state), targets)
+    state = {laid.names[name]: value for name, value in state.items()}
+    where = f"{where} (read as {laid.label})"
+    return _merge(tables[laid.label], laid.fit, state, targets, template, where, interpolate)
+
+
+def _published_targets(template: Variables, path: pathlib.Path) -> dict[str, Target]:
     try:
-        return names.merge(fits[best], state, targets, template)
-    except JaxtrackError as error:
-        raise JaxtrackError(f"{path} (read as {best}): {error}") from error
+        return names.published_targets(template)
+    except ValueError as error:  # possible for a tracker from outside
+        raise JaxtrackError(
+            f"{brief(path, 400)}: not written by jaxtrack, and the tracker's variables have no published "
+            f"names ({error})"
+        ) from error
+
+
+def _bytes(template: Variables) -> int:
+    return sum(
+        math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for _, leaf in names.leaves(template)
+    )
+
+
+def _shapes(state: Mapping[str, Any]) -> Shapes:
+    return {name: np.shape(value) for name, value in state.items()}
 
 
 def _fill_own(
-    template: Variables, state: Mapping[str, np.ndarray], path: pathlib.Path
+    template: Variables,
+    state: dict[str, np.ndarray],
+    path: pathlib.Path,
+    tables: Mapping[str, NameTable],
+    interpolate: bool,
 ) -> Variables:
+    """Fill by our own names."""
+    adapting = next((table for table in tables.values() if table.adapt), NameTable())
+    table = NameTable(adapt=adapting.adapt, adapts=adapting.adapts)
     targets = names.own_targets(template)
-    shapes = {name: np.shape(value) for name, value in state.items()}
+    found = names.fit(table, _shapes(state), targets)
+    return _merge(table, found, state, targets, template, brief(path, 400), interpolate)
+
+
+def _merge(
+    table: NameTable,
+    found: names.Fit,
+    state: dict[str, np.ndarray],
+    targets: dict[str, Target],
+    template: Variables,
+    where: str,
+    interpolate: bool,
+) -> Variables:
+    note = ""
+    if table.adapt is not None and found.shapes:
+        if interpolate:
+            state = dict(table.adapt(state, {name: t.shape for name, t in targets.items()}))
+            found = names.fit(table, _shapes(state), targets)
+        elif found.faults == len(found.shapes) and names.adaptable(table, found):
+            note = (
+                "\n  Only the grid differs: these are weights for another size of crop. Take the preset of "
+                "that size, or have the grid resized: interpolate=True (--interpolate)"
+            )
     try:
-        return names.merge(names.fit(NameTable(), shapes, targets), state, targets, template)
+        return names.merge(found, state, targets, template)
     except JaxtrackError as error:
-        raise JaxtrackError(f"{path}: {error}") from error
+        raise JaxtrackError(f"{where}: {error}{note}") from error
 
 
-def save_weights(
-    path: str | os.PathLike[str], variables: Variables, card: cards.Card | None = None
-) -> None:
+def save_weights(path: PathLike, variables: Variables, card: cards.Card | None = None) -> None:
     """Write variables as ``.safetensors``, with a model card beside it.
 
-    Each file appears whole or not at all: it is written under another name first.
+    Each file appears whole or not at all, and the two as a pair: whenever the writing breaks off, what is
+    on disk can be loaded, as the old weights or as the new.
 
     Args:
         path: the ``.safetensors`` file; the card goes to the same name with ``.json``.
         variables: ``{"params": ..., "batch_stats": ...}`` of arrays.
-        card: what these weights are; its ``sha256`` is filled in here.
+        card: what these weights are; its ``sha256`` is filled in here. None: no card; an older one goes.
 
     Raises:
         JaxtrackError: another suffix, or the disk does not take it.
     """
     import safetensors.numpy
 
-    path = pathlib.Path(path)
+    path = resolve(path)
     if path.suffix != ".safetensors":
-        raise JaxtrackError(f"{path}: weights are saved as .safetensors")
+        raise JaxtrackError(f"{brief(path, 400)}: weights are saved as .safetensors")
     flat = {"/".join(p): np.asarray(leaf, order="C") for p, leaf in names.leaves(variables)}
     data = safetensors.numpy.save(flat)
-    write_whole(path, data)
-    if card is not None:
+    if card is None:
+        cards.remove_card(path)
+        write_whole(path, data)
+    else:
+        cards.announce(path, card, data)
+        write_whole(path, data)
         cards.write_card(path, card, data)
-
-
-def _orbax_item(path: pathlib.Path) -> pathlib.Path:
-    """The folder of the array tree in an Orbax checkpoint: the item of the newest step."""
-    if (path / "_METADATA").is_file():
-        return path
-    steps = [p for p in path.iterdir() if p.is_dir() and p.name.isdigit()]
-    if steps:
-        path = max(steps, key=lambda p: int(p.name))
-    items = sorted(p.parent for p in path.glob("*/_METADATA"))
-    if len(items) == 1:
-        return items[0]
-    if not items and (path / "checkpoints").is_dir():
-        return _orbax_item(path / "checkpoints")
-    found = f"{len(items)} of them: {', '.join(p.name for p in items)}" if items else "none"
-    raise JaxtrackError(
-        f"{path}: an Orbax checkpoint with one array tree was looked for, {found} found"
-    )
-
-
-@contextlib.contextmanager
-def _absl_quiet() -> Iterator[None]:
-    """Keep off the screen that other items of a checkpoint (its data position) are left unread."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-def _read_orbax(path: pathlib.Path, template: Variables) -> dict[str, np.ndarray]:
-    """Parameters and batch statistics of a training checkpoint, flat; the optimiser is left on disk."""
-    import orbax.checkpoint as ocp
-
-    item = _orbax_item(path.resolve())
-    handler = ocp.CompositeCheckpointHandler(**{item.name: ocp.PyTreeCheckpointHandler()})
-    try:
-        with _absl_quiet(), ocp.Checkpointer(handler) as reader:
-            tree = reader.metadata(item.parent).item_metadata[item.name].tree
-            want = {name: tree[name] for name in template if name in tree}
-            if "params" not in want:
-                raise JaxtrackError(
-                    f"{item}: the checkpoint holds {', '.join(map(str, tree))}, but no 'params'"
-                )
-            # As numpy: a checkpoint of many devices must open on one.
-            form = jax.tree.map(
-                lambda _: ocp.RestoreArgs(restore_type=np.ndarray),
-                want,
-                is_leaf=lambda x: hasattr(x, "shape"),
-            )
-            args = ocp.args.PyTreeRestore(item=want, restore_args=form, partial_restore=True)
-            tree = reader.restore(item.parent, args=ocp.args.Composite(**{item.name: args}))
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise JaxtrackError(f"{item}: not a whole Orbax checkpoint ({line})") from error
-    return {"/".join(p): np.asarray(leaf) for p, leaf in names.leaves(tree[item.name])}

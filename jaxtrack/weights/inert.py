@@ -6,6 +6,10 @@ table of our own functions. A name that is not in the table becomes an `Opaque`,
 swallows whatever the file puts into it, so that a statistics object beside the weights does not stop
 anyone from reading the weights. Names that have no business in a checkpoint at all (``os.system`` and
 its kin) are refused wherever they stand.
+
+A pickle may also be small and ask for much: a list that is copied ten thousand times, a number of a million
+digits, a name of a megabyte used at every instruction. Every instruction and every copy is paid for from a
+`Budget` that the file's size fixes, and names and numbers have a greatest length.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, cast, runtime_checkable
 
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.errors import JaxtrackError, brief
 
 # Modules whose only use in a pickle is to run something.
 # fmt: off
@@ -32,11 +36,14 @@ EXECUTING_BUILTINS = frozenset((
     "breakpoint", "globals", "vars", "apply", "execfile", "map", "filter",
 ))
 # fmt: on
+_MOST_STEPS = 2_000_000  # a published checkpoint takes some ten thousand instructions
+_LONGEST_NAME = 1_000
+_WIDEST_INTEGER = 256  # bits: generators' states, the widest numbers found beside weights, have 128
 _RECONSTRUCTORS = ("copy_reg._reconstructor", "copyreg._reconstructor")
 _BUILTIN_MODULES = ("builtins", "__builtin__")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Name:
     """A global of the file: a name, never the thing that it names."""
 
@@ -48,7 +55,7 @@ class Name:
         return f"{self.module}.{self.name}"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Opaque:
     """Stands where the file holds an object of a class that is not admitted."""
 
@@ -80,6 +87,40 @@ class Damaged(ValueError):
     """The stream is not a whole, well-formed pickle."""
 
 
+class Budget:
+    """What the pickles of one file may still ask for.
+
+    Args:
+        size: of the file, in bytes.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.steps = _MOST_STEPS
+        # Whatever a call copies stood in the file first, mostly once.
+        self.copies = 8 * size + (1 << 20)
+
+    def step(self) -> None:
+        """Pay for one instruction.
+
+        Raises:
+            ValueError: nothing is left.
+        """
+        self.steps -= 1
+        if self.steps < 0:
+            raise ValueError(f"more than {_MOST_STEPS} instructions")
+
+    def copy(self, values: Any) -> None:
+        """Pay for what a call may copy: the lengths of its arguments.
+
+        Raises:
+            ValueError: nothing is left.
+        """
+        self.copies -= sum(len(v) for v in values if isinstance(v, _SIZED))
+        if self.copies < 0:
+            raise ValueError("its parts are copied more often than a file of this size can need")
+
+
+_SIZED = (str, bytes, bytearray, list, tuple, dict)
 Rebuild = Callable[..., Any]
 
 
@@ -96,6 +137,7 @@ def load(
     stream: Stream,
     rebuild: Mapping[str, Rebuild],
     persistent: Callable[[Any], Any],
+    budget: Budget,
 ) -> Any:
     """Read one pickle from a stream and leave the stream just behind it.
 
@@ -103,6 +145,7 @@ def load(
         stream: binary file-like object with ``read``, ``readline`` and ``tell``.
         rebuild: the admitted names: ``"module.name" -> function(*args)`` of our own.
         persistent: gives the value for a persistent id (PyTorch's storages).
+        budget: what the file may still ask for; shared by all pickles of a file.
 
     Returns:
         Plain Python containers, numbers and strings, what ``rebuild`` and ``persistent`` return,
@@ -110,27 +153,31 @@ def load(
 
     Raises:
         JaxtrackError: the pickle names something that only a program would need.
-        Damaged: the stream is truncated or no pickle.
+        Damaged: the stream is truncated, no pickle, or asks for more than its size can need.
     """
-    machine = _Machine(rebuild, persistent)
+    machine = _Machine(rebuild, persistent, budget)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # escapes in a damaged string are no news
             for opcode, arg, _ in pickletools.genops(cast(Any, stream)):
+                budget.step()
                 if opcode.name == "STOP":
                     return machine.pop()
                 machine.step(opcode.name, arg)
-    except (ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError) as error:
-        raise Damaged(f"broken pickle ({error})") from error
+    except (ValueError, LookupError, TypeError, ArithmeticError, MemoryError) as error:
+        raise Damaged(f"broken pickle ({brief(error)})") from error
     raise Damaged("broken pickle (no end)")
 
 
 class _Machine:
     """Stack and memo of one pickle."""
 
-    def __init__(self, rebuild: Mapping[str, Rebuild], persistent: Callable[[Any], Any]) -> None:
+    def __init__(
+        self, rebuild: Mapping[str, Rebuild], persistent: Callable[[Any], Any], budget: Budget
+    ) -> None:
         self.rebuild = rebuild
         self.persistent = persistent
+        self.budget = budget
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
@@ -166,6 +213,8 @@ class _Machine:
         if handler is not None:
             handler(self, arg)
         elif name in _LITERALS:
+            if isinstance(arg, int) and arg.bit_length() > _WIDEST_INTEGER:
+                raise ValueError(f"a number of {arg.bit_length()} bits")
             self.stack.append(arg)
         elif name in _CONSTANTS:
             self.stack.append(_CONSTANTS[name])
@@ -180,6 +229,7 @@ class _Machine:
             raise TypeError(f"a {type(function).__name__} is called")
         known = self.rebuild.get(str(function)) if isinstance(function, Name) else None
         if known is not None:
+            self.budget.copy(args)
             self.stack.append(known(*args))
             return
         name = function.name if isinstance(function, Opaque) else str(function)
@@ -190,6 +240,8 @@ class _Machine:
     def name(self, module: Any, name: Any) -> None:
         if not (isinstance(module, str) and isinstance(name, str)):
             raise TypeError("a global's name is not text")
+        if len(module) + len(name) > _LONGEST_NAME:
+            raise ValueError(f"a global's name of {len(module) + len(name)} characters")
         found = Name(module, name)
         if str(found) not in self.rebuild:
             _refuse_executing(found)
@@ -206,9 +258,14 @@ def set_items(target: Any, pairs: list[Any]) -> None:
     if not isinstance(target, dict) or len(pairs) % 2:
         raise TypeError(f"items for a {type(target).__name__}")
     for key, value in zip(pairs[::2], pairs[1::2]):
-        # A nested tuple as key could be arbitrarily deep; hashing it would overflow the C stack.
-        plain = key is None or isinstance(key, (str, bytes, int, float))
-        target[key if plain else Opaque(f"key of type {type(key).__name__}")] = value
+        target[key if _is_plain(key) else Opaque(f"key of type {type(key).__name__}")] = value
+
+
+def _is_plain(key: Any) -> bool:
+    """Say whether hashing a key is safe: tuples may be nested at will, wide numbers may all collide."""
+    if isinstance(key, int):
+        return key.bit_length() < 60
+    return key is None or isinstance(key, (str, bytes, float))
 
 
 def _extend(target: Any, values: list[Any]) -> None:
@@ -224,6 +281,7 @@ def _build(machine: _Machine, _: Any) -> None:
     target = machine.top()
     # Attributes of containers (a state_dict's _metadata) and of inert marks do not matter.
     if hasattr(type(target), "set_state"):
+        machine.budget.copy(state if isinstance(state, (tuple, list)) else ())
         target.set_state(state)
     elif not isinstance(target, (dict, list, Opaque)):
         raise TypeError(f"a state for a {type(target).__name__}")

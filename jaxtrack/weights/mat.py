@@ -1,16 +1,19 @@
-"""Read MatConvNet networks (``imagenet-vgg-verydeep-16.mat``) through SciPy."""
+"""Read MatConvNet networks (``imagenet-vgg-verydeep-16.mat``)."""
 
 from __future__ import annotations
 
+import mmap
 import os
 import pathlib
-import warnings
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.errors import JaxtrackError, brief
+from jaxtrack.io.archives import unpacked_room
+from jaxtrack.weights.guard import DAMAGE, reading
+from jaxtrack.weights.matlab import Matrix, variables
 
 
 class ConvLayer(NamedTuple):
@@ -27,15 +30,20 @@ class ConvLayer(NamedTuple):
     bias: Float[np.ndarray, " o"]
 
 
-def read_matconvnet(path: str | os.PathLike[str]) -> list[ConvLayer]:
+def read_matconvnet(path: str | os.PathLike[str], wanted: int | None = None) -> list[ConvLayer]:
     """The convolutions of a MatConvNet network, in the file's order.
 
-    ``layers`` is a 1xN cell of structs; a layer's name, type and weights are its fields of these names
-    (or its first three where the file leaves the names out), weights a cell of filters and biases.
-    Fully connected layers are convolutions in MatConvNet and come last.
+    A SimpleNN network is a struct whose field ``layers`` is a 1xN cell of structs. It is saved by its fields
+    (``layers`` is a variable of the file, as in the published files) or as it is (the variable is
+    ``net``, or has another name). A layer's name, type and weights are its fields of these names (or
+    its first three where the file leaves the names out), weights a cell of filters and biases; in the
+    oldest files these are the fields ``filters`` and ``biases``. Fully connected layers are
+    convolutions in MatConvNet and come last.
 
     Args:
         path: a ``.mat`` file (MATLAB 5 format, as MatConvNet's models are).
+        wanted: bytes of the weights that are to be filled, which bound what it may unpack to; None: only
+            its own size does.
 
     Returns:
         The layers of type ``conv``, float32.
@@ -47,62 +55,81 @@ def read_matconvnet(path: str | os.PathLike[str]) -> list[ConvLayer]:
         The layout that ZikunZhou/TADT-python reads.
     """
     path = pathlib.Path(path)
-    layers = _load(path).get("layers")
-    if layers is None or layers.dtype != object:
-        raise JaxtrackError(f"{path}: no MatConvNet network (it has no cell array 'layers')")
-    found = []
-    for index, cell in enumerate(layers.ravel()):
-        try:
-            layer = _layer(cell)
-        except (IndexError, KeyError, ValueError, TypeError, AttributeError) as error:
-            raise JaxtrackError(
-                f"{path}: layer {index} is not laid out as MatConvNet does ({error})"
-            ) from error
-        if layer is not None:
-            found.append(layer)
-    if not found:
-        raise JaxtrackError(f"{path}: the network has no convolution")
-    return found
-
-
-def _load(path: pathlib.Path) -> dict[str, Any]:
-    import scipy.io
-
     if not path.is_file():
-        raise JaxtrackError(f"{path}: no such file")
+        raise JaxtrackError(f"{brief(path, 400)}: no such file")
+    with reading(path, "not a whole .mat file, get it again"):
+        layers = _layers(_content(path), wanted)
+        found = [layer for index, cell in enumerate(layers) if (layer := _named(index, cell))]
+        if not found:
+            raise JaxtrackError("the network has no convolution")
+        return found
+
+
+def _content(path: pathlib.Path) -> memoryview:
+    """The file, mapped: its pages are read when they are used."""
+    with path.open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            raise ValueError("it is empty")
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def _layers(data: memoryview, wanted: int | None) -> list[Matrix]:
+    found: list[str] = []
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            return scipy.io.loadmat(path, variable_names=["layers"])
+        for variable in variables(data, unpacked_room(len(data), wanted)):
+            if variable.name == "layers" and variable.is_cell:
+                return variable.cells()
+            found.append(variable.name)
+            if variable.is_struct and variable.size == 1:
+                fields = variable.fields()
+                if "layers" in fields and fields["layers"].is_cell:
+                    return fields["layers"].cells()
+                if "layers" in fields and fields["layers"].is_struct:
+                    raise JaxtrackError(
+                        f"{brief(variable.name, 60)} is a network of MatConvNet's DagNN kind; "
+                        "only SimpleNN networks are read"
+                    )
     except NotImplementedError as error:
         raise JaxtrackError(
-            f"{path}: saved in MATLAB's 7.3 format (HDF5); save it again with -v7"
+            "saved in MATLAB's 7.3 format (HDF5); save it again with -v7"
         ) from error
-    except Exception as error:  # SciPy's reader raises whatever a damaged file makes it trip over
+    held = f"; it holds {brief(', '.join(found[:12]))}" if found else ""
+    raise JaxtrackError(f"no MatConvNet network (it has no cell array 'layers'{held})")
+
+
+def _named(index: int, cell: Matrix) -> ConvLayer | None:
+    try:
+        return _layer(cell)
+    except DAMAGE as error:
         raise JaxtrackError(
-            f"{path}: not a whole .mat file, get it again ({type(error).__name__}: {error})"
+            f"layer {index} is not laid out as MatConvNet does ({brief(error)})"
         ) from error
 
 
-def _layer(cell: np.ndarray) -> ConvLayer | None:
+def _layer(cell: Matrix) -> ConvLayer | None:
     """A layer's struct, or None where it is no convolution."""
-    struct = cell.ravel()[0]
-    fields = struct.dtype.names
-    keys = ("name", "type", "weights") if "weights" in fields else fields[:3]
-    if "type" in fields and str(struct["type"].ravel()[0]) != "conv":
+    fields = cell.fields()
+    named = "weights" in fields or "filters" in fields
+    if "type" in fields and fields["type"].text() != "conv":
         return None
-    name, kind, weights = (struct[key].ravel() for key in keys)
-    if str(kind[0]) != "conv":
+    if not named:
+        fields = dict(zip(("name", "type", "weights"), fields.values()))
+    if fields["type"].text() != "conv":
         return None
-    if weights.dtype != object or weights.size != 2:
-        raise ValueError("its weights are not a cell of filters and biases")
-    kernel = np.asarray(weights[0], np.float32)
-    bias = np.asarray(weights[1], np.float32).ravel()
+    if "weights" in fields:
+        pair = fields["weights"]
+        if not pair.is_cell or pair.size != 2:
+            raise ValueError("its weights are not a cell of filters and biases")
+        filters, biases = pair.cells()
+    else:
+        filters, biases = fields["filters"], fields["biases"]
+    kernel = np.asarray(filters.numbers(), np.float32)
+    bias = np.asarray(biases.numbers(), np.float32).ravel()
     # MATLAB drops trailing axes of length one: a single filter is saved as height x width x in.
     kernel = kernel.reshape(*kernel.shape, *(1,) * (4 - kernel.ndim))
     if kernel.ndim != 4 or kernel.shape[3] != bias.size:
         raise ValueError(f"filters {kernel.shape} and {bias.size} biases")
-    return ConvLayer(str(name[0]), kernel, bias)
+    return ConvLayer(fields["name"].text() if "name" in fields else "", kernel, bias)
 
 
 def matconvnet_state_dict(layers: list[ConvLayer]) -> dict[str, np.ndarray]:

@@ -18,14 +18,19 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.errors import JaxtrackError, brief
 
 # Ours to published, by number of dimensions of the kernel: dense, 1-d and 2-d convolution.
 _KERNEL_AXES = {2: (1, 0), 3: (2, 1, 0), 4: (3, 2, 0, 1)}
 _LISTED = 24  # names printed of each list in an error
+_LONGEST_NAME = 100  # characters printed of a name
 
-# DataParallel and DistributedDataParallel put this in front of every name.
-PARALLEL = (r"^module\.", "")
+# What wrappers put in front of every name, one within another: DataParallel and its kin ``module``,
+# torch.compile ``_orig_mod``, training frameworks the attribute that holds the network. The first two may
+# also wrap a part, and then stand within a name.
+_WRAPPER = re.compile(r"(?:module|_orig_mod|model|net|network)\.")
+_INNER_WRAPPER = re.compile(r"(?<![^.])(?:module|_orig_mod)\.")
+_MOST_WRAPPERS = 4
 
 Variables = Any
 
@@ -38,13 +43,15 @@ class NameTable:
         rename: ``(pattern, replacement)`` pairs, applied with `re.sub` one after the other to each
             published name.
         ignore: patterns (`re.search`) of published names that have no counterpart and are left out.
-            ``num_batches_tracked`` always is.
+            ``num_batches_tracked`` always is. Wrappers in front of the names, such as ``module.``, are
+            gone before patterns are looked for.
         restore: ``(pattern, replacement)`` pairs that lead from our dotted names back to the published
             ones; `to_published` checks that ``rename`` undoes them. Empty where ``rename`` only takes
-            away what a file may or may not have, such as a ``module.`` in front.
-        adapt: ``(state dict, {published name: shape wanted}) -> state dict``, before the names are
-            compared: brings values to this network's shapes where that is sound, and says so; None:
-            nothing of the kind.
+            away what a file may or may not have.
+        adapt: ``(state dict, {name: shape wanted}) -> state dict``: brings values to this network's
+            shapes where that is sound, and says so; used only where it is asked for. None: nothing of
+            the kind. It is also given our own names, joined by ``/``.
+        adapts: patterns of the names that ``adapt`` can bring to another shape.
     """
 
     rename: tuple[tuple[str, str], ...] = ()
@@ -53,6 +60,7 @@ class NameTable:
     adapt: (
         Callable[[Mapping[str, Any], Mapping[str, tuple[int, ...]]], Mapping[str, Any]] | None
     ) = None
+    adapts: tuple[str, ...] = ()
 
 
 class Target(NamedTuple):
@@ -65,12 +73,20 @@ class Target(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """What a strict merge found; perfect when all lists are empty."""
+    """What a strict merge found; perfect when all but ``sources`` are empty.
 
-    sources: dict[str, str]  # target name -> source name
+    Attributes:
+        sources: ``{target name: source name}``.
+        unused: source names without a target.
+        unfilled: target names without a source.
+        shapes: source names of another shape, with the words that say so.
+        twice: targets with two sources, in words.
+    """
+
+    sources: dict[str, str]
     unused: list[str]
     unfilled: list[str]
-    shapes: list[str]
+    shapes: dict[str, str]
     twice: list[str]
 
     @property
@@ -165,7 +181,7 @@ def fit(
         The assignment and everything that does not fit.
     """
     sources: dict[str, str] = {}
-    found = Fit(sources, [], [], [], [])
+    found = Fit(sources, [], [], {}, [])
     for source, shape in shapes.items():
         if source.endswith("num_batches_tracked") or any(
             re.search(p, source) for p in table.ignore
@@ -179,9 +195,73 @@ def fit(
         else:
             sources[name] = source
             if tuple(shape) != targets[name].shape:
-                found.shapes.append(f"{source} is {tuple(shape)}, {targets[name].shape} wanted")
+                found.shapes[source] = f"{source} is {tuple(shape)}, {targets[name].shape} wanted"
     found.unfilled.extend(name for name in targets if name not in sources)
     return found
+
+
+def adaptable(table: NameTable, found: Fit) -> bool:
+    """Say whether every value of another shape is one that the table's ``adapt`` may bring to it."""
+    return all(any(re.search(p, name) for p in table.adapts) for name in found.shapes)
+
+
+class Laid(NamedTuple):
+    """The table and the reading of a file's names that fit best.
+
+    Attributes:
+        label: of the table.
+        names: ``{name in the file: name without wrappers}``.
+        fit: what was found, by names without wrappers.
+    """
+
+    label: str
+    names: dict[str, str]
+    fit: Fit
+
+
+def lay(
+    tables: Mapping[str, NameTable],
+    shapes: Mapping[str, tuple[int, ...]],
+    targets: Mapping[str, Target],
+) -> Laid:
+    """Choose the table, and how much of a wrapper to take off the names, that leave the fewest faults.
+
+    Args:
+        tables: by label, at least one.
+        shapes: ``{source name: shape}`` of the file.
+        targets: ``{name: Target}`` to be filled.
+    """
+    best: Laid | None = None
+    for names in _readings(list(shapes)):
+        plain = {names[source]: shape for source, shape in shapes.items()}
+        for label, table in tables.items():
+            found = fit(table, plain, targets)
+            if best is None or found.faults < best.fit.faults:
+                best = Laid(label, names, found)
+            if not found.faults:
+                return best
+    assert best is not None
+    return best
+
+
+def _readings(sources: list[str]) -> Iterator[dict[str, str]]:
+    """Names as they are, then with one wrapper after another taken off, as long as they stay apart."""
+    names = sources
+    known: list[list[str]] = []
+    for strip in (None, *[_without_first] * _MOST_WRAPPERS, _without_inner):
+        names = [strip(name) for name in names] if strip else names
+        if names not in known and len(set(names)) == len(names):
+            known.append(names)
+            yield dict(zip(sources, names))
+
+
+def _without_first(name: str) -> str:
+    found = _WRAPPER.match(name)
+    return name[found.end() :] if found else name
+
+
+def _without_inner(name: str) -> str:
+    return _INNER_WRAPPER.sub("", name)
 
 
 def explain(found: Fit) -> str:
@@ -189,7 +269,7 @@ def explain(found: Fit) -> str:
     parts = {
         "in the file, without a place here": found.unused,
         "wanted here, not in the file": found.unfilled,
-        "of another shape": found.shapes,
+        "of another shape": list(found.shapes.values()),
         "filled twice": found.twice,
     }
     counts = ", ".join(f"{len(names)} {what}" for what, names in parts.items() if names)
@@ -197,7 +277,7 @@ def explain(found: Fit) -> str:
     for what, names in parts.items():
         if not names:
             continue
-        shown = ", ".join(names[:_LISTED])
+        shown = ", ".join(brief(name, _LONGEST_NAME) for name in names[:_LISTED])
         rest = f" ... and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
         text = f"{what}: {shown}{rest}"
         lines += textwrap.wrap(
@@ -226,7 +306,8 @@ def merge(
         # bfloat16 is a float to jax but not to numpy's kinds.
         if not (jnp.issubdtype(value.dtype, jnp.floating) or value.dtype.kind in "biu"):
             raise JaxtrackError(f"{found.sources[name]} holds {value.dtype}, not real numbers")
-        value = np.asarray(value, target.dtype)
+        with np.errstate(over="ignore"):  # what becomes infinite is refused below
+            value = np.asarray(value, target.dtype)
         if not np.isfinite(value).all():
             raise JaxtrackError(f"{found.sources[name]} holds NaN or infinite values")
         if target.axes is not None:
@@ -257,8 +338,9 @@ def from_published(
         JaxtrackError: something does not fit; both lists are in the message.
     """
     targets = published_targets(variables)
-    shapes = {name: np.shape(value) for name, value in state_dict.items()}
-    return merge(fit(table, shapes, targets), state_dict, targets, variables)
+    laid = lay({"": table}, {name: np.shape(value) for name, value in state_dict.items()}, targets)
+    plain = {laid.names[name]: value for name, value in state_dict.items()}
+    return merge(laid.fit, plain, targets, variables)
 
 
 def to_published(table: NameTable, variables: Variables) -> dict[str, np.ndarray]:

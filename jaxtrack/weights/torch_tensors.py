@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.errors import JaxtrackError, brief
 from jaxtrack.weights import inert
 
 _DTYPES = {
@@ -49,21 +50,36 @@ _STORAGES = {
     "ComplexDoubleStorage": "complex128",
     "UntypedStorage": "uint8",
 }
+_NUMBER_CODE = re.compile(r"[<>=|]?([?]|[bB]|b1|[iu][1248]|f[248]|c8|c16)")
+_MOST_AXES = 32
+_MOST_ELEMENTS = 1 << 48
+_LONGEST_KEY = 100
+# Expanded tensors (stride 0) take no room in a file but do in memory; this much is granted beside it.
+_COPIES_BESIDE = 1 << 26
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Storage:
-    """A flat piece of memory in the file; ``start`` is where a view of it begins, in elements."""
+    """A flat piece of memory in the file, or a view of a part of it.
+
+    Attributes:
+        key: its name in the file.
+        dtype: of its elements.
+        count: elements of the whole storage.
+        start: where the view begins, in elements.
+        stop: where it ends.
+    """
 
     key: str
     dtype: np.dtype
     count: int
-    start: int = 0
+    start: int
+    stop: int
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Tensor:
-    """A strided window onto a storage, not yet read."""
+    """A strided window onto a storage, not yet read; offset and strides in elements of its own type."""
 
     storage: Storage
     offset: int
@@ -75,14 +91,18 @@ class Tensor:
 class _NumpyType:
     """A numpy dtype of plain numbers, as its pickle tells it."""
 
-    def __init__(self, code: Any, *_: Any) -> None:
+    __slots__ = ("dtype",)
+
+    def __init__(self, code: Any = None, *_: Any) -> None:
         code = code.decode("ascii") if isinstance(code, bytes) else code
-        self.dtype = np.dtype(str(code)) if isinstance(code, str) and len(code) < 8 else None
-        if self.dtype is None or self.dtype.kind not in "biufc":
+        if not isinstance(code, str) or not _NUMBER_CODE.fullmatch(code):
             raise ValueError("a numpy array that holds no numbers")
+        self.dtype = np.dtype(code)
 
     def set_state(self, state: Any) -> None:
-        assert self.dtype is not None
+        """Take the byte order."""
+        if not isinstance(state, tuple) or len(state) < 2:
+            raise ValueError("a numpy type without its state")
         if state[1] in ("<", ">", "="):
             self.dtype = self.dtype.newbyteorder(state[1])
 
@@ -90,51 +110,72 @@ class _NumpyType:
 class NumpyArray:
     """A pickled numpy array."""
 
+    __slots__ = ("array",)
+
     def __init__(self, *_: Any) -> None:
         self.array: np.ndarray | None = None
 
     def set_state(self, state: Any) -> None:
         """Take shape, type and bytes."""
+        if not isinstance(state, tuple) or len(state) != 5:
+            raise ValueError("a numpy array without its state")
         _, shape, kind, fortran, data = state
-        data = data.encode("latin-1") if isinstance(data, str) else data
-        flat = np.frombuffer(data, kind.dtype)
-        self.array = flat.reshape(tuple(shape), order="F" if fortran else "C")
+        if not isinstance(kind, _NumpyType):
+            raise ValueError("a numpy array without its type")
+        flat = np.frombuffer(_bytes(data), kind.dtype)
+        self.array = flat.reshape(_sizes(shape, "shape"), order="F" if fortran else "C")
+
+
+def _bytes(data: Any) -> bytes | bytearray:
+    """Return raw bytes, which the oldest protocols write as text."""
+    data = data.encode("latin-1") if isinstance(data, str) else data
+    if not isinstance(data, (bytes, bytearray)):
+        raise ValueError("a numpy array whose data are no bytes")
+    return data
 
 
 def _numpy_scalar(kind: Any, data: Any) -> Any:
-    data = data.encode("latin-1") if isinstance(data, str) else data
-    return np.frombuffer(data, kind.dtype)[0].item()
+    if not isinstance(kind, _NumpyType):
+        raise ValueError("a numpy number without its type")
+    return np.frombuffer(_bytes(data), kind.dtype, 1)[0].item()
 
 
-def _integers(values: Any, what: str) -> tuple[int, ...]:
-    values = tuple(values)
-    if not all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in values):
-        raise ValueError(f"a tensor's {what} is not made of whole numbers from 0")
-    return values
+def _size(value: Any, what: str) -> int:
+    """Return a whole number from 0 that can count elements of a file."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _MOST_ELEMENTS:
+        raise ValueError(f"a tensor's {what} is no whole number from 0, or far too large")
+    return value
+
+
+def _sizes(values: Any, what: str) -> tuple[int, ...]:
+    if not isinstance(values, (tuple, list)) or len(values) > _MOST_AXES:
+        raise ValueError(f"a tensor's {what} is no tuple of at most {_MOST_AXES} numbers")
+    return tuple(_size(value, what) for value in values)
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Tensor:
     if not isinstance(storage, Storage):
         raise ValueError("a tensor without storage")
-    (offset,) = _integers((offset,), "offset")
-    shape, strides = _integers(shape, "shape"), _integers(strides, "strides")
-    if len(shape) != len(strides) or len(shape) > 32:
+    return _window(storage, offset, shape, strides, storage.dtype)
+
+
+def _window(storage: Storage, offset: Any, shape: Any, strides: Any, dtype: np.dtype) -> Tensor:
+    offset, shape = _size(offset, "offset"), _sizes(shape, "shape")
+    strides = _sizes(strides, "strides")
+    if len(shape) != len(strides):
         raise ValueError("a tensor's shape and strides disagree")
-    return Tensor(storage, offset, shape, strides, storage.dtype)
+    return Tensor(storage, offset, shape, strides, dtype)
 
 
 def _tensor_of_dtype(
     storage: Any, offset: Any, shape: Any, strides: Any, grad: Any, hooks: Any, dtype: Any, *_: Any
 ) -> Tensor:
-    name = dtype.name if isinstance(dtype, inert.Name) and dtype.module == "torch" else str(dtype)
+    name = dtype.name if isinstance(dtype, inert.Name) and dtype.module == "torch" else ""
     if name not in _DTYPES:
-        raise ValueError(f"a tensor of type {name}, which has no counterpart here")
-    kind = _DTYPES[name]
-    if not isinstance(storage, Storage) or storage.count * storage.dtype.itemsize % kind.itemsize:
-        raise ValueError("a tensor whose storage has another size")
-    count = storage.count * storage.dtype.itemsize // kind.itemsize
-    typed = dataclasses.replace(storage, dtype=kind, count=count)
-    return _tensor(typed, offset, shape, strides)
+        raise ValueError(f"a tensor of type {brief(name, 40)}, which has no counterpart here")
+    if not isinstance(storage, Storage):
+        raise ValueError("a tensor without storage")
+    return _window(storage, offset, shape, strides, _DTYPES[name])
 
 
 def _tensor_subclass(function: Any, kind: Any, args: Any, state: Any) -> Any:
@@ -143,21 +184,49 @@ def _tensor_subclass(function: Any, kind: Any, args: Any, state: Any) -> Any:
         return inert.Opaque(
             str(function) if isinstance(function, inert.Name) else "a tensor subclass"
         )
+    if not str(function).startswith("torch._utils."):
+        raise ValueError("a tensor subclass that is made of no tensor")
+    if not isinstance(args, (tuple, list)) or len(args) > _MOST_AXES:
+        raise ValueError("a tensor subclass without arguments")
     return known(*args)
 
 
 def _pairs(*args: Any) -> dict[Any, Any]:
     """``OrderedDict()`` or, in the oldest protocols, ``OrderedDict([[key, value], ...])``."""
     made: dict[Any, Any] = {}
-    inert.set_items(made, [part for pair in (args[0] if args else ()) for part in pair])
+    pairs = args[0] if args else ()
+    if not isinstance(pairs, (list, tuple)):
+        raise ValueError("a dictionary that is not made of pairs")
+    for pair in pairs:
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+            raise ValueError("a dictionary that is not made of pairs")
+        inert.set_items(made, list(pair))
     return made
+
+
+def _listed(*args: Any) -> list[Any]:
+    """``set([...])``, as a list."""
+    values = args[0] if args else ()
+    if not isinstance(values, (list, tuple)):
+        raise ValueError("a set that is not made of a list")
+    return list(values)
+
+
+def _torch_size(*args: Any) -> tuple[Any, ...]:
+    return tuple(_listed(*args))
+
+
+def _encoded(text: Any = None, *_: Any) -> bytes:
+    if not isinstance(text, str):
+        raise ValueError("bytes that are not written as text")
+    return text.encode("latin-1")
 
 
 REBUILD: dict[str, inert.Rebuild] = {
     "collections.OrderedDict": _pairs,
     "collections.defaultdict": lambda *_: {},
     "collections.Counter": lambda *_: {},
-    "torch.Size": lambda *args: tuple(args[0]) if args else (),
+    "torch.Size": _torch_size,
     "torch.device": lambda *_: None,
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
@@ -166,9 +235,9 @@ REBUILD: dict[str, inert.Rebuild] = {
     "torch._utils._rebuild_parameter_with_state": lambda data, *_: data,
     "torch._tensor._rebuild_from_type_v2": _tensor_subclass,
     "numpy.dtype": _NumpyType,
-    "_codecs.encode": lambda text, *_: text.encode("latin-1"),
-    "builtins.set": lambda *args: list(args[0]) if args else [],
-    "builtins.frozenset": lambda *args: list(args[0]) if args else [],
+    "_codecs.encode": _encoded,
+    "builtins.set": _listed,
+    "builtins.frozenset": _listed,
     "builtins.bytearray": lambda *args: (
         bytes(args[0]) if args and isinstance(args[0], bytes) else b""
     ),
@@ -180,56 +249,120 @@ REBUILD["__builtin__.set"] = REBUILD["builtins.set"]
 REBUILD["__builtin__.bytearray"] = REBUILD["builtins.bytearray"]
 
 
-def persistent_storage(pid: Any) -> Storage:
-    """A storage from its persistent id ``("storage", type, key, location, count[, view])``."""
-    if not isinstance(pid, tuple) or not pid:
-        raise ValueError("a persistent id that is no tuple")
-    if pid[0] == "module":
-        raise JaxtrackError(
-            "the file holds a whole pickled module, not a state_dict: save model.state_dict() instead"
-        )
-    if pid[0] != "storage" or len(pid) not in (5, 6):
-        raise ValueError("an unknown persistent id")
-    _, kind, key, _, count = pid[:5]
-    name = kind.name if isinstance(kind, inert.Name) else ""
-    if name not in _STORAGES or not kind.module.startswith("torch"):
-        raise JaxtrackError(f"the file has storages of type {kind}, which is not supported")
-    (count,) = _integers((count,), "storage size")
-    storage = Storage(str(key), _DTYPES[_STORAGES[name]], count)
-    if len(pid) == 6 and pid[5] is not None:
-        _, start, size = pid[5]
-        start, size = _integers((start, size), "storage view")
-        if start + size > count:
+class Storages:
+    """The storages of one file: what its pickles say of them, and their bytes.
+
+    Every use is checked twice: against what the file says of the storage everywhere else, and against
+    the bytes that are there.
+
+    Args:
+        size: bytes of the file; storages cannot be more, and bound what copies may take.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.described: dict[str, tuple[np.dtype, int]] = {}
+        self._size = size
+        self._read = 0
+        self._copied = 0
+        self._bytes: dict[str, bytes] = {}
+
+    def described_by(self, pid: Any) -> Storage:
+        """Return a storage from its persistent id ``("storage", type, key, location, count[, view])``.
+
+        Raises:
+            JaxtrackError: a whole module instead of weights, or a type that is not supported.
+            ValueError: malformed, or another storage under the key of one that was told before.
+        """
+        if not isinstance(pid, tuple) or not pid:
+            raise ValueError("a persistent id that is no tuple")
+        if isinstance(pid[0], str) and pid[0] == "module":
+            raise JaxtrackError(
+                "the file holds a whole pickled module, not a state_dict: "
+                "save model.state_dict() instead"
+            )
+        if not isinstance(pid[0], str) or pid[0] != "storage" or len(pid) not in (5, 6):
+            raise ValueError("an unknown persistent id")
+        _, kind, key, _, count = pid[:5]
+        if not isinstance(kind, inert.Name) or not kind.module.startswith("torch"):
+            raise ValueError("a storage without a type")
+        if kind.name not in _STORAGES:
+            raise JaxtrackError(
+                f"the file has storages of type {brief(kind, 80)}, which is not supported"
+            )
+        key, dtype = _key(key), _DTYPES[_STORAGES[kind.name]]
+        count = _size(count, "storage size")
+        if self.described.setdefault(key, (dtype, count)) != (dtype, count):
+            raise ValueError(f"storage {key} is described in two ways")
+        if len(pid) == 5 or pid[5] is None:
+            return Storage(key, dtype, count, 0, count)
+        _, start, length = _sizes_of_view(pid[5])
+        if start + length > count:
             raise ValueError("a storage view leaves its storage")
-        storage = dataclasses.replace(storage, start=start)
-    return storage
+        return Storage(key, dtype, count, start, start + length)
 
+    def array(self, tensor: Tensor, order: str, read: Callable[[str], bytes]) -> np.ndarray:
+        """Return a tensor's values, row-major, in this machine's byte order.
 
-class Materialiser:
-    """Turns `Tensor` records into arrays; a storage that several share is read once."""
+        Args:
+            tensor: the record.
+            order: byte order of the file, ``<`` or ``>``.
+            read: gives the bytes of a storage; asked once for each.
 
-    def __init__(self, read: Callable[[Storage], np.ndarray], budget: int) -> None:
-        self.read = read
-        self.budget = budget
-        self.storages: dict[tuple[str, np.dtype], np.ndarray] = {}
-
-    def array(self, tensor: Tensor) -> np.ndarray:
-        """The tensor's values, row-major."""
-        size = math.prod(tensor.shape)
+        Raises:
+            ValueError: the tensor or its storage reaches beyond the bytes of the file.
+        """
+        size, width = math.prod(tensor.shape), tensor.dtype.itemsize
         if size == 0:
             return np.zeros(tensor.shape, tensor.dtype)
-        start = tensor.storage.start + tensor.offset
-        last = start + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.strides))
-        self.budget -= size * tensor.dtype.itemsize
-        if last >= tensor.storage.count or self.budget < 0:
+        storage = tensor.storage
+        first = storage.start * storage.dtype.itemsize + tensor.offset * width
+        reach = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.strides)) + 1
+        if first + reach * width > storage.stop * storage.dtype.itemsize:
             raise ValueError("a tensor reaches beyond its storage")
-        key = (tensor.storage.key, tensor.dtype)
-        if key not in self.storages:
-            flat = self.read(tensor.storage)
-            if tensor.dtype == np.bool_:
-                flat = flat.view(np.uint8) != 0
-            self.storages[key] = flat.astype(tensor.dtype, copy=False)
-        flat = self.storages[key][start : last + 1]
-        strides = tuple(s * tensor.dtype.itemsize for s in tensor.strides)
-        view = np.lib.stride_tricks.as_strided(flat, tensor.shape, strides)
-        return np.asarray(view, order="C")
+        data = self._stored(storage, read)
+        # numpy compares shape and strides with the buffer once more.
+        view: np.ndarray = np.ndarray(
+            tensor.shape,
+            tensor.dtype.newbyteorder(order),  # type: ignore[arg-type]
+            data,
+            first,
+            tuple(s * width for s in tensor.strides),
+        )
+        if tensor.dtype == np.bool_:
+            self._pay(size)
+            return np.asarray(view.view(np.uint8) != 0, order="C")
+        if not view.flags.c_contiguous or not view.dtype.isnative:
+            self._pay(size * width)
+        return np.asarray(view, tensor.dtype, order="C")
+
+    def _stored(self, storage: Storage, read: Callable[[str], bytes]) -> bytes:
+        if storage.key not in self._bytes:
+            data = read(storage.key)
+            self._read += len(data)
+            if self._read > self._size:
+                raise ValueError("its storages overlap")
+            if len(data) < storage.count * storage.dtype.itemsize:
+                raise ValueError(f"storage {storage.key} is shorter than its tensors")
+            self._bytes[storage.key] = data
+        return self._bytes[storage.key]
+
+    def _pay(self, size: int) -> None:
+        """Count the bytes of a copy: of an expanded tensor (stride 0), or one in another order."""
+        self._copied += size
+        if self._copied > self._size + _COPIES_BESIDE:
+            raise ValueError("its tensors take far more room than the file has")
+
+
+def _key(key: Any) -> str:
+    """Return the key of a storage: a short text, or a number in the oldest files."""
+    if isinstance(key, int) and not isinstance(key, bool):
+        key = str(_size(key, "storage"))
+    if not isinstance(key, str) or not key or len(key) > _LONGEST_KEY:
+        raise ValueError("a storage without a key")
+    return key
+
+
+def _sizes_of_view(view: Any) -> tuple[Any, int, int]:
+    if not isinstance(view, tuple) or len(view) != 3:
+        raise ValueError("a storage view that is no tuple")
+    return view[0], _size(view[1], "storage view"), _size(view[2], "storage view")

@@ -249,7 +249,9 @@ def test_published_files_fit_and_other_crop_sizes_are_interpolated(tmp_path, cap
     assert capsys.readouterr().err == ""
     larger = dataclasses.replace(config, template_size=48, search_size=96)
     target = jax.eval_shape(lambda: ostrack.init_variables(larger, jax.random.key(0)))
-    loaded = load_into(target, tmp_path / "own.pth.tar", TABLES)
+    with pytest.raises(JaxtrackError, match="another size of crop.*--interpolate"):
+        load_into(target, tmp_path / "own.pth.tar", TABLES)
+    loaded = load_into(target, tmp_path / "own.pth.tar", TABLES, interpolate=True)
     told = capsys.readouterr().err
     assert "4x4 grid interpolated to 6x6" in told
     assert "8x8 grid interpolated to 12x12" in told
@@ -258,7 +260,7 @@ def test_published_files_fit_and_other_crop_sizes_are_interpolated(tmp_path, cap
         lambda: ostrack.init_variables(dataclasses.replace(config, width=48), jax.random.key(0))
     )
     with pytest.raises(JaxtrackError, match="of another shape") as refused:
-        load_into(wider, tmp_path / "own.pth.tar", TABLES)
+        load_into(wider, tmp_path / "own.pth.tar", TABLES, interpolate=True)
     told = " ".join(str(refused.value).split())
     assert "backbone.blocks.0.norm1.weight is (32,), (48,) wanted" in told
 

@@ -143,10 +143,10 @@ def test_published_torch_files(golden_dir: pathlib.Path, name: str) -> None:
 
 def test_a_named_source_is_binding(golden_dir: pathlib.Path) -> None:
     path = golden_dir / "weights" / "pysot.pth.tar"
-    tables = {"code": NameTable(), "parallel": NameTable(rename=((r"^module\.", ""),))}
+    tables = {"code": NameTable(rename=((r"^0\.", "first."),)), "same": NameTable()}
     with pytest.raises(JaxtrackError, match=r"pysot\.pth\.tar \(read as code\): .*do not fit"):
         load_into(abstract(variables()), path, tables, source="code")
-    with pytest.raises(JaxtrackError, match="no name table 'other'; known: code, parallel"):
+    with pytest.raises(JaxtrackError, match="no name table 'other'; known: code, same"):
         load_into(abstract(variables()), path, tables, source="other")
 
 

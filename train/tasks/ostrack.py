@@ -16,8 +16,7 @@ from jaxtrack.trackers.ostrack import losses
 from jaxtrack.trackers.ostrack import names as tables_ostrack
 from jaxtrack.trackers.ostrack import tracker as ostrack
 from jaxtrack.trackers.ostrack.head import CentreMaps
-from jaxtrack.weights import load_into, read_published
-from jaxtrack.weights.files import TORCH_SUFFIXES
+from jaxtrack.weights import is_own, load_into, read_published
 from train.augment import AugmentConfig
 from train.augment_ostrack import CropConfig, cut
 from train.optim import OptimConfig, Schedule
@@ -186,13 +185,14 @@ def load(config: Config, path: pathlib.Path, key: Array) -> dict[str, Any]:
         key: for the head.
     """
     variables = jax.jit(lambda k: init_variables(config, k))(key)
-    if path.is_file() and path.suffix.lower() in TORCH_SUFFIXES:
+    if not path.is_dir():
         state = read_published(path)
-        if not any("box_head." in name for name in state):
+        if not is_own(state) and not any("box_head." in name for name in state):
             params = variables["params"]
             backbone = tables_ostrack.load_pretraining(params["backbone"], state)
             return {**variables, "params": {**params, "backbone": backbone}}
-    return load_into(variables, path, tables_ostrack.TABLES)
+    # A training may start from another size of crop, in which weights must not be used; a line says so.
+    return load_into(variables, path, tables_ostrack.TABLES, interpolate=True)
 
 
 _PAIRS_PER_EPOCH = 60_000

@@ -16,7 +16,7 @@ from jaxtrack.trackers.siamrpn.names import (
     torchvision_mobilenet_v2,
     torchvision_resnet50,
 )
-from jaxtrack.weights import from_published, load_into, read_published
+from jaxtrack.weights import from_published, is_own, load_into, read_published
 from jaxtrack.weights.names import NameTable
 from train.augment_siamrpn import CropConfig
 from train.optim import OptimConfig, Schedule
@@ -48,7 +48,7 @@ def load(config: Config, path: pathlib.Path, key: Array) -> dict[str, Any]:
     state = read_published(path)
     if "params/backbone/conv1.0/kernel" in state and config.tracker.network.backbone == "alexnet":
         return start_from_siamfc(variables, path)
-    if path.suffix == ".safetensors":
+    if is_own(state):
         return load_into(variables, path, TABLES)
     if any("rpn_head." in name for name in state):
         return load_into(variables, path, {"STVIR/pysot": TABLES["STVIR/pysot"]})

@@ -11,23 +11,20 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.errors import JaxtrackError, brief
 from jaxtrack.ops.response import resize_matrix
-from jaxtrack.weights.names import NameTable, fit, merge, published_targets
+from jaxtrack.weights.names import NameTable, lay, merge, published_targets
 
 # A backbone alone, names without prefix. MAE's file of the whole autoencoder has a decoder, timm's a
 # classifier: neither has a place here.
 PRETRAINING: dict[str, NameTable] = {
-    "facebookresearch/mae": NameTable(
-        rename=((r"^module\.", ""),), ignore=(r"^(module\.)?(mask_token$|decoder_)",)
-    ),
+    "facebookresearch/mae": NameTable(ignore=(r"^(mask_token$|decoder_)",)),
     "huggingface/pytorch-image-models": NameTable(
-        rename=((r"^module\.", ""),),
-        ignore=(r"^(module\.)?(head|head_dist|fc_norm|pre_logits)\.", r"^(module\.)?dist_token$"),
+        ignore=(r"^(head|head_dist|fc_norm|pre_logits)\.", r"^dist_token$"),
     ),
 }
 
-_POSITIONS = re.compile(r"(^|\.)pos_embed_[zx]$")
+_POSITIONS = r"(^|[./])pos_embed_[zx]$"  # under the published names, and under ours
 
 
 def resize_pos_embed(
@@ -74,10 +71,9 @@ def fit_positions(
     """
     state = dict(state_dict)
     for name, value in state_dict.items():
-        target = name.removeprefix("module.")
-        if not _POSITIONS.search(target) or target not in shapes:
+        if not re.search(_POSITIONS, name) or name not in shapes:
             continue
-        have, want = np.shape(value), shapes[target]
+        have, want = np.shape(value), shapes[name]
         if len(have) == 3 and have[1] != want[1] and have[2] == want[2]:
             grid = math.isqrt(want[1])
             _say(name, math.isqrt(have[1]), grid)
@@ -85,9 +81,8 @@ def fit_positions(
     return state
 
 
-# botaoye/OSTrack ``.pth.tar``, entry "net": our modules carry these very names. Files saved from several
-# GPUs may have "module." in front.
-OSTRACK = NameTable(rename=((r"^module\.", ""),), adapt=fit_positions)
+# botaoye/OSTrack ``.pth.tar``, entry "net": our modules carry these very names.
+OSTRACK = NameTable(adapt=fit_positions, adapts=(_POSITIONS,))
 
 TABLES: dict[str, NameTable] = {"botaoye/OSTrack": OSTRACK}
 
@@ -110,7 +105,8 @@ def load_pretraining(backbone: Mapping[str, Any], state_dict: Mapping[str, np.nd
     """
     variables = {"params": dict(backbone)}
     targets = published_targets(variables)
-    state = {name.removeprefix("module."): value for name, value in state_dict.items()}
+    found = lay(PRETRAINING, {name: np.shape(x) for name, x in state_dict.items()}, targets)
+    state = {found.names[name]: value for name, value in state_dict.items()}
     if "pos_embed" in state:
         skip = 1 + ("dist_token" in state)
         places = math.isqrt(max(np.shape(state["pos_embed"])[1] - skip, 0))
@@ -126,13 +122,12 @@ def load_pretraining(backbone: Mapping[str, Any], state_dict: Mapping[str, np.nd
                 side = math.isqrt(targets[name].shape[1] - 1)
                 grid_part = resize_pos_embed(state[name], side, skip)
                 state[name] = np.concatenate([state[name][:, :1], grid_part], axis=1)
-    shapes = {name: np.shape(value) for name, value in state.items()}
-    fits = {label: fit(table, shapes, targets) for label, table in PRETRAINING.items()}
-    best = min(fits, key=lambda label: fits[label].faults)
-    unused = [n for n in state if any(re.search(p, n) for p in PRETRAINING[best].ignore)]
-    if unused and not fits[best].faults:
-        print(f"note: not used of the file: {', '.join(unused)}", file=sys.stderr)
-    return merge(fits[best], state, targets, variables)["params"]
+    found = lay(PRETRAINING, {name: np.shape(value) for name, value in state.items()}, targets)
+    ignored = PRETRAINING[found.label].ignore
+    unused = [name for name in state if any(re.search(p, name) for p in ignored)]
+    if unused and not found.fit.faults:
+        print(f"note: not used of the file: {brief(', '.join(unused), 2000)}", file=sys.stderr)
+    return merge(found.fit, state, targets, variables)["params"]
 
 
 def _say(what: str, have: int, want: int) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from jaxtrack.weights.names import PARALLEL, NameTable
+from jaxtrack.weights.names import NameTable
 
 TABLES: dict[str, NameTable] = {
     # backbone.conv1.0.weight ...; the head has no parameters.
-    "huanglianghua/siamfc-pytorch": NameTable(rename=(PARALLEL,)),
+    "huanglianghua/siamfc-pytorch": NameTable(),
     # embedding_net.fully_conv.0.weight ..., match_batchnorm.weight ...
-    "rafellerc/Pytorch-SiamFC": NameTable(rename=(PARALLEL,)),
+    "rafellerc/Pytorch-SiamFC": NameTable(),
 }

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from jaxtrack.weights.names import PARALLEL, NameTable
+from jaxtrack.weights.names import NameTable
 
 # AlexNet's flat ``features.K`` (released trackers) as ``layerN.M`` (training configurations, and ours).
 _ALEXNET = (
@@ -31,16 +31,15 @@ def _alexnet(prefix: str) -> tuple[tuple[str, str], ...]:
 
 TABLES: dict[str, NameTable] = {
     # siamrpn_{r50_l234,mobilev2_l234,alex}_dwxcorr and their variants: our names are PySOT's.
-    "STVIR/pysot": NameTable(rename=(PARALLEL, *_alexnet("backbone."))),
+    "STVIR/pysot": NameTable(rename=_alexnet("backbone.")),
     # pretrained_models/{resnet50.model,alexnet-bn.pth,mobilenet_v2.pth}: a backbone without prefix;
     # the classifier has no place here.
     "STVIR/pysot backbone": NameTable(
         rename=(
-            PARALLEL,
             *_alexnet(""),
             (r"^(?=(conv1|bn1|layer\d+)\.)", "backbone."),
         ),
-        ignore=(r"^(module\.)?(fc|classifier|last_layer|layer8)\.",),
+        ignore=(r"^(fc|classifier|last_layer|layer8)\.",),
     ),
 }
 
