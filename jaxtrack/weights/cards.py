@@ -11,6 +11,7 @@ from typing import Any
 from jaxtrack.errors import JaxtrackError, brief, reason
 from jaxtrack.io.records import checksum, read_json, write_json
 
+_LARGEST = 1 << 20  # bytes
 SHIPPED = pathlib.Path(__file__).parent / "shipped"
 
 
@@ -89,9 +90,7 @@ def read_card(path: pathlib.Path) -> Card:
     place = card_path(path)
     if not place.is_file():
         raise JaxtrackError(f"{path}: no model card beside it ({place.name})")
-    fields = read_json(place, "a model card")
-    if not isinstance(fields, dict):
-        raise JaxtrackError(f"{place}: not a model card (no fields)")
+    fields = _read(place)
     older = fields.pop("replaces", None)
     if older is not None:
         # The writing of new weights broke off: the file itself tells which they are.
@@ -99,6 +98,10 @@ def read_card(path: pathlib.Path) -> Card:
         if older is not None and path.is_file() and file_sum(path) == older.sha256:
             return older
     return _card(place, fields)
+
+
+def _read(place: pathlib.Path) -> dict[str, Any]:
+    return read_json(place, "a model card", dict, _LARGEST)
 
 
 def _card(place: pathlib.Path, fields: dict[str, Any]) -> Card:
@@ -141,9 +144,8 @@ def check_sum(path: pathlib.Path) -> None:
     """
     if path.suffix != ".safetensors" or not path.is_file() or not card_path(path).is_file():
         return
-    fields = read_json(card_path(path), "a model card")
     wanted = [read_card(path).sha256]
-    older = fields.get("replaces") if isinstance(fields, dict) else None
+    older = _read(card_path(path)).get("replaces")
     if isinstance(older, dict) and isinstance(older.get("sha256"), str):
         wanted.append(older["sha256"])
     found = file_sum(path)
