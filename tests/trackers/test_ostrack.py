@@ -249,7 +249,7 @@ def test_published_files_fit_and_other_crop_sizes_are_interpolated(tmp_path, cap
     assert capsys.readouterr().err == ""
     larger = dataclasses.replace(config, template_size=48, search_size=96)
     target = jax.eval_shape(lambda: ostrack.init_variables(larger, jax.random.key(0)))
-    with pytest.raises(JaxtrackError, match="another size of crop.*--interpolate"):
+    with pytest.raises(JaxtrackError, match=r"another size of crop.*--interpolate"):
         load_into(target, tmp_path / "own.pth.tar", TABLES)
     loaded = load_into(target, tmp_path / "own.pth.tar", TABLES, interpolate=True)
     told = capsys.readouterr().err
