@@ -486,7 +486,10 @@ def test_damaged_cards(tmp_path: pathlib.Path) -> None:
 def originals(folder: pathlib.Path, golden: pathlib.Path) -> dict[str, bytes]:
     """Small whole files of every format."""
     rng = np.random.default_rng(0)
-    state = {"0.weight": rng.normal(size=(4, 3, 3, 3)).astype(np.float32), "0.bias": np.ones(4)}
+    state: dict[str, np.ndarray] = {
+        "0.weight": rng.normal(size=(4, 3, 3, 3)).astype(np.float32),
+        "0.bias": np.ones(4),
+    }
     write_torch(folder / "own.pth", state)
     np.savez_compressed(folder / "packed.npz", **state)  # type: ignore[arg-type]
     np.savez(folder / "plain.npz", **state)  # type: ignore[arg-type]
