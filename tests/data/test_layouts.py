@@ -54,7 +54,11 @@ def test_otb_partial_ranges(tmp_path):
     # Board is one row short.
     fx.write_frames(tmp_path / "Board" / "img", frames, "{:05d}.jpg", 1)
     (tmp_path / "Board" / "groundtruth_rect.txt").write_text(fx.table(boxes[:-1], ",", 1))
-    board, david, tiger = layouts.read_layout("otb", tmp_path)
+    # An excerpt of BlurCar1 (frames 247 to 988), numbered anew.
+    fx.write_frames(tmp_path / "BlurCar1" / "img", frames, "{:04d}.jpg", 1)
+    (tmp_path / "BlurCar1" / "groundtruth_rect.txt").write_text(fx.table(boxes, ",", 1))
+    blur, board, david, tiger = layouts.read_layout("otb", tmp_path)
+    np.testing.assert_array_equal(blur.boxes, boxes)
     assert david.frames[0].endswith("0300.jpg")
     np.testing.assert_array_equal(david.boxes, boxes[5:])
     assert tiger.frames[0].endswith("0006.jpg")
