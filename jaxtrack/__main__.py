@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-
 from jaxtrack import cli
 from jaxtrack.cli import UsageError
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.settings import replaced
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from jaxtrack.io.video import FrameSource
     from jaxtrack.outputs import Outputs
     from jaxtrack.streaming import Piece
@@ -209,6 +209,8 @@ def track(options: Track) -> None:
 
 def _given_boxes(options: Track) -> np.ndarray | None:
     """Return the boxes of the command line, ``(n, 4)``; None: the user draws one."""
+    import numpy as np
+
     from jaxtrack.data.readers.sequence import first_box
     from jaxtrack.io.boxes import parse_box
 
@@ -334,6 +336,7 @@ def demo(options: Demo) -> None:
     import itertools
 
     import jax.numpy as jnp
+    import numpy as np
 
     from jaxtrack import streaming, trackers
     from jaxtrack.io.writer import COLOURS, VideoWriter, draw_boxes

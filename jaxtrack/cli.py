@@ -30,13 +30,12 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import cv2
-
 from jaxtrack.errors import (
-    BROKEN_INPUT,
     JaxtrackError,
     UsageError,
     brief,
+    is_broken_input,
+    is_opencv,
     nearest,
     printable,
     reason,
@@ -75,8 +74,6 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,40}")
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _NEGATIVE = re.compile(r"-\.?[0-9]")
 _LARGEST = 2**63 - 1
-# What is told in one line; of RuntimeErrors only those of a device.
-_TOLD: tuple[type[Exception], ...] = (JaxtrackError, *BROKEN_INPUT, RuntimeError)
 _PATIENCE = 30.0  # seconds that a main thread may stay deaf to a signal
 
 
@@ -237,8 +234,9 @@ def _run(action: Callable[[], object], debug: bool) -> int:
         terminated = isinstance(error, Terminated)
         _say(str(error) or ("terminated" if terminated else "interrupted"))
         return TERMINATED if terminated else INTERRUPTED
-    except _TOLD as error:
-        if not isinstance(error, (JaxtrackError, *BROKEN_INPUT)) and not _of_device(error):
+    except Exception as error:
+        known = isinstance(error, JaxtrackError) or is_broken_input(error) or _of_device(error)
+        if not known:
             raise  # a bug
         _trace(debug)
         _say(f"error: {_line(error)}")
@@ -275,7 +273,7 @@ def _line(error: Exception) -> str:
         return f"{' -> '.join(names)}: {reason(error)}" if names else reason(error)
     where = _file_under_work(error)
     text = reason(error)
-    if not isinstance(error, (MemoryError, UnicodeError, RecursionError, cv2.error)):
+    if not isinstance(error, (MemoryError, UnicodeError, RecursionError)) and not is_opencv(error):
         text = f"{text} ({type(error).__name__})"
     return f"{where}: {text}" if where else f"{text}; --debug shows where"
 
@@ -342,9 +340,9 @@ class _Stop:
     """Ctrl-C and SIGTERM as exceptions of the main thread, even where it does not look.
 
     Python raises such an exception when the main thread next runs Python code. What it leaves open is closed
-    here: an exception that a callback of a library has swallowed is raised again; and where the main thread
-    sits in a library (a compilation, a camera), a second signal, or `_PATIENCE` after the first, ends the
-    process.
+    here: an exception that a callback of a library has swallowed is raised again; while a module is being
+    imported, it waits (extension modules abort the process at an exception); and where the main thread sits
+    in a library (a compilation, a camera), a second signal, or `_PATIENCE` after the first, ends the process.
 
     Attributes:
         number: the signal that came; None: none.
@@ -352,7 +350,7 @@ class _Stop:
 
     def __init__(self) -> None:
         self.number: int | None = None
-        self._raised = 0
+        self._heard = 0
         self._over = False
 
     def __enter__(self) -> _Stop:
@@ -372,9 +370,12 @@ class _Stop:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _raise(self, number: int, frame: object) -> None:
+    def _raise(self, number: int, frame: types.FrameType | None) -> None:
         self.number = number
-        self._raised += 1
+        self._heard += 1
+        if _importing(frame):
+            self._later()
+            return
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
     def _swallowed(self, found: Any) -> None:
@@ -382,6 +383,9 @@ class _Stop:
         if not (found.exc_type and issubclass(found.exc_type, KeyboardInterrupt)):
             self._hook(found)
             return
+        self._later()
+
+    def _later(self) -> None:
         timer = threading.Timer(0.05, self._again)
         timer.daemon = True
         timer.start()
@@ -405,12 +409,21 @@ class _Stop:
         os.close(self._reading)
 
     def _end_if_deaf(self, came: int, number: int) -> None:
-        if self._raised < came and not self._over:
+        if self._heard < came and not self._over:
             self._end(number)
 
     def _end(self, number: int) -> None:
         _say("terminated" if number == signal.SIGTERM else "interrupted")
         _leave(TERMINATED if number == signal.SIGTERM else INTERRUPTED)
+
+
+def _importing(frame: types.FrameType | None) -> bool:
+    """Return whether a module is being imported where the main thread is."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _stop() -> contextlib.AbstractContextManager[_Stop | None]:

@@ -7,18 +7,20 @@ import difflib
 import json
 import os
 import struct
+import sys
 import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-import cv2
+if TYPE_CHECKING:
+    # What the libraries below us raise at a file that is missing, damaged, hostile or too large.
+    BROKEN_INPUT: tuple[type[Exception], ...]
 
 _SHOWN_NAMES = 40
-
-# What the libraries below us raise at a file that is missing, damaged, hostile or too large.
-BROKEN_INPUT: tuple[type[Exception], ...] = (
+_BROKEN: tuple[type[Exception], ...] = (
     OSError,
     EOFError,
     UnicodeError,
@@ -31,8 +33,27 @@ BROKEN_INPUT: tuple[type[Exception], ...] = (
     ElementTree.ParseError,
     struct.error,
     zlib.error,
-    cv2.error,
 )
+
+
+def __getattr__(name: str) -> Any:
+    """Return ``BROKEN_INPUT``, for which OpenCV is loaded."""
+    if name != "BROKEN_INPUT":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import cv2
+
+    return (*_BROKEN, cv2.error)
+
+
+def is_broken_input(error: BaseException) -> bool:
+    """Return whether an exception is one of ``BROKEN_INPUT``, without loading OpenCV."""
+    return isinstance(error, _BROKEN) or is_opencv(error)
+
+
+def is_opencv(error: BaseException) -> bool:
+    """Return whether OpenCV raised this."""
+    cv2 = sys.modules.get("cv2")
+    return cv2 is not None and isinstance(error, cv2.error)
 
 
 class JaxtrackError(Exception):
@@ -109,8 +130,8 @@ def reason(error: BaseException) -> str:
         return "nested too deeply"
     if isinstance(error, UnicodeError):
         return "not text, or text of another encoding than UTF-8"
-    if isinstance(error, cv2.error):
-        return brief(f"OpenCV: {error.err or 'cannot use it'}")
+    if is_opencv(error):
+        return brief(f"OpenCV: {getattr(error, 'err', '') or 'cannot use it'}")
     return brief(str(error) or type(error).__name__)
 
 
@@ -127,5 +148,7 @@ def naming(path: str | os.PathLike[str], doing: str = "cannot be read") -> Itera
     """
     try:
         yield
-    except BROKEN_INPUT as error:
+    except Exception as error:
+        if not is_broken_input(error):
+            raise
         raise JaxtrackError(f"{os.fspath(path)}: {doing} ({reason(error)})") from error

@@ -273,6 +273,13 @@ def run(options):
         reference = weakref.ref(held, callback)
         del held
         time.sleep(60)
+    if options.what == "import":
+        print("ready", flush=True)
+        with open("slow_module.py", "w") as file:
+            file.write("import time; time.sleep(1); print('whole', flush=True)")
+        sys.path.insert(0, "")
+        import slow_module
+        time.sleep(60)
     if options.what == "deaf":
         print("ready", flush=True)
         hashlib.pbkdf2_hmac("sha512", b"x", b"y", 2**31 - 1)
@@ -319,10 +326,22 @@ def test_an_interruption_that_a_callback_swallows_is_raised_again() -> None:
     assert (process.returncode, said) == (130, "interrupted\n")
 
 
+def test_an_import_is_not_interrupted_in_the_middle(tmp_path: pathlib.Path) -> None:
+    """Extension modules that are being imported abort the process at an exception."""
+    process = start("--what", "import", stdout=subprocess.PIPE, cwd=tmp_path)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    out, said = process.communicate(timeout=30)
+    assert (process.returncode, out, said) == (130, "whole\n", "interrupted\n")
+
+
 def test_a_second_signal_ends_a_process_that_does_not_listen() -> None:
     process = start("--what", "deaf", stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
+    time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     time.sleep(0.2)
     assert process.poll() is None

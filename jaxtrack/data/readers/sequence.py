@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxtrack.data.readers.tools import polygons_to_boxes
+from jaxtrack.data.readers.geometry import polygons_to_boxes
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io.paths import resolve
 from jaxtrack.io.text import read_numbers
