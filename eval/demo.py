@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+from eval.studies.training import python
 from jaxtrack import cli, weights
 from jaxtrack.errors import JaxtrackError
+from jaxtrack.io import paths
 
 # A part of the benchmark with most attributes: the demo stays under its eight minutes on two cores.
 CLIPS = 10
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _demo(options: Options) -> None:
-    demo(options.output, options.steps, options.clips)
+    demo(paths.output_folder(options.output), options.steps, options.clips)
 
 
 def demo(output: Path, steps: int, clips: int) -> None:
@@ -64,22 +65,23 @@ def demo(output: Path, steps: int, clips: int) -> None:
     mark = output / ".jaxtrack-demo"
     if output.exists() and any(output.iterdir()) and not mark.exists():
         raise JaxtrackError(f"{output} is not empty and not an earlier demo: name another --output")
-    shutil.rmtree(output, ignore_errors=True)
-    output.mkdir(parents=True)
+    output.mkdir(parents=True, exist_ok=True)
     mark.touch()
+    for made in ("trained-now", "synthetic"):
+        shutil.rmtree(output / made, ignore_errors=True)
 
     _say(f"1. train siamfc-tiny on the synthetic world, {steps} steps")
     trained = output / "trained-now"
-    _run("-m", "train.run", "siamfc-tiny", "--steps", str(steps), "--output", str(trained))
+    python("-m", "train.run", "siamfc-tiny", "--steps", str(steps), "--output", str(trained))
 
     _say("2. track a clip with the shipped weights")
     video = output / "tracked.mp4"
-    _run("-m", "jaxtrack", "demo", "--output", str(video))
+    python("-m", "jaxtrack", "demo", "--output", str(video))
 
     _say("3. score all trackers and write the report")
     names = _clip_names(clips)
     trackers = [*weights.shipped_names(), f"siamfc-tiny={trained / 'weights.safetensors'}"]
-    _run(
+    python(
         *("-m", "eval.run", "--benchmark", "synthetic", "--output", str(output)),
         *(word for name in trackers for word in ("--tracker", name)),
         *("--peer", "mil", "--peer", "static"),
@@ -100,14 +102,6 @@ def _clip_names(count: int) -> list[str]:
 
 def _say(line: str) -> None:
     print(f"\n{line}", flush=True)
-
-
-def _run(*words: str) -> None:
-    """Run one of the project's own commands, its output on this screen."""
-    print("$ python", *words, flush=True)
-    code = subprocess.run([sys.executable, *words], check=False).returncode
-    if code:
-        raise JaxtrackError(f"`python {' '.join(words)}` ended with status {code}")
 
 
 if __name__ == "__main__":

@@ -11,16 +11,18 @@ Reference:
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 import jaxtrack
-from eval.studies import pairs as pair_study
+from eval.studies import pairs, results
+from eval.studies.training import Training
 from jaxtrack import cli
+from jaxtrack.errors import UsageError
+from jaxtrack.io import paths
 
 TRACKER = "siamrpnpp-padded"
 SIZE = 255  # side of the search crops, pixels
@@ -41,9 +43,9 @@ class Options:
         debug: show the traceback of errors.
     """
 
-    shifts: tuple[int, ...] = (0, 16, 32)
-    steps: int | None = None
-    pairs: int = 256
+    shifts: tuple[Literal[0, 16, 32, 64], ...] = (0, 16, 32)
+    steps: Annotated[int | None, cli.Range(low=1)] = None
+    pairs: Annotated[int, cli.Range(low=1, high=100_000)] = 256
     reach: float = 72.0
     runs: Path = Path("runs/centre_bias")
     output: Path = Path("results/centre_bias")
@@ -57,7 +59,7 @@ class Bias:
     Attributes:
         shift: of its training, pixels.
         mean_map: ``(s, s)`` mean foreground probability over positions.
-        ratio: middle over ring, see `pair_study.centre_ratio`.
+        ratio: middle over ring, see `pairs.centre_ratio`.
         hit_near: share of targets in the inner half of the offsets whose box is found (overlap of one
             half).
         hit_far: the same for targets in the outer half.
@@ -70,17 +72,17 @@ class Bias:
     hit_far: float
 
 
-def measure(shift: int, variables: Any, pairs: pair_study.Pairs, reach: float) -> Bias:
-    """One network on the fresh pairs."""
+def measure(shift: int, variables: Any, fresh: pairs.Pairs, reach: float) -> Bias:
+    """Measure one network on fresh pairs."""
     config = jaxtrack.get_tracker(TRACKER).config
-    answers = pair_study.answer(config, variables, pairs)
+    answers = pairs.answer(config, variables, fresh)
     mean_map = np.asarray(answers.maps).mean(0)
-    boxes = np.asarray(pairs.boxes)
+    boxes = np.asarray(fresh.boxes)
     offset = np.abs(boxes[:, :2] + boxes[:, 2:] / 2 - SIZE / 2).max(1)
-    found = pair_study.overlap(answers, pairs) > 0.5
+    found = pairs.overlap(answers, fresh) > 0.5
     near = offset <= reach / 2
     cells = int(reach / STRIDE)
-    ratio = pair_study.centre_ratio(mean_map, cells // 3, cells)
+    ratio = pairs.centre_ratio(mean_map, cells // 3, cells)
     return Bias(shift, mean_map, ratio, float(found[near].mean()), float(found[~near].mean()))
 
 
@@ -91,17 +93,23 @@ def study(options: Options, cwd: Path | None = None) -> list[Bias]:
         options: what to compare.
         cwd: the checkout (default: here).
     """
-    pairs = pair_study.draw_pairs(options.pairs, SIZE, options.reach)
+    if not options.shifts:
+        raise UsageError("--shifts: give at least one of 0, 16, 32 and 64")
+    if not 1 <= options.reach <= (SIZE - 1) / 2:
+        raise UsageError(f"--reach {options.reach:g}: give 1 to {(SIZE - 1) / 2:g} pixels")
+    fresh = pairs.draw_pairs(options.pairs, SIZE, options.reach)
     found = []
     for shift in options.shifts:
         preset = f"{TRACKER}-shift{shift}"
-        variables = pair_study.trained(preset, TRACKER, options.runs, options.steps, cwd)
-        found.append(measure(shift, variables, pairs, options.reach))
+        name = f"{preset}-{options.steps}steps" if options.steps else preset
+        training = Training(preset, options.runs / name, options.steps)
+        variables = jaxtrack.load_weights(jaxtrack.get_tracker(TRACKER), training.weights(cwd))
+        found.append(measure(shift, variables, fresh, options.reach))
     return found
 
 
 def draw(found: list[Bias]) -> Any:
-    """The heat maps side by side, each over its own mean, one colour scale; a matplotlib figure."""
+    """Draw the heat maps side by side, each over its own mean, one colour scale; a matplotlib figure."""
     import matplotlib.pyplot as plt
 
     size = (3.0 * len(found) + 0.8, 3.2)
@@ -118,7 +126,7 @@ def draw(found: list[Bias]) -> Any:
 
 
 def table(found: list[Bias]) -> str:
-    """The figures as text."""
+    """Return the figures as text."""
     lines = ["shift  middle/ring  found near the middle  found far from it"]
     lines += [
         f"{b.shift:5d}  {b.ratio:11.2f}  {b.hit_near:21.2f}  {b.hit_far:17.2f}" for b in found
@@ -130,13 +138,12 @@ def _run(options: Options) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
+    folder = paths.output_folder(options.output, inputs=[options.runs])
     found = study(options)
-    options.output.mkdir(parents=True, exist_ok=True)
-    draw(found).savefig(options.output / "centre_bias.png", dpi=120)
-    figures = [{k: v for k, v in dataclasses.asdict(b).items() if k != "mean_map"} for b in found]
-    (options.output / "centre_bias.json").write_text(json.dumps(figures, indent=1))
-    print(table(found))
-    print(f"figure: {options.output / 'centre_bias.png'}")
+    text = table(found)
+    print(text)
+    rows = [{k: v for k, v in dataclasses.asdict(b).items() if k != "mean_map"} for b in found]
+    results.write(folder, "centre_bias", rows, text, draw(found))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -14,26 +14,28 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
-import subprocess
 import sys
 import time
 from collections.abc import Sequence as Items
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
 
 from eval.metrics.bootstrap import bootstrap
 from eval.metrics.ope import OPEReport, evaluate_ope
+from eval.studies import results
+from eval.studies.training import Training
 from eval.tracking import sequences as benchmarks
-from eval.tracking import slots as runner
+from eval.tracking import slots
+from eval.tracking.entry import parse_entry
 from eval.tracking.sequences import Sequence
 from jaxtrack import base as verbs
-from jaxtrack import cli, get_tracker, load_weights
+from jaxtrack import cli, load_weights
 from jaxtrack.base import Tracker
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.errors import UsageError
+from jaxtrack.io import paths
 from jaxtrack.trackers.mlt import tracker as mlt
 
 Switches = tuple[bool, bool, bool]
@@ -66,41 +68,39 @@ class Options:
 
     tracker: str = "mlt-tiny"
     weights: tuple[Path, ...] = ()
-    seeds: int = 3
+    seeds: Annotated[int, cli.Range(low=1)] = 3
     matching: str = "mlt-tiny-matching"
     calibration: str = "mlt-tiny-calibration"
     meta: str = "mlt-tiny-meta"
     matching_weights: Path | None = None
-    matching_steps: int | None = None
-    meta_steps: int | None = None
+    matching_steps: Annotated[int | None, cli.Range(low=1)] = None
+    meta_steps: Annotated[int | None, cli.Range(low=1)] = None
     sequence: tuple[str, ...] = ()
     output: Path = Path("ablation")
-    slots: int = 1
-    chunk: int = 8
-    speed_rounds: int = 3
+    slots: Annotated[int, cli.Range(low=1)] = 1
+    chunk: Annotated[int, cli.Range(low=1)] = 8
+    speed_rounds: Annotated[int, cli.Range(low=1)] = 3
     debug: bool = False
 
 
 def label_of(switches: Switches) -> str:
-    """The paper's name of a combination where it has one, else what is on."""
+    """Return the paper's name of a combination where it has one, else what is on."""
     names = {MT: "mt", MT_FT: "mt+ft", FULL: "mlt (full)"}
     parts = ("kernels", "attention", "fine-tuning")
     return names.get(switches, " + ".join(p for p, on in zip(parts, switches) if on))
 
 
 def combinations(preset: str) -> dict[Switches, Tracker]:
-    """The tracker with each combination of switches, the matching network alone first.
+    """Return the tracker with each combination of switches, the matching network alone first.
 
     Raises:
-        JaxtrackError: the preset is not of MLT, or its meta-learner has not both outputs.
+        UsageError: the preset is not of MLT, or its meta-learner has not both outputs.
     """
-    whole = get_tracker(preset)
+    whole = parse_entry(preset).tracker
     if not isinstance(whole.config, mlt.Config):
-        raise JaxtrackError(
-            f"--tracker {preset}: not a preset of MLT, which alone has these switches"
-        )
+        raise UsageError(f"--tracker {preset}: not a preset of MLT, which alone has these switches")
     if not (whole.config.meta.attention and whole.config.meta.target_kernels):
-        raise JaxtrackError(
+        raise UsageError(
             f"--tracker {preset}: its meta-learner lacks an output; take a full preset"
         )
     onoff = (False, True)
@@ -111,50 +111,32 @@ def combinations(preset: str) -> dict[Switches, Tracker]:
 
 
 def trained(options: Options) -> list[Path]:
-    """Weights of every seed: those given, or trained now (a stopped training goes on)."""
+    """Return the weights of every seed: those given, or trained now (a stopped training goes on)."""
     if options.weights:
         return list(options.weights)
-    if options.seeds < 1:
-        raise JaxtrackError(f"--seeds {options.seeds}: at least 1")
     found = []
     for seed in range(options.seeds):
         folder = options.output / f"seed-{seed}"
-        if options.matching_weights:
-            first, place, own = options.matching_weights, options.output, 0
-        else:
-            place, own = folder, seed
-            steps = options.matching_steps
-            first = _train(options.matching, folder / "matching", seed, steps, None)
-        ready = _train(options.calibration, place / "calibration", own, None, first)
-        found.append(_train(options.meta, folder / "meta", seed, options.meta_steps, ready))
+        first, place, own = options.matching_weights, options.output, 0
+        if first is None:
+            place, own, steps = folder, seed, options.matching_steps
+            first = Training(options.matching, folder / "matching", steps, seed).weights()
+        ready = Training(options.calibration, place / "calibration", None, own, first).weights()
+        steps = options.meta_steps
+        found.append(Training(options.meta, folder / "meta", steps, seed, ready).weights())
     return found
-
-
-def _train(preset: str, folder: Path, seed: int, steps: int | None, init_from: Path | None) -> Path:
-    weights = folder / "weights.safetensors"
-    if weights.is_file():
-        return weights
-    words = ["-m", "train.run", preset, "--output", str(folder), "--seed", str(seed)]
-    words += ["--steps", str(steps)] if steps else []
-    words += ["--init-from", str(init_from)] if init_from else []
-    words += ["--resume"] if (folder / "settings.json").is_file() else []
-    print("$ python", *words, flush=True)
-    code = subprocess.run([sys.executable, *words], check=False).returncode
-    if code:
-        raise JaxtrackError(f"`python {' '.join(words)}` ended with status {code}")
-    return weights
 
 
 def score(
     tracker: Tracker, variables: Any, sequences: list[Sequence], options: Options
 ) -> OPEReport:
-    """One-pass evaluation of one combination."""
+    """Evaluate one combination in one pass."""
     from tqdm import tqdm
 
     boxes = {}
     total = sum(s.length for s in sequences)
     with tqdm(total=total, unit=" frames", leave=False) as bar:
-        tracks = runner.run(
+        tracks = slots.run(
             *(tracker, variables, sequences),
             slots=options.slots,
             chunk=options.chunk,
@@ -171,7 +153,7 @@ def score(
 def speeds(
     trackers: dict[Switches, Tracker], variables: Any, sequence: Sequence, rounds: int
 ) -> dict[Switches, float]:
-    """Frames per second of `track_clip` on one clip: in turns, the fastest round of each."""
+    """Measure frames per second of `track_clip` on one clip: in turns, the fastest round of each."""
     images = np.stack(list(sequence.frames()))
     box = np.asarray(sequence.boxes[0], np.float32)
     states = {key: verbs.init(t, variables, images[0], box) for key, t in trackers.items()}
@@ -230,7 +212,7 @@ def ablate(options: Options) -> list[dict[str, Any]]:
 
 
 def line_of(row: dict[str, Any]) -> str:
-    """A row of the table as text."""
+    """Return a row of the table as text."""
     low, high = row["interval"]
     return (
         f"{row['name']:36s} AUC {row['auc']:.3f} +- {row['auc_spread']:.3f}  precision "
@@ -240,7 +222,7 @@ def line_of(row: dict[str, Any]) -> str:
 
 
 def verdict(rows: list[dict[str, Any]]) -> list[str]:
-    """What the figures say of the paper's claims, one line each, whichever way they come out."""
+    """Say what the figures tell of the paper's claims, one line each, whichever way they come out."""
     by_name = {row["name"]: row for row in rows}
     full, mt, ft = (by_name[label_of(key)] for key in (FULL, MT, MT_FT))
 
@@ -259,14 +241,15 @@ def verdict(rows: list[dict[str, Any]]) -> list[str]:
     ]  # fmt: skip
 
 
-def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """AUC of every combination, one point per seed and the mean, against frames per second."""
-    import matplotlib
+def draw(rows: list[dict[str, Any]]) -> Any:
+    """Draw AUC of every combination against frames per second; a matplotlib figure.
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    Each seed is a point, the mean a line.
+    """
+    from matplotlib.figure import Figure
 
-    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot()
     for i, row in enumerate(rows):
         colour = f"C{i}"
         speed = row["frames_per_second"]
@@ -274,8 +257,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         axes.plot(speed, row["auc"], "_", ms=18, mew=2, color=colour, label=row["name"])
     axes.set(xlabel="frames per second", ylabel="AUC", title="MLT's switches, synthetic benchmark")
     axes.legend(fontsize="small")
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
+    return figure
 
 
 def main(arguments: Items[str] | None = None) -> int:
@@ -285,14 +267,12 @@ def main(arguments: Items[str] | None = None) -> int:
 
 def _main(options: Options) -> None:
     cli.use_compilation_cache()
-    options.output.mkdir(parents=True, exist_ok=True)
+    given = [path for path in (*options.weights, options.matching_weights) if path is not None]
+    folder = paths.output_folder(options.output, inputs=given)
     rows = ablate(options)
     lines = [*map(line_of, rows), "", *verdict(rows)]
     print("\n".join(lines[len(rows) :]))
-    (options.output / "ablation.json").write_text(json.dumps(rows, indent=1))
-    (options.output / "ablation.txt").write_text("\n".join(lines) + "\n")
-    plot(rows, options.output / "ablation.png")
-    print(f"table: {options.output / 'ablation.txt'}\nplot:  {options.output / 'ablation.png'}")
+    results.write(folder, "ablation", rows, "\n".join(lines), draw(rows))
 
 
 if __name__ == "__main__":

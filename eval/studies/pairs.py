@@ -1,11 +1,8 @@
-"""What the experiments on SiamRPN++ share: short trainings, fresh synthetic pairs, responses on them."""
+"""What the experiments on SiamRPN++ share: fresh synthetic pairs, and responses on them."""
 
 from __future__ import annotations
 
 import functools
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -13,8 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-import jaxtrack
-from jaxtrack.errors import JaxtrackError
 from jaxtrack.ops.boxes import iou_xyxy, xywh_to_xyxy
 from jaxtrack.synthetic.world import PatchConfig, WorldConfig, make_pair
 from jaxtrack.trackers.siamrpn import tracker as siamrpn
@@ -48,47 +43,8 @@ class Answers(NamedTuple):
     boxes: Float[Array, "n 4"]
 
 
-def trained(
-    preset: str,
-    tracker: str,
-    folder: Path,
-    steps: int | None,
-    cwd: Path | None = None,
-    init_from: Path | None = None,
-) -> Any:
-    """Weights of a short training; it is run where its folder does not have them yet.
-
-    Args:
-        preset: training preset.
-        tracker: tracking preset that the weights are for.
-        folder: of all runs.
-        steps: length; None: the preset's.
-        cwd: the checkout, where the training is started (default: here).
-        init_from: weights that it starts from.
-
-    Returns:
-        The tracker's variables.
-
-    Raises:
-        JaxtrackError: the training failed.
-    """
-    length = f"-{steps}steps" if steps else ""
-    output = (folder / f"{preset}{length}").absolute()
-    weights = output / "weights.safetensors"
-    if not weights.is_file():
-        started = output.is_dir() and any(output.iterdir())
-        given = ["--steps", str(steps)] if steps else []
-        given += ["--init-from", str(init_from)] if init_from else []
-        resume = ["--resume"] if started else []
-        command = [sys.executable, "-m", "train.run", preset, "--output", str(output)]
-        done = subprocess.run([*command, *given, *resume], check=False, cwd=cwd)
-        if done.returncode:
-            raise JaxtrackError(f"training {preset} failed with status {done.returncode}")
-    return jaxtrack.load_weights(jaxtrack.get_tracker(tracker), weights)
-
-
 def draw_pairs(count: int, size: int, shift: float, seed: int = 10_000) -> Pairs:
-    """Pairs that no training has seen, targets spread uniformly by up to ``shift`` pixels.
+    """Draw pairs that no training has seen, targets spread uniformly by up to ``shift`` pixels.
 
     Args:
         count: how many.
@@ -136,12 +92,12 @@ def answer(config: siamrpn.Config, variables: Any, pairs: Pairs) -> Answers:
 
 
 def overlap(answers: Answers, pairs: Pairs) -> np.ndarray:
-    """Intersection over union of the most probable box with the target, ``(n,)``."""
+    """Return the intersection over union of the most probable box with the target, ``(n,)``."""
     return np.asarray(iou_xyxy(xywh_to_xyxy(answers.boxes), xywh_to_xyxy(pairs.boxes)))
 
 
 def centre_ratio(mean_map: np.ndarray, inner: int, outer: int) -> float:
-    """Mean response in the middle over the mean response in the ring around it.
+    """Return the mean response in the middle over the mean response in the ring around it.
 
     Args:
         mean_map: ``(s, s)`` mean over pairs whose targets are everywhere alike.

@@ -11,19 +11,20 @@ Reference:
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import jaxtrack
-from eval.studies import pairs as pair_study
+from eval.studies import pairs, results
+from eval.studies.training import Training
 from jaxtrack import cli
+from jaxtrack.io import paths
 from jaxtrack.trackers.siamrpn import tracker as siamrpn
 from jaxtrack.trackers.siamrpn.heads import level_head
 from jaxtrack.weights import shipped_path
@@ -45,10 +46,10 @@ class Options:
         debug: show the traceback of errors.
     """
 
-    width: int = 256
-    rounds: int = 15
-    train: int = 0
-    pairs: int = 256
+    width: Annotated[int, cli.Range(low=1, high=4096)] = 256
+    rounds: Annotated[int, cli.Range(low=1)] = 15
+    train: Annotated[int, cli.Range(low=0)] = 0
+    pairs: Annotated[int, cli.Range(low=1, high=100_000)] = 256
     runs: Path = Path("runs/rpn_ablation")
     output: Path = Path("results/rpn_ablation")
     debug: bool = False
@@ -74,19 +75,19 @@ class Row:
 
 
 def count(tree: Any) -> int:
-    """Values in a tree of arrays."""
+    """Count the values in a tree of arrays."""
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
 
 
 def flops(compiled: Any) -> float:
-    """The compiler's count of operations, in 10**9; not a number where it keeps none."""
+    """Return the compiler's count of operations, in 10**9; not a number where it keeps none."""
     analysis = compiled.cost_analysis()
     analysis = analysis[0] if isinstance(analysis, list) else analysis
     return float((analysis or {}).get("flops", float("nan"))) / 1e9
 
 
 def take_turns(runs: dict[str, Any], rounds: int) -> dict[str, float]:
-    """Median milliseconds of several calls, measured in turn so that all see the same machine."""
+    """Return the median milliseconds of several calls, measured in turn so that all see the same machine."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
         jax.block_until_ready(run())
@@ -99,7 +100,7 @@ def take_turns(runs: dict[str, Any], rounds: int) -> dict[str, float]:
 
 
 def correlation_rows(width: int, rounds: int) -> list[Row]:
-    """Full-size heads (7x7 template, 31x31 search features, 5 anchors), kernels made once."""
+    """Measure full-size heads (7x7 template, 31x31 search features, 5 anchors), kernels made once."""
     rng = np.random.RandomState(0)
     template = jnp.asarray(rng.randn(1, 7, 7, width), jnp.float32)
     search = jnp.asarray(rng.randn(1, 31, 31, width), jnp.float32)
@@ -126,23 +127,23 @@ def correlation_rows(width: int, rounds: int) -> list[Row]:
 
 
 def fusion_rows(options: Options) -> list[Row]:
-    """The tiny network with one, two and three levels."""
+    """Measure the tiny network with one, two and three levels."""
     size = siamrpn.PRESETS["siamrpnpp-tiny"].instance_size
     rng = np.random.RandomState(0)
     crop = jnp.asarray(rng.randint(0, 256, (1, size, size, 3)), jnp.uint8)
     exemplar = jnp.asarray(rng.randint(0, 256, (127, 127, 3)), jnp.uint8)
     calls, sizes, cost, overlaps = {}, {}, {}, {}
-    pairs = pair_study.draw_pairs(options.pairs, size, 48.0) if options.train else None
+    fresh = pairs.draw_pairs(options.pairs, size, 48.0) if options.train else None
     for levels, preset in FUSION.items():
         tracker = jaxtrack.get_tracker(preset)
         config: Any = tracker.config
-        if pairs is not None:
-            variables = pair_study.trained(
-                *(preset, preset, options.runs, options.train),
-                init_from=shipped_path("siamfc-tiny"),
-            )
-            answers = pair_study.answer(config, variables, pairs)
-            overlaps[levels] = float(pair_study.overlap(answers, pairs).mean())
+        if fresh is not None:
+            folder = options.runs / f"{preset}-{options.train}steps"
+            start = shipped_path("siamfc-tiny")
+            training = Training(preset, folder, options.train, init_from=start)
+            variables = jaxtrack.load_weights(tracker, training.weights())
+            answers = pairs.answer(config, variables, fresh)
+            overlaps[levels] = float(pairs.overlap(answers, fresh).mean())
         else:
             variables = jax.jit(tracker.init_variables, static_argnums=0)(config, jax.random.key(0))
 
@@ -164,7 +165,7 @@ def fusion_rows(options: Options) -> list[Row]:
 
 
 def table(rows: list[Row]) -> str:
-    """Rows as text."""
+    """Return rows as text."""
     lines = ["                 parameters     GFLOP   ms/frame   overlap"]
     for row in rows:
         score = "      -" if row.overlap is None else f"{row.overlap:7.3f}"
@@ -175,7 +176,7 @@ def table(rows: list[Row]) -> str:
 
 
 def draw(correlation: list[Row], fusion: list[Row]) -> Any:
-    """Bars of parameters and time; a matplotlib figure."""
+    """Draw bars of parameters and time; a matplotlib figure."""
     import matplotlib.pyplot as plt
 
     trained = any(row.overlap is not None for row in fusion)
@@ -201,15 +202,13 @@ def _run(options: Options) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
+    folder = paths.output_folder(options.output, inputs=[options.runs])
     correlation = correlation_rows(options.width, options.rounds)
     print(table(correlation), flush=True)
     fusion = fusion_rows(options)
     print(table(fusion))
-    options.output.mkdir(parents=True, exist_ok=True)
-    draw(correlation, fusion).savefig(options.output / "rpn_ablation.png", dpi=120)
-    rows = [dataclasses.asdict(row) for row in (*correlation, *fusion)]
-    (options.output / "rpn_ablation.json").write_text(json.dumps(rows, indent=1))
-    print(f"figure: {options.output / 'rpn_ablation.png'}")
+    text = f"{table(correlation)}\n\n{table(fusion)}"
+    results.write(folder, "rpn_ablation", [*correlation, *fusion], text, draw(correlation, fusion))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

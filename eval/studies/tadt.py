@@ -12,21 +12,24 @@ Reference:
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
-import zlib
+from collections.abc import Sequence as Items
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
-import jaxtrack
 from eval.metrics.ope import evaluate_ope
+from eval.studies import results
+from eval.studies.results import Kept
 from eval.tracking import sequences as benchmarks
-from eval.tracking import slots as runner
+from eval.tracking import slots
+from eval.tracking.entry import fingerprint, parse_entry
+from eval.tracking.sequences import Sequence
 from jaxtrack import cli, trackers
 from jaxtrack.base import Tracker, Variables
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.errors import UsageError, unknown
+from jaxtrack.io import paths
 
 # What each line changes in the preset's settings.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -48,7 +51,7 @@ class Options:
 
     Attributes:
         tracker: a preset of TADT; the other settings are its own.
-        weights: file of its weights; empty: those that come with it.
+        weights: file of its weights; by default those that come with it.
         seeds: runs of each choice.
         clips: clips of the synthetic benchmark, spread over it; 0: all.
         frames: frames of each clip; 0: all.
@@ -59,11 +62,11 @@ class Options:
     """
 
     tracker: str = "tadt-tiny"
-    weights: str = ""
-    seeds: int = 5
-    clips: int = 0
-    frames: int = 0
-    slots: int = 8
+    weights: str | None = None
+    seeds: Annotated[int, cli.Range(low=1)] = 5
+    clips: Annotated[int, cli.Range(low=0)] = 0
+    frames: Annotated[int, cli.Range(low=0)] = 0
+    slots: Annotated[int, cli.Range(low=1)] = 8
     variants: tuple[str, ...] = ()
     output: Path = Path("results/tadt_ablation")
     debug: bool = False
@@ -85,17 +88,17 @@ class Row:
 
     @property
     def mean(self) -> float:
-        """Mean area under the success curve."""
+        """Return the mean area under the success curve."""
         return float(np.mean(self.auc))
 
     @property
     def spread(self) -> float:
-        """Standard deviation over seeds (of the sample); 0 for one run."""
+        """Return the standard deviation over seeds (of the sample); 0 for one run."""
         return float(np.std(self.auc, ddof=1)) if len(self.auc) > 1 else 0.0
 
 
-def cut(sequences: list[benchmarks.Sequence], clips: int, frames: int) -> list[benchmarks.Sequence]:
-    """Some clips, evenly spread over the benchmark, and the first frames of each."""
+def cut(sequences: list[Sequence], clips: int, frames: int) -> list[Sequence]:
+    """Return some clips, evenly spread over the benchmark, and of each the first frames."""
     if clips and clips < len(sequences):
         places = np.linspace(0, len(sequences) - 1, clips).round().astype(int)
         sequences = [sequences[i] for i in places]
@@ -103,12 +106,12 @@ def cut(sequences: list[benchmarks.Sequence], clips: int, frames: int) -> list[b
 
 
 def score(
-    tracker: Tracker, variables: Variables, sequences: list[benchmarks.Sequence], slots: int
+    tracker: Tracker, variables: Variables, sequences: list[Sequence], side_by_side: int
 ) -> tuple[float, float]:
-    """Area under the success curve, and precision at 20 pixels, over whole sequences."""
+    """Return the area under the success curve, and precision at 20 pixels, over whole sequences."""
     boxes = {
         name: np.asarray(track.boxes, np.float64)
-        for name, track in runner.run(tracker, variables, sequences, slots=slots)
+        for name, track in slots.run(tracker, variables, sequences, slots=side_by_side)
     }
     truth = {one.name: one.annotation for one in sequences}
     report = evaluate_ope(boxes, truth, None, "synthetic", "tadt")
@@ -120,18 +123,18 @@ def measure(options: Options) -> list[Row]:
     """Run every choice with every seed; finished runs are read from ``output/runs``."""
     from tqdm import tqdm
 
-    unknown = sorted(set(options.variants) - set(VARIANTS))
-    if unknown:
-        raise JaxtrackError(f"unknown variants {', '.join(unknown)}; known: {', '.join(VARIANTS)}")
-    if options.seeds < 1 or options.clips < 0 or options.frames < 0:
-        raise JaxtrackError("seeds is at least 1, clips and frames at least 0 (all of them)")
-    record = jaxtrack.get_tracker(options.tracker)
+    for name in options.variants:
+        if name not in VARIANTS:
+            raise UsageError(str(unknown("variant", name, VARIANTS)))
+    given = f"{options.tracker}={options.weights}" if options.weights else options.tracker
+    entry = parse_entry(given)
+    record = entry.tracker
     if not trackers.family("tadt").owns(record):
-        raise JaxtrackError(f"{options.tracker} is not a preset of TADT")
-    variables = jaxtrack.load_weights(options.tracker, options.weights or None)
+        raise UsageError(f"--tracker {entry.label}: not a preset of TADT")
+    variables = entry.load()
     sequences = cut(benchmarks.load("synthetic"), options.clips, options.frames)
-    runs = options.output / "runs"
-    runs.mkdir(parents=True, exist_ok=True)
+    shown = {s.name: s.length for s in sequences}
+    kept = Kept(options.output / "runs")
     names = [name for name in VARIANTS if not options.variants or name in options.variants]
     rows = []
     for name in names:
@@ -140,19 +143,18 @@ def measure(options: Options) -> list[Row]:
         for seed in tqdm(seeds, desc=name, unit=" runs"):
             config = dataclasses.replace(record.config, seed=1234 + seed, **VARIANTS[name])  # type: ignore[type-var]
             tracker = dataclasses.replace(record, config=config)
-            asked = f"{config} {options.weights} {options.clips} {options.frames}"
-            path = runs / f"{zlib.crc32(asked.encode()):08x}.json"
-            if path.is_file():
-                found.append(tuple(json.loads(path.read_text())))
-                continue
-            found.append(score(tracker, variables, sequences, options.slots))
-            path.write_text(json.dumps(found[-1]))
+            inputs = {"tracker": fingerprint(tracker, variables), "frames": shown}
+            result = kept.get(inputs)
+            if result is None:
+                result = list(score(tracker, variables, sequences, options.slots))
+                kept.put(inputs, result)
+            found.append(result)
         rows.append(Row(name, *(tuple(float(v) for v in column) for column in zip(*found))))
     return rows
 
 
 def table(rows: list[Row]) -> str:
-    """Rows as text; the difference is to the random choice of as many channels."""
+    """Return rows as text; the difference is to the random choice of as many channels."""
     chance = next((row.mean for row in rows if row.name == "random"), float("nan"))
     lines = ["choice of channels                    AUC  spread  precision  to random  seeds"]
     lines += [
@@ -164,7 +166,7 @@ def table(rows: list[Row]) -> str:
 
 
 def draw(rows: list[Row]) -> Any:
-    """Every run as a dot, means as bars; a matplotlib figure."""
+    """Draw every run as a dot, means as bars; a matplotlib figure."""
     import matplotlib.pyplot as plt
 
     figure, axis = plt.subplots(figsize=(6, 0.45 * len(rows) + 1))
@@ -182,17 +184,14 @@ def _run(options: Options) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
+    folder = paths.output_folder(options.output)
     rows = measure(options)
     text = table(rows)
     print(text)
-    (options.output / "tadt_ablation.txt").write_text(text + "\n")
-    numbers = [dataclasses.asdict(row) for row in rows]
-    (options.output / "tadt_ablation.json").write_text(json.dumps(numbers, indent=1))
-    draw(rows).savefig(options.output / "tadt_ablation.png", dpi=120)
-    print(f"figure: {options.output / 'tadt_ablation.png'}")
+    results.write(folder, "tadt_ablation", rows, text, draw(rows))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Items[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     return cli.command(Options, _run, "python -m eval.studies.tadt", arguments)
 

@@ -18,7 +18,7 @@ from jaxtrack.errors import JaxtrackError, brief, reason
 
 _PATIENCE = 30.0  # seconds between asking a child to end and ending it: a training saves its state
 _TAIL = 1 << 20  # bytes kept of what a child prints
-# Runs in the child before its program: Linux then sends it SIGTERM when its parent is gone, however that ended.
+# Runs in the child before its program: Linux then sends it SIGTERM when its parent is gone, however it went.
 _TIE = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM, 0, 0, 0)

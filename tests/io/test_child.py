@@ -31,7 +31,9 @@ def gone(pid, seconds=20):
 
 
 def test_output_and_status_come_back():
-    ended = child.run([sys.executable, "-c", SAY + "print('x', file=sys.stderr); sys.exit(3)"], capture=True)
+    ended = child.run(
+        [sys.executable, "-c", SAY + "print('x', file=sys.stderr); sys.exit(3)"], capture=True
+    )
     assert ended.status == 3
     assert ended.output.strip().isdigit()
     assert ended.errors == "x\n"

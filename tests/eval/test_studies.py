@@ -1,0 +1,120 @@
+"""Trainings of studies, results that they keep, and mistakes in their calls."""
+
+import json
+import pathlib
+
+import pytest
+
+from eval import demo
+from eval.studies import centre_bias, mlt, results, rpn, tadt, training
+from eval.studies.training import Training
+from jaxtrack.errors import JaxtrackError
+from jaxtrack.io import child
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Trainings that are started; each leaves its weights."""
+    calls = []
+
+    def run(words, cwd=None):
+        calls.append(list(words[2:]))
+        folder = pathlib.Path(words[words.index("--output") + 1])
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("settings.json", "weights.safetensors"):
+            (folder / name).write_text("{}")
+        return child.Ended(0, "", "", False)
+
+    monkeypatch.setattr(training.child, "run", run)
+    return calls
+
+
+def test_a_training_is_kept_with_what_it_was_asked_for(tmp_path, started):
+    first = tmp_path / "first.safetensors"
+    first.write_bytes(b"one")
+    asked = Training("siamfc-tiny", tmp_path / "run", 5, 3, first)
+    assert asked.weights() == tmp_path / "run" / "weights.safetensors"
+    assert asked.weights().is_file()
+    assert len(started) == 1
+    assert started[0][:2] == ["train.run", "siamfc-tiny"]
+    assert "--resume" not in started[0]
+    (tmp_path / "run" / "weights.safetensors").unlink()
+    asked.weights()
+    assert started[1][-1] == "--resume"
+    for other, word in (
+        (Training("siamfc-tiny", tmp_path / "run", 6, 3, first), "steps"),
+        (Training("siamfc-tiny", tmp_path / "run", 5, 4, first), "seed"),
+        (Training("mlt-tiny-meta", tmp_path / "run", 5, 3, first), "preset"),
+    ):
+        with pytest.raises(JaxtrackError, match=f"a training with other {word}"):
+            other.weights()
+    first.write_bytes(b"two")
+    with pytest.raises(JaxtrackError, match="a training with other init_from"):
+        asked.weights()
+    assert len(started) == 2
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path, started):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("mine")
+    with pytest.raises(JaxtrackError, match="did not begin"):
+        Training("siamfc-tiny", tmp_path / "run").weights()
+    assert not started
+
+
+def test_results_are_found_by_all_they_depend_on(tmp_path, capsys):
+    kept = results.Kept(tmp_path / "runs")
+    inputs = {"tracker": "a", "frames": {"s": 3}}
+    assert kept.get(inputs) is None
+    kept.put(inputs, [0.5, 0.25])
+    assert kept.get(inputs) == [0.5, 0.25]
+    assert kept.get({**inputs, "tracker": "b"}) is None
+    (path,) = (tmp_path / "runs").glob("*.json")
+    for damage in ("", "[1]", "{", json.dumps({"result": [1]})):
+        path.write_text(damage)
+        assert kept.get(inputs) is None
+    assert "measured again" in capsys.readouterr().err
+
+
+def test_a_demo_leaves_other_files_alone(tmp_path, monkeypatch):
+    ran = []
+    monkeypatch.setattr(demo, "python", lambda *words: ran.append(words))
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(JaxtrackError, match="not an earlier demo"):
+        demo.demo(tmp_path, 1, 1)
+    (tmp_path / ".jaxtrack-demo").touch()
+    demo.demo(tmp_path, 1, 1)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+    assert [words[1] for words in ran] == ["train.run", "jaxtrack", "eval.run"]
+
+
+@pytest.mark.parametrize(
+    ("study", "words", "message"),
+    [
+        (centre_bias, ["--pairs", "0"], "--pairs"),
+        (centre_bias, ["--steps", "0"], "--steps"),
+        (centre_bias, ["--shifts", "5"], "--shifts"),
+        (centre_bias, ["--shifts"], "--shifts"),
+        (centre_bias, ["--reach", "1000"], "--reach"),
+        (centre_bias, ["--output", ""], "empty path"),
+        (rpn, ["--rounds", "0"], "--rounds"),
+        (rpn, ["--pairs", "-1"], "--pairs"),
+        (rpn, ["--width", "99999999999999999999"], "--width"),
+        (mlt, ["--seeds", "0"], "--seeds"),
+        (mlt, ["--speed-rounds", "0"], "--speed-rounds"),
+        (mlt, ["--tracker", "siamfc-tiny"], "not a preset of MLT"),
+        (mlt, ["--tracker", "mlt-tinny"], "nearest"),
+        (tadt, ["--seeds", "0"], "--seeds"),
+        (tadt, ["--frames", "-2"], "--frames"),
+        (tadt, ["--variants", "non"], "unknown variant"),
+        (tadt, ["--tracker", "siamfc-tiny"], "not a preset of TADT"),
+        (demo, ["--steps", "0"], "--steps"),
+    ],
+)
+def test_mistakes_in_a_call_are_one_line(study, words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert study.main(words) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert "Traceback" not in said
+    assert not list(tmp_path.iterdir())
