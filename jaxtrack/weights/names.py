@@ -246,22 +246,19 @@ def lay(
 
 def _readings(sources: list[str]) -> Iterator[dict[str, str]]:
     """Names as they are, then with one wrapper after another taken off, as long as they stay apart."""
-    names = sources
     known: list[list[str]] = []
-    for strip in (None, *[_without_first] * _MOST_WRAPPERS, _without_inner):
-        names = [strip(name) for name in names] if strip else names
-        if names not in known and len(set(names)) == len(names):
-            known.append(names)
-            yield dict(zip(sources, names))
+    outer = sources
+    for _ in range(_MOST_WRAPPERS + 1):
+        for names in (outer, [_INNER_WRAPPER.sub("", name) for name in outer]):
+            if names not in known and len(set(names)) == len(names):
+                known.append(names)
+                yield dict(zip(sources, names))
+        outer = [_without_first(name) for name in outer]
 
 
 def _without_first(name: str) -> str:
     found = _WRAPPER.match(name)
     return name[found.end() :] if found else name
-
-
-def _without_inner(name: str) -> str:
-    return _INNER_WRAPPER.sub("", name)
 
 
 def explain(found: Fit) -> str:
