@@ -1,24 +1,30 @@
 """Checkpoints by Orbax: written in the background, whole or not at all, the last and the best kept.
 
-A checkpoint holds the train state as it is and one JSON record: the run's settings, the loss since the last
-save, and the position of the data iterator. The randomness of a run is its seed and the step, both in there.
-``OUTPUT/checkpoints/STEP/state`` can be given to `jaxtrack.weights.load_into`.
+A checkpoint holds the train state as it is and one JSON record: the run's settings, the position of the data
+iterator, and the sums that state, record and settings are compared with when they are read back, so that a
+flipped bit on a disk never becomes a wrong weight in silence. The randomness of a run is its seed and the
+step, both in there. ``OUTPUT/checkpoints/STEP/state`` can be given to `jaxtrack.weights.load_into`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import hashlib
 import json
 import logging
 import math
 import pathlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from etils import epath
 
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.errors import JaxtrackError, brief, naming
+from jaxtrack.io import atomic, records
 from train import parallel
 from train.step import TrainState
 
@@ -42,23 +48,29 @@ class Checkpoints:
 
     Args:
         output: the run's folder.
-        keep: how many of the latest are kept, beside the one with the least loss.
+        keep: how many of the latest are kept, beside the best one.
+        validated: the best is the one with the highest validation score, among those that have one;
+            otherwise the one with the least loss.
 
     Raises:
         JaxtrackError: the folder cannot be made or read.
     """
 
-    def __init__(self, output: pathlib.Path, keep: int = 2) -> None:
+    def __init__(self, output: pathlib.Path, keep: int = 2, validated: bool = False) -> None:
         import orbax.checkpoint as ocp
         from orbax.checkpoint.checkpoint_managers import preservation_policy as keeping
 
         # Orbax tells every save, and every failure with its traceback; both are told here in our words.
         logging.getLogger("absl").setLevel(logging.CRITICAL + 1)
         self._ocp = ocp
+        self._rank = _by_score if validated else _by_loss
         self.folder = (output / FOLDER).absolute()
-        policies = [keeping.LatestN(keep), keeping.BestN(get_metric_fn=_loss, reverse=True, n=1)]
+        policies = [
+            keeping.LatestN(keep),
+            keeping.BestN(get_metric_fn=self._rank, reverse=True, n=1),
+        ]
         options = ocp.CheckpointManagerOptions(
-            best_fn=_loss,  # makes Orbax store the loss beside the state
+            best_fn=self._rank,  # makes Orbax store the metrics beside the state
             best_mode="min",
             preservation_policy=keeping.AnyPreservationPolicy(policies),
             cleanup_tmp_directories=True,
@@ -72,25 +84,35 @@ class Checkpoints:
         """Run an Orbax call; what goes wrong in it becomes one line."""
         try:
             return action()
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            reason = _first_line(error)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            reason = brief(_first_line(error))
             full = isinstance(error, OSError) or any(word in str(error) for word in _DISK)
             if verb == "written" and not full:
                 raise  # not the disk: a bug, which keeps its traceback
             last = self.latest if hasattr(self, "_manager") else None
-            safe = f"; the last whole checkpoint is step {last}" if last is not None else ""
+            safe = f"; the last checkpoint is step {last}" if last is not None else ""
             raise JaxtrackError(
                 f"{self.folder}: checkpoint could not be {verb} ({reason}){safe}"
             ) from error
 
     @property
+    def steps(self) -> list[int]:
+        """The steps of the checkpoints on disk, ascending."""
+        return steps_in(self.folder)
+
+    @property
     def latest(self) -> int | None:
-        """The step of the newest whole checkpoint on disk; None: there is none."""
-        steps = [p.name for p in self.folder.glob("*") if p.name.isdigit()]
-        return max(map(int, steps), default=None)
+        """The step of the newest checkpoint on disk; None: there is none."""
+        return max(self.steps, default=None)
+
+    @property
+    def best(self) -> int | None:
+        """The step of the best checkpoint that is kept; None: there is none."""
+        self.wait()
+        return self._guard("read", self._manager.best_step)
 
     def last_good(self) -> str:
-        """Names the newest whole checkpoint, in words; waits for one that is being written."""
+        """Name the newest checkpoint, in words; waits for one that is being written."""
         self.wait()
         step = self.latest
         return (
@@ -99,25 +121,28 @@ class Checkpoints:
             else f"last good checkpoint: {self.folder / str(step)}"
         )
 
-    def save(self, state: TrainState, record: dict[str, Any], loss: float) -> None:
+    def save(self, state: TrainState, record: dict[str, Any], metrics: dict[str, float]) -> None:
         """Start writing a checkpoint; returns as soon as the state is copied.
 
         Args:
             state: on the devices; may be consumed by the next step meanwhile.
             record: JSON-like.
-            loss: mean since the last save; rules which checkpoint is the best.
+            metrics: ``loss``, the mean since the last save, and where it was validated ``score``, the
+                higher the better; they rule which checkpoint is the best.
 
         Raises:
             JaxtrackError: this save, or the one before, cannot be written.
         """
         ocp, step = self._ocp, int(state.step)
         self._check_space(state)
+        tree = _tree(state)
+        record = {**record, "metrics": {k: float(v) for k, v in metrics.items()}}
+        record["sums"] = {"state": _sum_of_arrays(tree), "record": _sum_of_json(record)}
         args = ocp.args.Composite(
-            state=ocp.args.PyTreeSave(parallel.to_save(state._asdict())),
-            record=ocp.args.JsonSave(record),
+            state=ocp.args.PyTreeSave(parallel.to_save(tree)), record=ocp.args.JsonSave(record)
         )
         self._guard(
-            "written", lambda: self._manager.save(step, args=args, metrics={"loss": float(loss)})
+            "written", lambda: self._manager.save(step, args=args, metrics=record["metrics"])
         )
 
     def _check_space(self, state: TrainState) -> None:
@@ -140,36 +165,79 @@ class Checkpoints:
         """
         self._guard("written", self._manager.wait_until_finished)
 
-    def restore(self, template: TrainState, devices: list[Any]) -> Restored:
-        """Read the newest checkpoint.
+    def restore(
+        self, template: TrainState, devices: list[Any], step: int | None = None
+    ) -> Restored:
+        """Read a checkpoint and compare it with its sums.
 
         Args:
             template: a state of the shapes expected.
             devices: where the state goes.
+            step: which; None: the newest. Those after it are deleted: the run goes on from it.
 
         Raises:
-            JaxtrackError: there is none, it is damaged, or it is that of another network.
+            JaxtrackError: there is none, it is damaged (the newest whole one before it is named), or it
+                is that of another network.
         """
-        ocp, step = self._ocp, self.latest
-        if step is None:
+        wanted = self.latest if step is None else step
+        if wanted is None:
             raise JaxtrackError(f"{self.folder}: no checkpoint to resume from")
-        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), template._asdict())
-        form = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=_numpy()), shapes)
+        if wanted not in self.steps:
+            have = ", ".join(map(str, self.steps)) or "none"
+            raise JaxtrackError(f"{self.folder}: no checkpoint of step {wanted}; there is: {have}")
+        try:
+            found = self._read(template, wanted)
+        except JaxtrackError as error:
+            raise JaxtrackError(f"{error}; {self._way_on(template, wanted)}") from error
+        for later in [s for s in self.steps if s > wanted]:
+            self._guard("deleted", functools.partial(self._manager.delete, later))
+        return Restored(parallel.from_saved(found.state, devices), found.record)
+
+    def read(self, template: TrainState, step: int) -> Restored:
+        """Read a checkpoint to the host, compared with its sums; see `restore`."""
+        return self._read(template, step)
+
+    def _way_on(self, template: TrainState, damaged: int) -> str:
+        """Say which older checkpoint is whole, and how to go on from it."""
+        for step in reversed([s for s in self.steps if s < damaged]):
+            try:
+                self._read(template, step)
+            except JaxtrackError:
+                continue
+            return f"step {step} before it is whole: --resume --from-step {step} goes on from there"
+        return "no whole one is left before it: start anew in another --output"
+
+    def _read(self, template: TrainState, step: int) -> Restored:
+        ocp = self._ocp
+        want = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), _tree(template))
+        form = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), want)
         args = ocp.args.Composite(
-            state=ocp.args.PyTreeRestore(item=shapes, restore_args=form),
+            state=ocp.args.PyTreeRestore(item=want, restore_args=form),
             record=ocp.args.JsonRestore(),
         )
-        read = self._guard("read", lambda: self._manager.restore(step, args=args))
-        state = TrainState(**read["state"])
-        for (path, want), have in zip(
-            jax.tree_util.tree_leaves_with_path(template), jax.tree.leaves(state), strict=True
-        ):
-            if want.shape != have.shape:
+        place = self.folder / str(step)
+        try:
+            read = self._manager.restore(step, args=args)
+            state, record = TrainState(**read["state"]), dict(read["record"])
+            sums = dict(record.pop("sums"))
+            known = {"state": _sum_of_arrays(_tree(state)), "record": _sum_of_json(record)}
+        except Exception as error:  # whatever a damaged file makes the libraries below raise
+            raise JaxtrackError(
+                f"{place}: checkpoint could not be read ({brief(error)})"
+            ) from error
+        have = jax.tree_util.tree_leaves_with_path(_tree(state))
+        for (path, leaf), shape in zip(have, jax.tree.leaves(want), strict=True):
+            if leaf.shape != shape.shape or leaf.dtype != shape.dtype:
                 name = jax.tree_util.keystr(path)
                 raise JaxtrackError(
-                    f"{self.folder / str(step)}: {name} has shape {have.shape}, {want.shape} expected"
+                    f"{place}: {name} is {leaf.dtype} {leaf.shape}, {shape.dtype} {shape.shape} expected"
                 )
-        return Restored(parallel.from_saved(state, devices), dict(read["record"]))
+        spoiled = [name for name, value in known.items() if sums.get(name) != value]
+        if spoiled or state.step != step:
+            raise JaxtrackError(
+                f"{place}: checkpoint is damaged ({spoiled or ['step']} differs from its sum)"
+            )
+        return Restored(state, record)
 
     def close(self) -> None:
         """Wait, and stop the background threads."""
@@ -181,16 +249,42 @@ _OVERHEAD = 200_000  # bytes of a checkpoint beside its arrays
 _DISK = ("RESOURCE_EXHAUSTED", "No space left", "File too large", "PERMISSION_DENIED", "Read-only")
 
 
-def _numpy() -> Any:
-    import numpy as np
+def _tree(state: TrainState) -> dict[str, Any]:
+    """Return a state as it is saved: by name, without an average that is not kept."""
+    tree = state._asdict()
+    return tree if state.average else {k: v for k, v in tree.items() if k != "average"}
 
-    return np.ndarray
+
+def _sum_of_arrays(tree: Any) -> str:
+    """Return the sha256 of all arrays of a tree, with their places, shapes and dtypes."""
+    found = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.ascontiguousarray(leaf)
+        name = ".".join(str(getattr(key, "key", getattr(key, "name", key))) for key in path)
+        found.update(f"{name} {np.shape(leaf)} {array.dtype}\n".encode())
+        found.update(array.reshape(-1).view(np.uint8).data)
+    return found.hexdigest()
 
 
-def _loss(metrics: Any) -> float:
-    """What `keeping.BestN` ranks by."""
+def _sum_of_json(value: Any) -> str:
+    """Return the sha256 of a JSON-like value, whatever its white space and order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _by_loss(metrics: Any) -> float:
+    """Rank by the loss."""
     loss = float(metrics["loss"])
     return loss if math.isfinite(loss) else float("inf")
+
+
+def _by_score(metrics: Any) -> float:
+    """Rank by the score on held-out clips; what has none comes last."""
+    return -float(metrics["score"]) if "score" in metrics else float("inf")
+
+
+def steps_in(folder: pathlib.Path) -> list[int]:
+    """Return the steps of the checkpoints in a folder, ascending."""
+    return sorted(int(p.name) for p in folder.glob("*") if p.name.isdecimal() and p.is_dir())
 
 
 def _first_line(error: BaseException) -> str:
@@ -198,8 +292,76 @@ def _first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+# What a start leaves that has not saved a checkpoint: none of it is worth keeping.
+_BEGUN = {"settings.json", "metrics.jsonl", "tensorboard", FOLDER, atomic.LOCK}
+
+
+def is_free(output: pathlib.Path) -> bool:
+    """Return whether a new run may start in a folder: it is empty, or no run in it came to its first save.
+
+    Raises:
+        JaxtrackError: it cannot be read.
+    """
+    with naming(output):
+        if not output.exists():
+            return True
+        names = {
+            path.name for path in output.iterdir() if not path.name.startswith(".settings.json.")
+        }
+        saved = list((output / FOLDER).glob("*")) if FOLDER in names else []
+        return names <= _BEGUN and not any(path.name.isdecimal() for path in saved)
+
+
+def clear(output: pathlib.Path) -> None:
+    """Remove what an earlier start has left in a folder that `is_free`."""
+    with naming(output, "cannot be written"):
+        for name in _BEGUN - {atomic.LOCK}:
+            path = output / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def held(output: pathlib.Path) -> Iterator[None]:
+    """Own a run's folder for a while; one that is left empty goes.
+
+    Raises:
+        JaxtrackError: another process owns it (named), or it cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.callback(_remove_empty, output)
+        stack.enter_context(atomic.lock(output))
+        yield
+
+
+def _remove_empty(folder: pathlib.Path) -> None:
+    with contextlib.suppress(OSError):  # it is not empty
+        folder.rmdir()
+
+
+# What the settings of every run hold, and of which type.
+_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "preset": str,
+    "set": list,
+    "steps": int,
+    "batch_size": int,
+    "accumulate": int,
+    "seed": int,
+    "data": str,
+    "published_data": bool,
+    "init_from": str,
+    "minutes": (int, float),
+    "devices": int,
+    "validate_every": int,
+    "commit": str,
+    "recipe": dict,
+}
+
+
 def read_settings(output: pathlib.Path) -> dict[str, Any] | None:
-    """The settings of the run in a folder; None: no run there.
+    """Read the settings of the run in a folder, compared with their sum; None: no run there.
 
     Raises:
         JaxtrackError: the file is damaged.
@@ -207,26 +369,26 @@ def read_settings(output: pathlib.Path) -> dict[str, Any] | None:
     path = output / "settings.json"
     if not path.is_file():
         return None
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise JaxtrackError(f"{path}: not the settings of a run ({_first_line(error)})") from error
-    if not isinstance(settings, dict):
-        raise JaxtrackError(f"{path}: not the settings of a run")
+    settings = records.read_json(path, "the settings of a run", dict)
+    for name, kind in {**_FIELDS, "sum": str}.items():
+        if not isinstance(settings.get(name), kind):
+            state = (
+                "is missing" if name not in settings else f"is {brief(repr(settings[name]), 60)}"
+            )
+            raise JaxtrackError(f"{path}: not the settings of a run ({name} {state})")
+    if settings.pop("sum") != _sum_of_json(settings):
+        raise JaxtrackError(
+            f"{path}: not the settings of a run as they were written (their sum differs): the file is "
+            "damaged or was edited; start anew in another --output"
+        )
     return settings
 
 
 def write_settings(output: pathlib.Path, settings: dict[str, Any]) -> None:
-    """Write the settings of a run, whole or not at all.
+    """Write the settings of a run with their sum, whole or not at all.
 
     Raises:
         JaxtrackError: the folder cannot be written.
     """
-    path = output / "settings.json"
-    temporary = path.with_suffix(".tmp")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise JaxtrackError(f"{output}: cannot be written ({error.strerror})") from error
+    plain = json.loads(json.dumps(settings))
+    records.write_json(output / "settings.json", {**plain, "sum": _sum_of_json(plain)})

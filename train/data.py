@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import sys
 from typing import Any, Protocol
 
 import numpy as np
 
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.errors import JaxtrackError, brief
+from jaxtrack.io import paths
 from train.presets import DataConfig, PatchSpec, Preset
 from train.step import Batch
 
@@ -19,7 +21,7 @@ class Batches(Protocol):
     """An endless source of batches whose position can be saved."""
 
     def next(self) -> tuple[Batch, str]:
-        """The next batch of this process, host arrays, and a line that names what is in it."""
+        """Return the next batch of this process, host arrays, and a line that names what is in it."""
 
     def position(self) -> Any:
         """JSON-like; handed to `seek`, the batches go on as they would have."""
@@ -85,6 +87,10 @@ class Built:
         seed: of the run.
         shard: this process's number and their count.
         workers: processes that decode; 0: threads of this one.
+        published: insist on the recipe's own datasets.
+
+    Raises:
+        JaxtrackError: a dataset is not there or damaged, or a library that reads them is missing.
     """
 
     def __init__(
@@ -95,23 +101,29 @@ class Built:
         seed: int,
         shard: tuple[int, int],
         workers: int,
+        published: bool,
     ) -> None:
-        from jaxtrack.data import recipes
-        from jaxtrack.data import sampling as pairs
+        try:
+            from jaxtrack.data import pipeline, recipes
+        except ImportError as error:
+            raise JaxtrackError(
+                f"--data reads built datasets with {error.name}: pip install {error.name}"
+            ) from error
 
         self._index = places(batch_size, shard)
 
-        def patch(spec: PatchSpec) -> pairs.PatchConfig:
+        def patch(spec: PatchSpec) -> Any:
             whole = recipes.patch_config(spec.size, spec.nominal, spec.factor, spec.context)
             return dataclasses.replace(whole, shift=spec.shift, log_scale=spec.log_scale)
 
-        self._iterator = recipes.open_recipe(
-            config.recipe,
-            root,
-            patch(config.template),
-            patch(config.search),
+        cuts = patch(config.template), patch(config.search)
+        recipe, mixture, note = choose_datasets(config.recipe, root, *cuts, published)
+        if note and shard[0] == 0:
+            print(f"note: {note}", file=sys.stderr)
+        self._iterator = pipeline.make_iterator(
+            recipes.pair_config(recipe, *cuts, config.patches),
+            mixture,
             batch_size,
-            config.patches,
             seed=seed,
             shard_index=shard[0],
             shard_count=shard[1],
@@ -136,10 +148,76 @@ class Built:
         self._iterator.close()
 
 
+def choose_datasets(
+    name: str, root: pathlib.Path, template: Any, search: Any, published: bool
+) -> tuple[Any, list[Any], str]:
+    """Choose the datasets of a run: the recipe's own, or what the folder holds in their place.
+
+    Args:
+        name: of the recipe (`jaxtrack.data.recipes.RECIPES`).
+        root: the folder of built datasets.
+        template: patch of the template (`jaxtrack.data.patches.PatchConfig`).
+        search: patch of the search image.
+        published: insist on the recipe's own.
+
+    Returns:
+        The recipe; the datasets (`jaxtrack.data.pipeline.Dataset`); and what to tell the user, "" where
+        all is as published. Datasets in place of the published ones are drawn from by their numbers of
+        videos, training splits alone where there are any, with the recipe's pair rules; its filters of
+        frames belong to its datasets and go with them.
+
+    Raises:
+        JaxtrackError: a dataset of the recipe is not there, or none at all.
+    """
+    from jaxtrack.data import recipes
+    from jaxtrack.data.pipeline import Dataset
+    from jaxtrack.data.sampling import FrameFilter
+    from jaxtrack.data.source import FrameSource
+
+    recipe = recipes.RECIPES[name]
+    if recipe.ingredients:
+        try:
+            return recipe, recipes.find_datasets(recipe, root, template, search), ""
+        except JaxtrackError:
+            if published:
+                raise
+    bare = dataclasses.replace(recipe, ingredients=(), filter=FrameFilter())
+    sources = [FrameSource(d.path) for d in recipes.find_datasets(bare, root, template, search)]
+    fits = all(p.context == 0.5 and p.scale <= recipes.CROP_SCALE for p in (template, search))
+    usable = [s for s in sources if fits or not s.crop]
+    if not usable:
+        raise JaxtrackError(
+            f"{root} holds crops of 511 pixels alone, which are too small for this preset: build whole frames"
+            " (python -m jaxtrack.data.prepare without --crop)"
+        )
+    training = [s for s in usable if s.split.startswith("train")] or usable
+    # Of a dataset that was built in both forms, the crops: they decode faster.
+    chosen = {(s.name, s.split): s for s in sorted(training, key=lambda s: bool(s.crop))}
+    found = [f"{s.name} ({s.split}, {s.num_videos} videos)" for s in chosen.values()]
+    note = ""
+    if recipe.ingredients:
+        wanted = ", ".join(part.dataset for part in recipe.ingredients)
+        note = (
+            f"recipe {name} is published for {wanted}; trained on what {root} holds: {', '.join(found)}"
+            " (--recipe insists on the published datasets)"
+        )
+    if recipe.negative and sum(s.num_targets for s in chosen.values()) < 2:
+        bare = dataclasses.replace(bare, negative=0.0)
+        note += "; negative pairs need two targets, there is one: none are drawn"
+    weight = None if recipe.ingredients else 1.0
+    return bare, [Dataset(s.path, weight) for s in chosen.values()], note
+
+
 def open_batches(
-    data: str, preset: Preset, batch_size: int, seed: int, shard: tuple[int, int], workers: int
+    data: str,
+    preset: Preset,
+    batch_size: int,
+    seed: int,
+    shard: tuple[int, int],
+    workers: int,
+    published: bool = False,
 ) -> Batches:
-    """The batches of one process.
+    """Open the batches of one process.
 
     Args:
         data: ``synthetic``, or the folder with the built datasets.
@@ -148,20 +226,19 @@ def open_batches(
         seed: of the run.
         shard: this process's number and their count.
         workers: processes that decode; 0: in this one.
+        published: insist on the datasets of the preset's recipe.
 
     Raises:
         JaxtrackError: no such folder; a dataset is not in it; the preset names none.
     """
-    if workers < 0:
-        raise JaxtrackError(f"--workers {workers}: 0 or more")
     if data == SYNTHETIC:
         return Synthetic(batch_size, shard)
-    root = pathlib.Path(data).expanduser()
+    root = paths.resolve(data)
     if not root.is_dir():
         raise JaxtrackError(
-            f"--data {data}: no such folder; give 'synthetic' or the folder of built datasets"
+            f"--data {brief(data)}: no such folder; give 'synthetic' or the folder of built datasets"
             " (python -m jaxtrack.data.prepare)"
         )
     if preset.data is None:
         raise JaxtrackError("this preset trains on the synthetic world only; leave --data out")
-    return Built(root, preset.data, batch_size, seed, shard, workers)
+    return Built(root, preset.data, batch_size, seed, shard, workers, published)

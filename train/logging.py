@@ -1,11 +1,14 @@
-"""What a run says: a bar for the user, TensorBoard event files, one JSON line per log step."""
+"""What a run says: a bar for the user, one JSON line per log step, and TensorBoard event files."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
+import os
 import pathlib
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +16,9 @@ from typing import Any
 
 import jax
 
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.errors import JaxtrackError, naming
+from jaxtrack.io.atomic import write_whole
+from train.step import STOP
 
 METRICS = "metrics.jsonl"
 
@@ -25,31 +30,28 @@ class RunLog:
         output: the run's folder.
         first: steps already done.
         steps: length of the run.
+        batch_size: pairs per step of the whole run.
         active: False in all processes but one: nothing is written.
 
     Raises:
         JaxtrackError: the folder cannot be written.
     """
 
-    def __init__(self, output: pathlib.Path, first: int, steps: int, active: bool = True) -> None:
+    def __init__(
+        self, output: pathlib.Path, first: int, steps: int, batch_size: int, active: bool = True
+    ) -> None:
         self._active = active
         if not active:
             return
-        # Not SummaryWriter: its background thread dies with a traceback when the disk is full.
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
         from tqdm import tqdm
 
-        self._output = output
+        self._output, self._batch_size = output, batch_size
         with self._disk():
             truncate_after(output / METRICS, first)
-            self._lines = (output / METRICS).open("a", encoding="utf-8")
-            (output / "tensorboard").mkdir(exist_ok=True)
-            self._events = EventsWriter(str(output / "tensorboard" / "events"))
-            if first:  # TensorBoard forgets the steps that are done again
-                restart = Event(step=first + 1, wall_time=time.time())
-                restart.session_log.status = SessionLog.START
-                self._events.write_event(restart)
+            # Every line in one write at the end of the file: whole, whoever else writes.
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+            self._lines = os.open(output / METRICS, flags, 0o644)
+            self._events = _open_events(output / "tensorboard", first)
         self._bar = tqdm(
             total=steps,
             initial=first,
@@ -62,10 +64,8 @@ class RunLog:
 
     @contextlib.contextmanager
     def _disk(self) -> Iterator[None]:
-        try:
+        with naming(self._output, "cannot be written"):
             yield
-        except OSError as error:
-            raise JaxtrackError(f"{self._output}: cannot be written ({error.strerror})") from error
 
     def tick(self) -> None:
         """One step is done."""
@@ -81,54 +81,96 @@ class RunLog:
         """
         if not self._active:
             return
-        from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.summary import scalar
-
         now = time.monotonic()
         then, before = self._mark
         speed = (step - before) / max(now - then, 1e-9)
         self._mark = (now, step)
-        record: dict[str, Any] = {"step": step, **metrics, "steps_per_second": round(speed, 4)}
+        record: dict[str, Any] = {
+            "step": step,
+            **metrics,
+            "steps_per_second": round(speed, 4),
+            "pairs_per_second": round(speed * self._batch_size, 2),
+        }
         with self._disk():
-            self._lines.write(json.dumps(record) + "\n")
-            self._lines.flush()
-            for name, value in record.items():
-                if name != "step":
-                    event = Event(step=step, wall_time=time.time(), summary=scalar(name, value))
-                    self._events.write_event(event)
-            self._events.flush()
+            line = (json.dumps(record) + "\n").encode()
+            if os.write(self._lines, line) < len(line):
+                raise OSError(errno.ENOSPC, "the disk is full")
+            if self._events is not None:
+                _write_events(self._events, step, record)
         self._bar.set_postfix_str(f"loss {metrics['loss']:.4f}", refresh=False)
 
-    def say(self, line: str) -> None:
-        """A line for the user, above the bar."""
-        if self._active:
-            self._bar.write(line, file=sys.stderr)
+    def pause(self) -> None:
+        """Leave out the time since the last line: a validation, which is no training."""
+        self._paused = time.monotonic()
+
+    def go_on(self) -> None:
+        """End a pause."""
+        then, step = self._mark
+        self._mark = (then + time.monotonic() - self._paused, step)
 
     def close(self) -> None:
         """Flush everything."""
         if self._active:
             self._bar.close()
             with self._disk():
-                self._lines.close()
-                self._events.close()
+                os.close(self._lines)
+                if self._events is not None:
+                    self._events.close()
+
+
+def _open_events(folder: pathlib.Path, first: int) -> Any:
+    """Open TensorBoard's event file; None, with a line that says so, where tensorboardX is missing."""
+    try:
+        # Not SummaryWriter: its background thread dies with a traceback when the disk is full.
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+    except ImportError:
+        print(
+            f"note: tensorboardX is not installed: no TensorBoard files; {METRICS} holds every figure",
+            file=sys.stderr,
+        )
+        return None
+    folder.mkdir(exist_ok=True)
+    events = EventsWriter(str(folder / "events"))
+    if first:  # TensorBoard forgets the steps that are done again
+        restart = Event(step=first + 1, wall_time=time.time())
+        restart.session_log.status = SessionLog.START
+        events.write_event(restart)
+    return events
+
+
+def _write_events(events: Any, step: int, record: dict[str, Any]) -> None:
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.summary import scalar
+
+    for name, value in record.items():
+        if name != "step":
+            events.write_event(Event(step=step, wall_time=time.time(), summary=scalar(name, value)))
+    events.flush()
 
 
 def truncate_after(path: pathlib.Path, step: int) -> None:
-    """Drop the lines of steps that a resumed run will do again, and a half-written last line."""
+    """Drop the lines of steps that a resumed run will do again, and a half-written last line.
+
+    A damaged line among the others is left out too, and that is said; the lines after it stay.
+    """
     if not path.is_file():
         return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    kept, damaged = [], []
+    lines = path.read_bytes().splitlines()
+    for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
-        except ValueError:
-            break
-        if record["step"] > step:
-            break
-        kept.append(line + "\n")
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    temporary.replace(path)
+            done = int(record["step"])
+        except (ValueError, TypeError, KeyError, RecursionError):
+            damaged.append(number)
+            continue
+        if done <= step:
+            kept.append(line + b"\n")
+    if [number for number in damaged if number < len(lines)]:
+        where = ", ".join(map(str, damaged[:5]))
+        print(f"note: {path}: damaged lines are left out: {where}", file=sys.stderr)
+    write_whole(path, b"".join(kept))
 
 
 class Meter:
@@ -136,6 +178,9 @@ class Meter:
 
     Args:
         last_good: names the last whole checkpoint, in words.
+
+    Attributes:
+        told: the signal by which one of many processes has asked all to stop; 0: none did.
     """
 
     def __init__(self, last_good: Callable[[], str]) -> None:
@@ -144,6 +189,7 @@ class Meter:
         self._sums: dict[str, float] = {}
         self._count = 0
         self._save_sum, self._save_count = 0.0, 0
+        self.told = 0
 
     def add(self, step: int, metrics: dict[str, Any], content: str) -> None:
         """Take the metrics of a step; looks at those of the step before, which the device has done.
@@ -165,6 +211,8 @@ class Meter:
         step, metrics, content = self._pending
         self._pending = None
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        if values.pop(STOP, 0.0):
+            self.told = signal.SIGTERM
         bad = [name for name in ("loss", "grad_norm") if not math.isfinite(values.get(name, 0.0))]
         if bad:
             raise JaxtrackError(

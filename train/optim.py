@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -76,7 +77,7 @@ class OptimConfig:
     Attributes:
         name: ``sgd`` (momentum, no Nesterov), ``adam`` or ``adamw``. Weight decay is added to the
             gradient for the first two, and to the step for ``adamw``.
-        learning_rate: peak rate for the preset's batch; see `scaled_rate` for other batches.
+        rate: peak rate for the preset's batch; see `scaled_rate` for other batches.
         schedule: how it moves.
         momentum: of ``sgd``; the first step's buffer is the gradient.
         betas: of ``adam`` and ``adamw``.
@@ -90,7 +91,7 @@ class OptimConfig:
     """
 
     name: Literal["sgd", "adam", "adamw"]
-    learning_rate: float
+    rate: float
     schedule: Schedule = Schedule()
     momentum: float = 0.9
     betas: tuple[float, float] = (0.9, 0.999)
@@ -110,7 +111,7 @@ class OptimState(NamedTuple):
 
 
 def scaled_rate(config: OptimConfig, batch_size: int, preset_batch_size: int) -> OptimConfig:
-    """The same optimiser for another global batch.
+    """Return the same optimiser for another global batch.
 
     The rule: with a batch k times the preset's, rates are k times as high for SGD (Goyal et al., Accurate,
     Large Minibatch SGD, section 2.1) and sqrt(k) times for Adam and AdamW, whose steps do not grow with
@@ -123,22 +124,20 @@ def scaled_rate(config: OptimConfig, batch_size: int, preset_batch_size: int) ->
         final=config.schedule.final * factor,
         warmup_start=config.schedule.warmup_start * factor,
     )
-    return dataclasses.replace(
-        config, learning_rate=config.learning_rate * factor, schedule=schedule
-    )
+    return dataclasses.replace(config, rate=config.rate * factor, schedule=schedule)
 
 
 def learning_rate(
     config: OptimConfig, epoch: Float[Array, ""] | float, epochs: int
 ) -> Float[Array, ""]:
-    """The rate of parameters in no group.
+    """Return the rate of parameters in no group.
 
     Args:
         config: the optimiser.
         epoch: ``()`` float epochs done (0 at the start).
         epochs: length of the run.
     """
-    schedule, peak = config.schedule, config.learning_rate
+    schedule, peak = config.schedule, config.rate
     now = jnp.asarray(epoch, jnp.float32)
     now = jnp.floor(now) if schedule.per_epoch else now
     warm = schedule.warmup_epochs
@@ -169,13 +168,25 @@ def learning_rate(
     return jnp.where(now < warm, rising, rate)
 
 
+def rate_of_step(config: OptimConfig, steps: int, epochs: int) -> Callable[[int], float]:
+    """Return the function ``step -> rate`` of a run: the rate that the given step (from 1) has taken.
+
+    Args:
+        config: the optimiser.
+        steps: length of the run.
+        epochs: likewise.
+    """
+    found = jax.jit(lambda done: learning_rate(config, epoch_of(done, steps, epochs), epochs))
+    return lambda step: float(found(jnp.int32(step - 1)))
+
+
 def _cosine(start: float, end: float, part: Array) -> Array:
-    """Half a cosine from ``start`` (part 0) to ``end`` (part 1)."""
+    """Return half a cosine from ``start`` (part 0) to ``end`` (part 1)."""
     return end + (start - end) * 0.5 * (1 + jnp.cos(jnp.pi * part))
 
 
 def parameter_paths(params: Any) -> Any:
-    """The tree of the parameters' paths: keys joined by dots."""
+    """Return the tree of the parameters' paths: keys joined by dots."""
 
     def join(path: tuple[Any, ...], _: Any) -> str:
         return ".".join(str(getattr(entry, "key", entry)) for entry in path)
@@ -184,7 +195,7 @@ def parameter_paths(params: Any) -> Any:
 
 
 def group_of(config: OptimConfig, path: str) -> Group:
-    """The group that a parameter belongs to (rate 1 from the start, where none matches)."""
+    """Return the group that a parameter belongs to (rate 1 from the start, where none matches)."""
     for group in config.groups:
         if re.search(group.pattern, path):
             return group
@@ -234,7 +245,7 @@ def make(config: OptimConfig, params: Any, steps: int, epochs: int) -> optax.Gra
 def _transformation(
     config: OptimConfig, groups: dict[str, Group], steps: int, epochs: int
 ) -> optax.GradientTransformation:
-    """One update, in order: freeze, clip, decay (coupled), core, decay (decoupled), rate."""
+    """Make one update, in order: freeze, clip, decay (coupled), core, decay (decoupled), rate."""
     if config.name == "sgd":
         core = optax.trace(config.momentum) if config.momentum else optax.identity()
     else:

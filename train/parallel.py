@@ -8,47 +8,137 @@ and Orbax takes only global arrays then, where ``pmap`` returns host-local ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxtrack.errors import JaxtrackError
-from train.step import AXIS
+from jaxtrack.errors import JaxtrackError, UsageError, brief, reason
+from train.peers import Peers
+from train.step import AXIS, STOP
 
 
-def initialize(coordinator: str | None, processes: int | None, process_id: int | None) -> None:
-    """Join the other processes of this run. Call once, before any other use of JAX.
+@contextlib.contextmanager
+def joined(
+    coordinator: str | None, processes: int | None, process_id: int | None, timeout: int = 60
+) -> Iterator[None]:
+    """Join the other processes of this run for a while. Enter once, before any other use of JAX.
+
+    When another process is lost meanwhile, this one says which and how to go on, and ends with status 1.
 
     Args:
         coordinator: ``host:port`` of process 0; ``"auto"`` lets JAX ask the cluster (SLURM, Open MPI,
             Cloud TPU, Kubernetes); None: a run of one process.
         processes: how many there are; None with ``"auto"``.
         process_id: this one's number, from 0; None with ``"auto"``.
+        timeout: seconds in which all have to join.
 
     Raises:
-        JaxtrackError: the arguments contradict each other, or the others cannot be reached.
+        UsageError: the arguments contradict each other, or the coordinator is none.
+        JaxtrackError: the others cannot be reached.
     """
     if coordinator is None:
         if processes not in (None, 1) or process_id not in (None, 0):
-            raise JaxtrackError("--processes and --process-id need --coordinator HOST:PORT")
+            raise UsageError("--processes and --process-id need --coordinator HOST:PORT")
+        yield
         return
-    if coordinator != "auto" and (processes is None or process_id is None):
-        raise JaxtrackError("--coordinator HOST:PORT needs --processes N and --process-id I")
-    if processes is not None and process_id is not None and not 0 <= process_id < processes:
-        raise JaxtrackError(f"--process-id {process_id} is outside 0..{processes - 1}")
-    address = None if coordinator == "auto" else coordinator
+    if coordinator != "auto":
+        host, port = address_of(coordinator)
+        if processes is None or process_id is None:
+            raise UsageError("--coordinator HOST:PORT needs --processes N and --process-id I")
+        if not 0 <= process_id < processes:
+            raise UsageError(f"--process-id {process_id} is outside 0..{processes - 1}")
+        if process_id == 0:
+            _check_free(host, port)
+        else:
+            _reach(host, port, timeout)
     try:
-        jax.distributed.initialize(address, processes, process_id)
+        jax.distributed.initialize(
+            None if coordinator == "auto" else coordinator,
+            processes,
+            process_id,
+            initialization_timeout=timeout,
+        )
     except (RuntimeError, ValueError) as error:
-        line = str(error).strip().splitlines()[0]
-        raise JaxtrackError(f"could not join the run at {coordinator}: {line}") from error
+        raise JaxtrackError(f"could not join the run at {coordinator}: {_line(error)}") from error
+    with Peers(None if coordinator == "auto" else host):
+        yield
+
+
+def address_of(coordinator: str) -> tuple[str, int]:
+    """Return host and port of ``HOST:PORT`` (an IPv6 address stands in brackets).
+
+    Raises:
+        UsageError: it is something else.
+    """
+    found = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})", coordinator)
+    if not found or not 0 < int(found[2]) < 2**16:
+        raise UsageError(
+            f"--coordinator {brief(coordinator, 80)}: give HOST:PORT (a port from 1 to 65535) or auto"
+        )
+    return found[1].strip("[]"), int(found[2])
+
+
+def _check_free(host: str, port: int) -> None:
+    """Refuse an address on which process 0 cannot listen."""
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[
+            0
+        ]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+    except OSError as error:
+        raise JaxtrackError(
+            f"--coordinator {host}:{port}: process 0 cannot listen there ({reason(error)})"
+        ) from error
+
+
+def _reach(host: str, port: int, timeout: int) -> None:
+    """Wait until process 0 listens."""
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            with socket.create_connection((host, port), timeout=max(end - time.monotonic(), 0.1)):
+                return
+        except OSError as error:
+            if time.monotonic() + 0.5 > end or isinstance(error, socket.gaierror):
+                raise JaxtrackError(
+                    f"could not join the run: nobody answers at {host}:{port} ({reason(error)}; tried for"
+                    f" up to {timeout} s, --join-timeout)"
+                ) from error
+            time.sleep(0.5)
+
+
+def _line(error: BaseException) -> str:
+    text = str(error).strip()
+    return brief(text.splitlines()[0]) if text else type(error).__name__
+
+
+def agreed(number: int) -> int:
+    """Return the number that process 0 has, in all processes."""
+    if jax.process_count() == 1:
+        return number
+    from jax.experimental import multihost_utils
+
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+
+
+def with_flag(batch: dict[str, Any], stop: int) -> dict[str, Any]:
+    """Return a batch that tells the other processes, where there are any, whether this one has to stop."""
+    if jax.process_count() == 1:
+        return batch
+    return {**batch, STOP: np.full(len(batch["index"]), bool(stop), np.float32)}
 
 
 def local_devices(count: int | None = None) -> list[Any]:
-    """The devices that this process trains on.
+    """Return the devices that this process trains on.
 
     Args:
         count: use the first ``count``; None: all.
@@ -59,8 +149,7 @@ def local_devices(count: int | None = None) -> list[Any]:
     try:
         devices = jax.local_devices()
     except RuntimeError as error:
-        line = str(error).strip().splitlines()[0]
-        raise JaxtrackError(f"no device to train on: {line}") from error
+        raise JaxtrackError(f"no device to train on: {_line(error)}") from error
     if count is None:
         return devices
     if not 1 <= count <= len(devices):
@@ -70,31 +159,33 @@ def local_devices(count: int | None = None) -> list[Any]:
 
 
 def is_main() -> bool:
-    """Whether this process writes logs and talks to the user."""
+    """Return whether this process writes logs and talks to the user."""
     return jax.process_index() == 0
 
 
-def local_batch_size(batch_size: int, devices: list[Any]) -> int:
-    """Pairs that this process feeds per step.
+def local_batch_size(batch_size: int, devices: list[Any], accumulate: int = 1) -> int:
+    """Count the pairs that this process feeds per step.
 
     Args:
         batch_size: pairs per step of the whole run.
         devices: from `local_devices`; every process has as many.
+        accumulate: parts into which each device's share is cut.
 
     Raises:
         JaxtrackError: the pairs cannot be shared out evenly.
     """
     total = len(devices) * jax.process_count()
-    if batch_size < 1 or batch_size % total:
+    if batch_size < 1 or batch_size % (total * accumulate):
+        parts = f" in {accumulate} parts each" if accumulate > 1 else ""
         raise JaxtrackError(
-            f"a batch of {batch_size} cannot be shared by {total} devices; give a --batch-size that is"
-            f" a multiple of {total}, or --devices"
+            f"a batch of {batch_size} cannot be shared by {total} devices{parts}; give a --batch-size that is"
+            f" a multiple of {total * accumulate}, or --devices"
         )
     return batch_size // jax.process_count()
 
 
 def replicated(devices: list[Any]) -> NamedSharding:
-    """The sharding of a state: a whole copy on each local device."""
+    """Return the sharding of a state: a whole copy on each local device."""
     return NamedSharding(Mesh(np.asarray(devices), (AXIS,)), PartitionSpec())
 
 
@@ -109,7 +200,7 @@ def compile_update(update: Callable[..., Any], devices: list[Any]) -> Callable[.
     Args:
         update: ``(state, batch, key) -> (state, metrics)`` of one device, whose results are equal on
             all of them (that is not checked: a forgotten mean over the devices shows only as a wrong
-            result; ``tests/test_train_step.py`` looks for it).
+            result; ``tests/train/test_step.py`` looks for it).
         devices: from `local_devices`.
 
     Returns:
@@ -136,7 +227,7 @@ def compile_update(update: Callable[..., Any], devices: list[Any]) -> Callable[.
 
 
 def to_save(tree: Any) -> Any:
-    """A state as Orbax takes it: global arrays where there are several processes."""
+    """Return a state as Orbax takes it: global arrays where there are several processes."""
     if jax.process_count() == 1:
         return tree
     from orbax.checkpoint.utils import fully_replicated_host_local_array_to_global_array
@@ -145,5 +236,5 @@ def to_save(tree: Any) -> Any:
 
 
 def from_saved(tree: Any, devices: list[Any]) -> Any:
-    """The way back: host-local copies on this process's devices."""
+    """Return a saved state to the devices: host-local copies on this process's devices."""
     return place(jax.tree.map(np.asarray, tree), devices)

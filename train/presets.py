@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.errors import JaxtrackError, unknown
+from jaxtrack.settings import described, replaced
 from jaxtrack.synthetic.world import PatchConfig
 from train import tasks
 from train.optim import OptimConfig
@@ -58,7 +58,7 @@ class DataConfig:
 
 
 def same_patches(recipe: str, patch: PatchConfig, patches: int = 0) -> DataConfig:
-    """Patches of built datasets, cut as the synthetic world cuts its own."""
+    """Describe patches of built datasets, cut as the synthetic world cuts its own."""
 
     def spec(size: int, margin: int, factor: float) -> PatchSpec:
         return PatchSpec(size + margin, size, factor, patch.context)
@@ -91,6 +91,9 @@ class Preset:
             with ``--init-from``; the run goes on without them, and says so.
         load: ``(task config, path, key) -> variables``: how such a file becomes the task's variables,
             where it does not hold all of them (a backbone alone); None: strictly, as a whole.
+        ema: decay of a moving average of the weights, which is then what is validated and written at
+            the end; 0: none.
+        name: under which it is found; filled in by `get`.
     """
 
     task: Task
@@ -105,10 +108,20 @@ class Preset:
     save_every: int = 500
     init_from: str = ""
     load: Callable[[Any, pathlib.Path, Any], Any] | None = None
+    ema: float = 0.0
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no training."""
+        for field in ("batch_size", "steps", "epochs", "log_every", "save_every"):
+            if getattr(self, field) < 1:
+                raise JaxtrackError(f"{field} is {getattr(self, field)}: at least 1")
+        if not 0 <= self.ema < 1:
+            raise JaxtrackError(f"ema is {self.ema}: a share from 0 (no average) to below 1")
 
 
 def all_presets() -> dict[str, Preset]:
-    """Every preset by name, family by family."""
+    """Return every preset by name, family by family."""
     found: dict[str, Preset] = {}
     for family in tasks.FAMILIES:
         found.update(importlib.import_module(f"train.tasks.{family}").PRESETS)
@@ -116,21 +129,59 @@ def all_presets() -> dict[str, Preset]:
 
 
 def get(name: str) -> Preset:
-    """The preset of a name.
+    """Return the preset of a name.
 
     Raises:
         JaxtrackError: unknown; the nearest names are offered.
     """
     presets = all_presets()
-    if name in presets:
-        return presets[name]
-    near = difflib.get_close_matches(name, presets, n=3, cutoff=0.4)
-    offer = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(presets)}"
-    raise JaxtrackError(f"unknown training preset {name!r}; {offer}")
+    if name not in presets:
+        raise unknown("training preset", name, presets)
+    return dataclasses.replace(presets[name], name=name)
+
+
+def changed(preset: Preset, texts: Iterable[str]) -> Preset:
+    """Return a preset with fields changed, ``optim.rate=1e-3``; see `jaxtrack.settings.replaced`.
+
+    A task's settings lie in its ``config``; nobody has to write that: ``task.world.noise=.05``.
+
+    Raises:
+        UsageError: a field that there is not, or a value that it does not take.
+    """
+    spelt = [_spelt_out(text) for text in texts]
+    return replaced(preset, spelt) if spelt else preset
+
+
+def _spelt_out(change: str) -> str:
+    """Return a ``FIELD=VALUE`` with the path as the dataclasses have it."""
+    path, equals, value = change.partition("=")
+    steps = path.strip().split(".")
+    if steps[0] == "task" and len(steps) > 1 and steps[1] != "config":
+        steps.insert(1, "config")
+    return f"{'.'.join(steps)}{equals}{value}"
+
+
+def changes(preset: Preset) -> list[str]:
+    """Return how a preset differs from the one of its name, as ``FIELD=VALUE`` texts for ``--set``."""
+    if preset.name not in all_presets():
+        return []
+    before, now = described(get(preset.name)), described(preset)
+    return [
+        f"{path.replace('task.config.', 'task.', 1)}={_text(value)}"
+        for path, value in now.items()
+        if path not in before or before[path] != value
+    ]
+
+
+def _text(value: Any) -> str:
+    """Return a value as ``--set`` reads it."""
+    if isinstance(value, tuple):
+        return repr(value)
+    return "none" if value is None else str(value)
 
 
 def describe(preset: Preset) -> dict[str, Any]:
-    """A preset as JSON-like values: nested settings, functions by name."""
+    """Return a preset as JSON-like values: nested settings, functions by name."""
 
     def plain(value: Any) -> Any:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -148,5 +199,5 @@ def describe(preset: Preset) -> dict[str, Any]:
 
 
 def shapes(task: Task) -> Any:
-    """Shapes of a task's variables, without computing them."""
+    """Return the shapes of a task's variables, without computing them."""
     return jax.eval_shape(lambda key: task.init_variables(task.config, key), jax.random.key(0))

@@ -10,70 +10,98 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import pathlib
+import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 import jax
 
-from jaxtrack import cli, trackers
-from jaxtrack.errors import JaxtrackError
+from jaxtrack import cli, trackers, weights
+from jaxtrack.cli import Each, Metavar, Positional, Range
+from jaxtrack.errors import JaxtrackError, UsageError, brief
+from jaxtrack.io import paths
 from jaxtrack.weights import Card, load_into, save_weights
+from train import checkpoints as saved
 from train import optim, parallel, presets
 from train.checkpoints import Checkpoints, read_settings, write_settings
-from train.data import SYNTHETIC, open_batches
+from train.data import SYNTHETIC, Batches, open_batches
 from train.logging import Meter, RunLog
 from train.presets import Preset
 from train.step import TrainState, init_state, make_update
+from train.stopping import Stop, status_of
+from train.validation import Validation
+
+PROG = "python -m train.run"
+Count = Annotated[int | None, Range(low=1, high=2**31 - 1)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     """Train a tracker.
 
-    Examples: `siamfc-tiny` trains the small SiamFC on the synthetic world; add `--steps 150` for a short
-    try, `--resume` to go on after a stop, `--data DIR` to train on built datasets.
+    ``siamfc-tiny`` trains the small SiamFC on the synthetic world; add --steps 150 or --minutes 5 for a short
+    try, --resume to go on after a stop, --data DIR to train on built datasets.
 
     Attributes:
-        preset: which recipe; `python -m train.run list` names them all.
+        preset: which recipe; ``list`` names them all.
         output: folder of the run (default: runs/PRESET).
         resume: go on with the run in the output folder, to the same bits as without a stop.
-        init_from: start from these weights (published or ours); everything else starts anew.
+        from_step: with --resume: go on from this checkpoint instead of the newest; those after it go.
+        init_from: start from these weights: a file (published or ours), the folder of a run, or a preset
+            whose weights come with the package. Everything else starts anew.
+        set: change a field of the preset, as ``optim.rate=1e-3``, ``task.world.noise=.05``, ``ema=.999``.
         steps: length of the run (default: the preset's); the whole schedule is squeezed into it.
-        data: `synthetic` (default), or the folder of built datasets.
+        minutes: length of the run by the clock: its speed is measured after compilation, and the whole
+            schedule is squeezed into the steps that fit.
+        data: ``synthetic`` (default), or the folder of built datasets.
+        recipe: with --data: insist on the datasets and ratios of the published recipe.
         batch_size: pairs per step over all devices (default: the preset's); the learning rate follows.
+        accumulate: take the gradient of a step over so many parts of the batch, one after the other, in
+            the memory of one.
         seed: rules initial values, data and augmentation (default: 0).
+        validate_every: every so many steps, measure loss and average overlap on held-out synthetic clips,
+            and keep the best checkpoint by it.
         save_every: steps between checkpoints (default: the preset's).
         log_every: steps between lines of the log (default: the preset's).
         workers: processes that decode frames of built datasets.
         devices: use the first N local devices (default: all).
-        coordinator: many processes: HOST:PORT of process 0, or `auto` under SLURM, Open MPI or Cloud TPU.
+        coordinator: many processes: HOST:PORT of process 0, or ``auto`` under SLURM, Open MPI or Cloud TPU.
         processes: many processes: how many.
         process_id: many processes: which one this is, from 0.
+        join_timeout: many processes: seconds in which all of them must have joined.
         debug: show the traceback of an error.
     """
 
-    preset: Annotated[str, cli.Positional]
+    preset: Annotated[str, Positional]
     output: pathlib.Path | None = None
     resume: bool = False
-    init_from: pathlib.Path | None = None
-    steps: int | None = None
-    data: str | None = None
-    batch_size: int | None = None
-    seed: int | None = None
-    save_every: int | None = None
-    log_every: int | None = None
-    workers: int = 0
-    devices: int | None = None
-    coordinator: str | None = None
-    processes: int | None = None
-    process_id: int | None = None
+    from_step: Count = None
+    init_from: Annotated[str | None, Metavar("PATH|PRESET")] = None
+    set: Annotated[tuple[str, ...], Each, Metavar("FIELD=VALUE")] = ()
+    steps: Count = None
+    minutes: Annotated[float | None, Range(low=0.01, high=100_000)] = None
+    data: Annotated[str | None, Metavar("DIR")] = None
+    recipe: bool = False
+    batch_size: Annotated[int | None, Range(low=1, high=65_536)] = None
+    accumulate: Annotated[int | None, Range(low=1, high=65_536)] = None
+    seed: Annotated[int | None, Range(low=0, high=2**32 - 1)] = None
+    validate_every: Count = None
+    save_every: Count = None
+    log_every: Count = None
+    workers: Annotated[int, Range(low=0, high=1024)] = 0
+    devices: Annotated[int | None, Range(low=1, high=65_536)] = None
+    coordinator: Annotated[str | None, Metavar("HOST:PORT")] = None
+    processes: Annotated[int | None, Range(low=1, high=65_536)] = None
+    process_id: Annotated[int | None, Range(low=0, high=65_535)] = None
+    join_timeout: Annotated[int, Range(low=1, high=86_400)] = 60
     debug: bool = False
 
 
 def revision() -> str:
-    """The commit of this checkout; "unknown" outside one."""
+    """Return the commit of this checkout; "unknown" outside one."""
     try:
         found = subprocess.run(
             ["git", "rev-parse", "HEAD"],
@@ -88,28 +116,41 @@ def revision() -> str:
 
 
 def settings_of(options: Options, preset: Preset) -> dict[str, Any]:
-    """What a run's result depends on; kept with the run and compared when it is resumed."""
+    """Return what a run's result depends on; kept with the run and compared when it is resumed."""
+
+    def given(name: str, usual: Any) -> Any:
+        value = getattr(options, name)
+        return usual if value is None else value
+
     return {
         "preset": options.preset,
-        "steps": options.steps if options.steps is not None else preset.steps,
-        "batch_size": options.batch_size if options.batch_size is not None else preset.batch_size,
-        "seed": options.seed if options.seed is not None else 0,
-        "data": options.data if options.data is not None else SYNTHETIC,
-        "init_from": str(options.init_from) if options.init_from else "",
+        "set": presets.changes(preset),
+        "steps": given("steps", preset.steps),
+        "minutes": given("minutes", 0),
+        "batch_size": given("batch_size", preset.batch_size),
+        "accumulate": given("accumulate", 1),
+        "seed": given("seed", 0),
+        "data": given("data", SYNTHETIC),
+        "published_data": options.recipe,
+        "init_from": given("init_from", ""),
+        "validate_every": given("validate_every", 0),
+        "devices": 0,  # not known before the devices are
         "commit": revision(),
         "recipe": presets.describe(preset),
     }
 
 
 def check_output(options: Options, output: pathlib.Path, preset: Preset) -> dict[str, Any]:
-    """The settings of this run: new ones in an empty folder, or those of the run that is resumed.
+    """Return the settings of this run: new ones in a free folder, or those of the run that is resumed.
 
     Raises:
         JaxtrackError: the folder is in use, or holds another run than the one asked for.
     """
     settings = settings_of(options, preset)
     if not options.resume:
-        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        if options.from_step is not None:
+            raise UsageError("--from-step goes with --resume")
+        if not saved.is_free(output):
             raise JaxtrackError(
                 f"{output} is not empty: --resume goes on with the run in it, --output names another"
             )
@@ -117,28 +158,48 @@ def check_output(options: Options, output: pathlib.Path, preset: Preset) -> dict
     old = read_settings(output)
     if old is None:
         raise JaxtrackError(f"{output}: no run to resume (settings.json is not there)")
-    if old.get("preset") != options.preset:
-        raise JaxtrackError(
-            f"{output} holds a run of {old.get('preset')!r}, not {options.preset!r}"
-        )
-    for name in ("steps", "batch_size", "seed", "data", "init_from"):
+    if old["preset"] != options.preset:
+        raise JaxtrackError(f"{output} holds a run of {old['preset']!r}, not {options.preset!r}")
+    for name in ("steps", "minutes", "batch_size", "accumulate", "seed", "validate_every"):
         given = getattr(options, name)
-        if given is not None and str(given) != str(old.get(name)):
-            flag = name.replace("_", "-")
-            raise JaxtrackError(
-                f"{output} was started with --{flag} {old.get(name)}, not {given}: leave the flag out, or"
-                " start a new run"
-            )
-    if old["recipe"] != settings["recipe"]:
+        if given is not None and given != old[name]:
+            _refuse(output, name, old[name], given)
+    if options.init_from is not None and not _same(options.init_from, old["init_from"]):
+        _refuse(output, "init_from", old["init_from"] or "random values", options.init_from)
+    if options.data is not None and not _same(options.data, old["data"]):
+        if SYNTHETIC in (options.data, old["data"]):
+            _refuse(output, "data", old["data"], options.data)
+        # The same data may have been moved; that they are the same is checked where they are opened.
+        old = {**old, "data": options.data}
+    if not options.set:
+        preset = presets.changed(presets.get(options.preset), old["set"])
+    elif presets.changes(preset) != old["set"]:
+        before, now = (" ".join(x) or "nothing" for x in (old["set"], presets.changes(preset)))
+        _refuse(output, "set", before, now)
+    if old["recipe"] != presets.describe(preset):
         raise JaxtrackError(f"{output}: preset {options.preset!r} has changed since this run began")
     return old
 
 
+def _refuse(output: pathlib.Path, name: str, old: Any, given: Any) -> None:
+    flag = name.replace("_", "-")
+    raise JaxtrackError(
+        f"{output} was started with --{flag} {old}, not {brief(given)}: leave the flag out, or start a new"
+        " run"
+    )
+
+
+def _same(one: str, other: str) -> bool:
+    return one == other or (
+        SYNTHETIC not in (one, other) and bool(other) and paths.same(one, other)
+    )
+
+
 def first_variables(settings: dict[str, Any], preset: Preset, key: Any) -> Any:
-    """The network's variables at the start: random, or read from ``--init-from``."""
+    """Return the network's variables at the start: random, or read from ``--init-from``."""
     task = preset.task
-    path = settings["init_from"]
-    if not path:
+    given = settings["init_from"]
+    if not given:
         if preset.init_from and parallel.is_main():
             where = f"{preset.init_from} (--init-from FILE)"
             print(
@@ -146,43 +207,154 @@ def first_variables(settings: dict[str, Any], preset: Preset, key: Any) -> Any:
                 file=sys.stderr,
             )
         return jax.jit(lambda k: task.init_variables(task.config, k))(key)
+    path = start_file(given)
     if preset.load is not None:
-        return preset.load(task.config, pathlib.Path(path), key)
+        return preset.load(task.config, path, key)
     return load_into(presets.shapes(task), path, trackers.family_of(preset.tracker).tables)
 
 
-def write_weights(
-    output: pathlib.Path, settings: dict[str, Any], preset: Preset, state: TrainState
-) -> None:
-    """Write ``weights.safetensors`` with its card, for ``jaxtrack track --weights``."""
-    asked = "".join(
-        f" --{name.replace('_', '-')} {settings[name]}"
-        for name, usual in (
-            ("steps", preset.steps),
-            ("batch_size", preset.batch_size),
-            ("seed", 0),
-            ("data", SYNTHETIC),
-            ("init_from", ""),
-        )
-        if settings[name] != usual
+def start_file(given: str) -> pathlib.Path:
+    """Return the file or folder that ``--init-from`` means: a path, or a preset's shipped weights.
+
+    Raises:
+        JaxtrackError: there is neither.
+    """
+    path = paths.resolve(given)
+    if path.exists():
+        return path
+    if given in weights.shipped_names():
+        return weights.shipped_path(given)
+    known = ", ".join(weights.shipped_names())
+    raise JaxtrackError(
+        f"--init-from {brief(given)}: no such file or folder, and no preset whose weights come with the"
+        f" package ({known})"
     )
+
+
+def write_weights(
+    path: pathlib.Path, settings: dict[str, Any], preset: Preset, state: TrainState, expected: Any
+) -> None:
+    """Write weights with their card, for ``jaxtrack track --weights``.
+
+    Args:
+        path: the ``.safetensors`` file.
+        settings: of the run.
+        preset: what was trained.
+        state: its state; the moving average is written where one is kept.
+        expected: the scores measured on held-out clips, by name.
+    """
+    words = [*PROG.split(), settings["preset"]]
+    usual: dict[str, Any] = {
+        "steps": preset.steps,
+        "batch_size": preset.batch_size,
+        "accumulate": 1,
+        "seed": 0,
+    }
+    usual |= {"data": SYNTHETIC, "init_from": ""}
+    for name, value in usual.items():
+        if settings[name] != value:
+            words += [f"--{name.replace('_', '-')}", str(settings[name])]
+    for change in settings["set"]:
+        words += ["--set", change]
     card = Card(
         preset=preset.tracker,
         data=settings["data"],
-        steps=settings["steps"],
+        steps=int(state.step),
         commit=settings["commit"],
-        expected={},
-        command=f"python -m train.run {settings['preset']}{asked}",
+        expected={name: round(float(value), 4) for name, value in expected.items()},
+        command=shlex.join(words),
     )
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    save_weights(output / "weights.safetensors", jax.device_get(variables), card)
+    save_weights(path, jax.device_get(state.variables), card)
 
 
-def train(options: Options) -> TrainState:
+def fitting_steps(
+    minutes: float, started: float, update: Any, state: Any, batches: Batches, key: Any
+) -> int:
+    """Return how many steps fit into the minutes, from the speed of some; they are not part of the run.
+
+    Args:
+        minutes: from ``started`` to the end.
+        started: `time.monotonic` when the command began.
+        update: the compiled update.
+        state: a state that may be consumed.
+        batches: goes back to its first batch.
+        key: as of the run.
+
+    Raises:
+        JaxtrackError: not even one step fits.
+    """
+    start, meter = batches.position(), Meter(lambda: "none was saved")
+
+    def some(count: int) -> float:
+        """Return the seconds of a step, as the loop does them."""
+        nonlocal state
+        began = time.monotonic()
+        for number in range(1, count + 1):
+            batch, content = batches.next()
+            state, metrics = update(state, parallel.with_flag(batch, 0), key)
+            meter.add(number, metrics, content)
+        meter.read()
+        return (time.monotonic() - began) / count
+
+    compiling, rough = some(1), some(2)
+    share = max(0.02 * 60 * minutes, 0.2)
+    each = some(parallel.agreed(min(max(int(share / rough), 2), 200)))
+    batches.seek(start)
+    # The schedule is part of the program: with its real length it is compiled once more.
+    left = 0.97 * 60 * minutes - (time.monotonic() - started) - compiling
+    steps = parallel.agreed(int(left / each))
+    if steps < 1:
+        raise JaxtrackError(
+            f"--minutes {minutes:g}: compiling twice ({compiling:.0f} s each) and measuring leave no room"
+            f" for a step of {each:.2f} s"
+        )
+    if parallel.is_main():
+        print(
+            f"{1 / each:.2f} steps/s: {steps} steps fit into {minutes:g} minutes; the schedule is squeezed"
+            " into them",
+            file=sys.stderr,
+        )
+    return steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What is made anew when the length of the run changes.
+
+    Attributes:
+        optimizer: with its schedule.
+        update: the compiled update.
+        rate: ``rate(step)``: the learning rate of a step, from 1.
+    """
+
+    optimizer: Any
+    update: Any
+    rate: Any
+
+
+def build(preset: Preset, settings: dict[str, Any], devices: list[Any]) -> Program:
+    """Build optimiser and update for the length of a run."""
+    steps, epochs = settings["steps"], preset.epochs
+    recipe = optim.scaled_rate(preset.optim, settings["batch_size"], preset.batch_size)
+    try:
+        optimizer = optim.make(recipe, presets.shapes(preset.task)["params"], steps, epochs)
+    except ValueError as error:
+        raise JaxtrackError(str(error)) from error
+    update = make_update(preset.task, optimizer, steps, epochs, settings["accumulate"], preset.ema)
+    return Program(
+        optimizer,
+        parallel.compile_update(update, devices),
+        optim.rate_of_step(recipe, steps, epochs),
+    )
+
+
+def train(what: Options | Preset | str, **options: Any) -> TrainState:
     """Run or resume a training.
 
     Args:
-        options: as on the command line.
+        what: options as on the command line; or a preset or its name, with the options by name:
+            ``train(replaced(presets.get("siamfc-tiny"), ["optim.rate=1e-3"]), steps=100)``.
+        **options: see `Options`.
 
     Returns:
         The state after the last step.
@@ -191,60 +363,149 @@ def train(options: Options) -> TrainState:
         JaxtrackError: the recipe, the folder, the data, the weights or the devices do not serve, a save
             failed, or the loss is not finite; one line each.
     """
-    preset = presets.get(options.preset)
-    parallel.initialize(options.coordinator, options.processes, options.process_id)
+    started = time.monotonic()
+    if isinstance(what, Options):
+        options_, preset = what, presets.get(what.preset)
+    else:
+        preset = presets.get(what) if isinstance(what, str) else what
+        options_ = Options(preset=preset.name, **options)
+    preset = presets.changed(preset, options_.set)
+    with contextlib.ExitStack() as stack:
+        return _train(options_, preset, started, stack)
+
+
+def _train(
+    options: Options, preset: Preset, started: float, stack: contextlib.ExitStack
+) -> TrainState:
+    """Do what `train` says; the stack closes what was opened, last first."""
+    output = paths.output_folder(options.output or pathlib.Path("runs") / options.preset)
+    if options.steps is not None and options.minutes is not None:
+        raise UsageError("--steps and --minutes: give one of them")
+    check_output(options, output, preset)
+    stack.enter_context(
+        parallel.joined(
+            options.coordinator, options.processes, options.process_id, options.join_timeout
+        )
+    )
     devices = parallel.local_devices(options.devices)
-    output = options.output or pathlib.Path("runs") / options.preset
+    if parallel.is_main():
+        stack.enter_context(saved.held(output))
     settings = check_output(options, output, preset)
-    steps, batch_size = settings["steps"], settings["batch_size"]
-    if steps < 1:
-        raise JaxtrackError(f"--steps {steps}: at least 1")
-    local_batch = parallel.local_batch_size(batch_size, devices)
+    if options.resume:
+        preset = presets.changed(presets.get(options.preset), settings["set"])
+    total = len(devices) * jax.process_count()
+    if options.resume and settings["devices"] != total and parallel.is_main():
+        print(
+            f"note: this run was on {settings['devices']} devices and goes on on {total}: the pairs stay the"
+            " same; what pairs of one device share (batch statistics, losses between pairs) changes",
+            file=sys.stderr,
+        )
+    settings = {**settings, "devices": total}
+    local_batch = parallel.local_batch_size(settings["batch_size"], devices, settings["accumulate"])
 
     # Data, optimiser, state.
     shard, seed = (jax.process_index(), jax.process_count()), settings["seed"]
-    batches = open_batches(settings["data"], preset, local_batch, seed, shard, options.workers)
+    batches = open_batches(
+        settings["data"],
+        preset,
+        local_batch,
+        seed,
+        shard,
+        options.workers,
+        settings["published_data"],
+    )
+    stack.callback(batches.close)
     key_init, key = jax.random.split(jax.random.key(seed))
-    recipe = optim.scaled_rate(preset.optim, batch_size, preset.batch_size)
-    optimizer = optim.make(recipe, presets.shapes(preset.task)["params"], steps, preset.epochs)
-    if not options.resume and parallel.is_main():
+    program = build(preset, settings, devices)
+    validate = Validation(preset) if settings["validate_every"] else None
+    if not options.resume or not saved.steps_in(output / saved.FOLDER):
+        variables = first_variables(settings, preset, key_init)
+        fresh = init_state(variables, program.optimizer, preset.ema > 0)
+        if settings["minutes"] and not options.resume:
+            trial = parallel.place(jax.tree.map(lambda x: x.copy(), fresh), devices)
+            steps = fitting_steps(settings["minutes"], started, program.update, trial, batches, key)
+            settings = {**settings, "steps": steps}
+            program = build(preset, settings, devices)
+    if parallel.is_main():
+        if not options.resume:
+            saved.clear(output)
         write_settings(output, settings)
-    checkpoints = Checkpoints(output)
+    checkpoints = Checkpoints(output, validated=validate is not None)
+    stack.callback(checkpoints.close)
     if checkpoints.latest is None:  # a new run, or one that was stopped before its first save
-        state = init_state(first_variables(settings, preset, key_init), optimizer)
-        state = parallel.place(state, devices)
+        state = parallel.place(fresh, devices)
     else:
-        template = jax.eval_shape(lambda v: init_state(v, optimizer), presets.shapes(preset.task))
-        state, record = checkpoints.restore(template, devices)
+        template = jax.eval_shape(
+            lambda v: init_state(v, program.optimizer, preset.ema > 0),
+            presets.shapes(preset.task),
+        )
+        state, record = checkpoints.restore(template, devices, options.from_step)
         batches.seek(record["position"])
-    update = make_update(preset.task, optimizer, steps, preset.epochs)
-    update = parallel.compile_update(update, devices)
 
     # Loop.
+    steps = settings["steps"]
     save_every = options.save_every or preset.save_every
     log_every = options.log_every or preset.log_every
     first = int(state.step)
-    with contextlib.ExitStack() as stack:
-        stack.callback(checkpoints.close)
-        stack.callback(batches.close)
-        log = RunLog(output, first, steps, parallel.is_main())
-        stack.callback(log.close)
-        meter = Meter(checkpoints.last_good)
-        for step in range(first + 1, steps + 1):
-            batch, content = batches.next()
-            state, metrics = update(state, batch, key)
-            meter.add(step, metrics, content)
-            log.tick()
-            if step % log_every == 0 or step == steps:
-                log.log(step, meter.read())
-            if step % save_every == 0 or step == steps:
-                record = {"position": batches.position(), "settings": settings}
-                checkpoints.save(state, record, meter.read_since_save())
-        checkpoints.wait()
+    log = RunLog(output, first, steps, settings["batch_size"], parallel.is_main())
+    stack.callback(log.close)
+    stop = stack.enter_context(Stop())
+    meter = Meter(checkpoints.last_good)
+    for step in range(first + 1, steps + 1):
+        batch, content = batches.next()
+        state, metrics = program.update(state, parallel.with_flag(batch, stop.asked), key)
+        meter.add(step, metrics, content)
+        log.tick()
+        asked = stop.asked if jax.process_count() == 1 else meter.told
+        scores: dict[str, float] = {}
+        if validate is not None and (step % settings["validate_every"] == 0 or step == steps):
+            log.pause()
+            scores = validate(state) if parallel.is_main() else {}
+            log.go_on()
+        if step % log_every == 0 or step == steps or scores:
+            log.log(step, {**meter.read(), "learning_rate": program.rate(step), **scores})
+        if step % save_every == 0 or step == steps or scores or asked:
+            record = {"position": batches.position(), "settings": settings}
+            found = {"loss": meter.read_since_save()}
+            if "validation_ao" in scores:
+                found["score"] = scores["validation_ao"]
+            checkpoints.save(state, record, found)
+        stop.underway = True
+        if asked and step < steps:
+            checkpoints.wait()
+            raise interruption(asked, options, output, step)
+    checkpoints.wait()
     if parallel.is_main():
-        write_weights(output, settings, preset, state)
-        print(f"trained: {output / 'weights.safetensors'}", file=sys.stderr)
+        finish(output, settings, preset, state, checkpoints)
     return state
+
+
+def finish(
+    output: pathlib.Path,
+    settings: dict[str, Any],
+    preset: Preset,
+    state: TrainState,
+    checkpoints: Checkpoints,
+) -> None:
+    """Write the weights of the last step, and of the best one where held-out clips told which it is."""
+    steps = {"weights.safetensors": int(state.step)}
+    if settings["validate_every"] and checkpoints.best is not None:
+        steps["weights-best.safetensors"] = checkpoints.best
+    for name, step in steps.items():
+        found = checkpoints.read(state, step)
+        scores = {"validation AO": found.record["metrics"].get("score")}
+        scores = {name: score for name, score in scores.items() if score is not None}
+        write_weights(output / name, settings, preset, found.state, scores)
+        print(f"trained: {output / name}", file=sys.stderr)
+
+
+def interruption(number: int, options: Options, output: pathlib.Path, step: int) -> BaseException:
+    """Return what to raise after a signal, when everything is saved: it says how to go on."""
+    kind = cli.Terminated if status_of(number) == cli.TERMINATED else KeyboardInterrupt
+    words = [*PROG.split(), options.preset, "--output", str(output), "--resume"]
+    error = kind(f"stopped after step {step}, which is saved; to go on: {shlex.join(words)}")
+    error.in_order = True  # type: ignore[attr-defined] # the other processes stop at the same step
+    return error
 
 
 def _run(options: Options) -> None:
@@ -257,12 +518,13 @@ def _run(options: Options) -> None:
     try:
         train(options)
     except KeyboardInterrupt as error:
-        raise type(error)("stopped; --resume goes on from the last checkpoint") from error
+        text = str(error) or "stopped; --resume goes on from the last checkpoint"
+        raise type(error)(text) from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    return cli.command(Options, _run, "python -m train.run", arguments)
+    return cli.command(Options, _run, PROG, arguments)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 AXIS = "device"  # name of the data-parallel axis
+STOP = "stop"  # the flag by which one process tells all others that it has to stop
 
 Batch = dict[str, Any]
 Variables = dict[str, Any]
@@ -219,9 +220,13 @@ def make_update(
     def update(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, dict[str, Array]]:
         shared = {"step": state.step, "epoch": epoch_of(state.step, steps, epochs)}
         make = gradient if accumulate == 1 else accumulated
+        batch = dict(batch)
+        told = {name: batch.pop(name) for name in (STOP,) if name in batch}
         key = jax.random.fold_in(key, state.step)
-        found = make(state.params, state.batch_stats, batch, shared, key)
-        grads, stats, metrics = jax.lax.pmean(found, AXIS)  # the only collective in the project
+        grads, stats, metrics = make(state.params, state.batch_stats, batch, shared, key)
+        metrics = {**metrics, **jax.tree.map(jnp.mean, told)}
+        # The only collective in the project.
+        grads, stats, metrics = jax.lax.pmean((grads, stats, metrics), AXIS)
         norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)))
         metrics = {**metrics, "grad_norm": norm}
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)

@@ -143,6 +143,6 @@ def test_group_that_matches_nothing_is_refused() -> None:
 
 def test_rate_follows_the_batch() -> None:
     sgd = OptimConfig("sgd", 0.1, Schedule("geometric", final=0.01))
-    assert scaled_rate(sgd, 32, 8).learning_rate == pytest.approx(0.4)
+    assert scaled_rate(sgd, 32, 8).rate == pytest.approx(0.4)
     assert scaled_rate(sgd, 32, 8).schedule.final == pytest.approx(0.04)
-    assert scaled_rate(OptimConfig("adamw", 0.1), 32, 8).learning_rate == pytest.approx(0.2)
+    assert scaled_rate(OptimConfig("adamw", 0.1), 32, 8).rate == pytest.approx(0.2)

@@ -72,7 +72,7 @@ def optimizer(recipe: Recipe) -> OptimConfig:
         )
     return OptimConfig(
         name="sgd",
-        learning_rate=recipe.base_lr,
+        rate=recipe.base_lr,
         schedule=schedule(recipe),
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
