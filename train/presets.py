@@ -169,8 +169,11 @@ def changes(preset: Preset) -> list[str]:
     return [
         f"{path.replace('task.config.', 'task.', 1)}={_text(value)}"
         for path, value in now.items()
-        if path not in before or before[path] != value
+        if path != "name" and before.get(path, _MISSING) != value and not callable(value)
     ]
+
+
+_MISSING = object()
 
 
 def _text(value: Any) -> str:

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxtrack import cli, trackers, weights
 from jaxtrack.cli import Each, Metavar, Positional, Range
@@ -30,7 +31,7 @@ from train.checkpoints import Checkpoints, read_settings, write_settings
 from train.data import SYNTHETIC, Batches, open_batches
 from train.logging import Meter, RunLog
 from train.presets import Preset
-from train.step import TrainState, init_state, make_update
+from train.step import TrainState, epoch_of, init_state, make_update
 from train.stopping import Stop, status_of
 from train.validation import Validation
 
@@ -171,14 +172,17 @@ def check_output(options: Options, output: pathlib.Path, preset: Preset) -> dict
             _refuse(output, "data", old["data"], options.data)
         # The same data may have been moved; that they are the same is checked where they are opened.
         old = {**old, "data": options.data}
-    if not options.set:
-        preset = presets.changed(presets.get(options.preset), old["set"])
-    elif presets.changes(preset) != old["set"]:
+    if presets.changes(preset) not in ([], old["set"]):
         before, now = (" ".join(x) or "nothing" for x in (old["set"], presets.changes(preset)))
         _refuse(output, "set", before, now)
-    if old["recipe"] != presets.describe(preset):
+    if old["recipe"] != presets.describe(resumed(preset, old)):
         raise JaxtrackError(f"{output}: preset {options.preset!r} has changed since this run began")
     return old
+
+
+def resumed(preset: Preset, settings: dict[str, Any]) -> Preset:
+    """Return the preset of a run that goes on: with the changes that it was started with."""
+    return preset if presets.changes(preset) else presets.changed(preset, settings["set"])
 
 
 def _refuse(output: pathlib.Path, name: str, old: Any, given: Any) -> None:
@@ -337,6 +341,7 @@ def build(preset: Preset, settings: dict[str, Any], devices: list[Any]) -> Progr
     steps, epochs = settings["steps"], preset.epochs
     recipe = optim.scaled_rate(preset.optim, settings["batch_size"], preset.batch_size)
     try:
+        epoch_of(jnp.zeros((), jnp.int32), steps, epochs)
         optimizer = optim.make(recipe, presets.shapes(preset.task)["params"], steps, epochs)
     except ValueError as error:
         raise JaxtrackError(str(error)) from error
@@ -353,7 +358,7 @@ def train(what: Options | Preset | str, **options: Any) -> TrainState:
 
     Args:
         what: options as on the command line; or a preset or its name, with the options by name:
-            ``train(replaced(presets.get("siamfc-tiny"), ["optim.rate=1e-3"]), steps=100)``.
+            ``train(presets.changed(presets.get("siamfc-tiny"), ["optim.rate=1e-3"]), steps=9)``.
         **options: see `Options`.
 
     Returns:
@@ -368,6 +373,7 @@ def train(what: Options | Preset | str, **options: Any) -> TrainState:
         options_, preset = what, presets.get(what.preset)
     else:
         preset = presets.get(what) if isinstance(what, str) else what
+        preset = dataclasses.replace(preset, name=preset.name or "custom")
         options_ = Options(preset=preset.name, **options)
     preset = presets.changed(preset, options_.set)
     with contextlib.ExitStack() as stack:
@@ -392,7 +398,7 @@ def _train(
         stack.enter_context(saved.held(output))
     settings = check_output(options, output, preset)
     if options.resume:
-        preset = presets.changed(presets.get(options.preset), settings["set"])
+        preset = resumed(preset, settings)
     total = len(devices) * jax.process_count()
     if options.resume and settings["devices"] != total and parallel.is_main():
         print(

@@ -29,7 +29,7 @@ scalars, so that a loss can follow a schedule without being compiled again:
 Whatever is random belongs to a pair: `Task.sample` and `Task.loss` are handed one key for each pair, made of
 the run's seed, the step and the pair's place in the batch of the *whole* run. The data of a run are therefore
 the same on one device, on many, and on many processes; what pairs share (batch statistics, losses of one
-target on another's search image, means over chosen cells) is of the pairs that lie on one device.
+target on another's search image, means over chosen cells, dropped paths) is of the pairs on one device.
 """
 
 from __future__ import annotations
@@ -64,6 +64,24 @@ class Aux(NamedTuple):
     metrics: dict[str, Float[Array, ""]]
 
 
+class View(NamedTuple):
+    """What the network is trained on, for people to look at (``python -m train.look``).
+
+    Attributes:
+        template: ``(n, s, s, 3)`` augmented templates, 0..255.
+        search: ``(n, r, r, 3)`` augmented search images.
+        boxes: ``(n, 4)`` ``x, y, w, h`` of the target in the search image, pixels.
+        labels: ``(n, m, m)`` labels of the response's cells, 0 to 1; nan where a cell does not count.
+        stride: search pixels per cell; the map lies in the middle of the search image.
+    """
+
+    template: Float[Array, "n s s 3"]
+    search: Float[Array, "n r r 3"]
+    boxes: Float[Array, "n 4"]
+    labels: Float[Array, "n m m"]
+    stride: float
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """A training task as a hashable value: equal when config and functions are equal. Not a pytree.
@@ -77,12 +95,15 @@ class Task:
         loss: ``(config, params, batch_stats, batch, keys) -> (scalar, Aux)``. Mean over the pairs
             given. No collective inside. ``keys`` is ``(n,)``: what is random about a pair
             (augmentation, labels, dropout) is drawn from its own; `streams` splits them.
+        view: ``(config, batch, keys) -> View``: the crops and labels that `loss` makes of the batch;
+            None: nothing to be seen.
     """
 
     config: Hashable
     init_variables: Callable[[Any, Array], Variables]
     sample: Callable[[Any, Array], Batch]
     loss: Callable[[Any, Any, Any, Batch, Array], tuple[Float[Array, ""], Aux]]
+    view: Callable[[Any, Batch, Array], View] | None = None
 
 
 class TrainState(NamedTuple):

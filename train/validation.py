@@ -102,7 +102,7 @@ class Validation:
         state = jaxtrack.init(self._tracker, variables, clip.frames[0], clip.boxes[0])
         _, tracks = jaxtrack.track_clip(self._tracker, variables, state, clip.frames[1:])
         overlaps = iou_xyxy(
-            xywh_to_xyxy(jnp.asarray(tracks.boxes)), xywh_to_xyxy(jnp.asarray(clip.boxes[1:]))
+            xywh_to_xyxy(jnp.asarray(tracks.box)), xywh_to_xyxy(jnp.asarray(clip.boxes[1:]))
         )
         return float(np.asarray(overlaps)[~np.asarray(clip.absent[1:])].mean())
 

@@ -13,9 +13,13 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from jaxtrack.data import source
+from jaxtrack.io import images
 from jaxtrack.models.alexnet import AlexNetConfig
+from jaxtrack.ops import losses
+from jaxtrack.synthetic.world import Clip, PatchConfig
 from tests import data_fixtures, toy_training
-from train import data, presets, run
+from train import data, look, presets, run, validation
 from train.augment import AugmentConfig
 from train.presets import DataConfig, PatchSpec, Preset
 from train.step import Aux, Task
@@ -70,23 +74,38 @@ def test_resume_goes_on_with_the_next_batch(
         np.testing.assert_array_equal(array, cut[name], err_msg=name)
 
 
-def test_siamfc_trains_on_a_built_dataset(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
-) -> None:
+def small_siamfc() -> Preset:
+    """The published recipe of SiamFC with a network of four channels and small crops."""
     published = presets.get("siamfc-got10k")
     config = published.task.config
     assert isinstance(config, siamfc.Config)
     network = AlexNetConfig(channels=(4, 4, 4, 4, 4), groups=(1,) * 5)
+    tracker = dataclasses.replace(
+        config.tracker, network=network, exemplar_size=87, instance_size=103
+    )
     small = dataclasses.replace(
         config,
-        tracker=dataclasses.replace(config.tracker, network=network),
+        tracker=tracker,
         template=AugmentConfig(size=87, shift=2, whole_pixels=True),
         search=AugmentConfig(size=103, shift=2, whole_pixels=True),
+        patch=PatchConfig(
+            template_size=87,
+            template_margin=8,
+            search_size=103,
+            search_factor=103 / 87,
+            search_margin=8,
+        ),
     )
     specs = PatchSpec(95, 87, 1.0), PatchSpec(111, 103, 103 / 87)
-    preset = dataclasses.replace(
+    return dataclasses.replace(
         published, task=siamfc.task(small), data=DataConfig("siamfc_got10k", *specs), log_every=1
     )
+
+
+def test_siamfc_trains_on_a_built_dataset(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    preset = small_siamfc()
     options = ("--data", data_fixtures.built(), "--steps", 2, "--batch-size", 2, "--devices", 1)
     assert call(monkeypatch, preset, *options, "--output", tmp_path / "run") == 0
     lines = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -98,8 +117,136 @@ def test_missing_datasets_are_named(
 ) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert call(monkeypatch, toy_pairs(), "--data", empty, "--output", tmp_path / "x") == 1
+    where = ("--data", empty, "--output", tmp_path / "x")
+    assert call(monkeypatch, toy_pairs(), *where, "--recipe") == 1
     assert "the recipe needs got10k (train)" in capsys.readouterr().err
+    assert call(monkeypatch, toy_pairs(), *where) == 1
+    assert "no built dataset" in capsys.readouterr().err
     none = dataclasses.replace(toy_pairs(), data=None)
-    assert call(monkeypatch, none, "--data", empty, "--output", tmp_path / "x") == 1
+    assert call(monkeypatch, none, *where) == 1
     assert "trains on the synthetic world only" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
+def test_what_a_folder_holds_serves_every_recipe(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    preset = toy_pairs(
+        steps=2, save_every=2, log_every=1, data=dataclasses.replace(PATCHES, recipe="siamrpn")
+    )
+    where = ("--data", data_fixtures.built(), "--batch-size", 4, "--output", tmp_path / "x")
+    assert call(monkeypatch, preset, *where, "--recipe") == 1
+    assert "the recipe needs vid (train)" in capsys.readouterr().err
+    assert call(monkeypatch, preset, *where) == 0
+    said = capsys.readouterr().err
+    assert "recipe siamrpn is published for vid, youtubebb, coco, det; trained on what" in said
+    assert "(--recipe insists on the published datasets)" in said
+    settings = json.loads((tmp_path / "x" / "settings.json").read_text())
+    assert (settings["data"], settings["published_data"]) == (str(data_fixtures.built()), False)
+
+
+def test_training_splits_are_preferred(tmp_path: pathlib.Path) -> None:
+    """A validation split beside a training split is not trained on."""
+    from jaxtrack.data.patches import PatchConfig
+
+    patch = PatchConfig(size=24, scale=1.0)
+    _, mixture, note = data.choose_datasets("all", data_fixtures.built(), patch, patch, False)
+    splits = {source.FrameSource(d.path).split for d in mixture}
+    assert splits
+    assert all(split.startswith("train") for split in splits)
+    assert note == ""
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_processes_share_the_pairs_of_one_batch(count: int) -> None:
+    """Each process's pairs, put at their places, are the batch of one process."""
+    whole, _ = data.open_batches(str(data_fixtures.built()), toy_pairs(), 4, 0, (0, 1), 0).next()
+    for number in range(count):
+        shard = (number, count)
+        part, _ = data.open_batches(
+            str(data_fixtures.built()), toy_pairs(), 4 // count, 0, shard, 0
+        ).next()
+        for name in ("template", "search_box"):
+            np.testing.assert_array_equal(part[name], whole[name][part["index"]])
+
+
+def test_validation_measures_held_out_clips(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    """Loss and overlap in the log; the best checkpoint is kept and its weights written."""
+
+    def clip(world: Any, key: jax.Array) -> Clip:
+        start = jax.random.uniform(key, (2,), minval=10, maxval=30)
+        path = start[None] + 3.0 * jnp.arange(4)[:, None]
+        boxes = jnp.concatenate([path, jnp.full((4, 2), 18.0)], axis=1)
+        frames = jax.random.randint(key, (4, 60, 80, 3), 0, 256).astype(jnp.uint8)
+        return Clip(frames, boxes, jnp.asarray([False, False, True, False]), jnp.zeros(2, bool))
+
+    def pairs(config: Any, keys: jax.Array) -> Any:
+        count = len(keys)
+        box = jnp.tile(jnp.asarray([[36.0, 36.0, 30.0, 30.0]]), (count, 1))
+        return {
+            "template": jnp.zeros((count, 95, 95, 3), jnp.uint8),
+            "search": jnp.zeros((count, 111, 111, 3), jnp.uint8),
+            "template_box": box,
+            "search_box": box + 8,
+            "negative": jnp.zeros(count, bool),
+        }
+
+    # The world itself takes long to compile: a plain one stands in for it.
+    monkeypatch.setattr(validation, "make_clip", clip)
+    held = validation.Held(batches=1, batch_size=2, clips=2)
+    monkeypatch.setattr(validation, "Held", lambda: held)
+    preset = small_siamfc()
+    preset = dataclasses.replace(preset, task=dataclasses.replace(preset.task, sample=pairs))
+    options = ("--steps", 4, "--batch-size", 2, "--devices", 1, "--validate-every", 2)
+    options += ("--data", data_fixtures.built())  # type: ignore[assignment]
+    output = tmp_path / "run"
+    assert call(monkeypatch, preset, *options, "--output", output) == 0
+    lines = [json.loads(x) for x in (output / "metrics.jsonl").read_text().splitlines()]
+    scores = {x["step"]: x["validation_ao"] for x in lines if "validation_ao" in x}
+    assert set(scores) == {2, 4}
+    assert all(0 <= score <= 1 for score in scores.values())
+    assert all(np.isfinite(x["validation_loss"]) for x in lines if x["step"] in scores)
+    best = json.loads((output / "weights-best.json").read_text())
+    assert best["steps"] == max(scores, key=lambda step: scores[step])
+    assert best["expected"]["validation AO"] == pytest.approx(max(scores.values()), abs=1e-4)
+    assert (output / "weights-best.safetensors").is_file()
+
+
+def test_a_training_batch_can_be_looked_at(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    """The picture shows what the loss is computed of: the label stands where the box is."""
+    preset = dataclasses.replace(small_siamfc(), name="here")
+    monkeypatch.setattr(presets, "all_presets", lambda: {"here": preset})
+    where = ["--data", str(data_fixtures.built()), "--pairs", "2"]
+    assert look.main(["here", "--output", str(tmp_path / "x.png"), *where]) == 0
+    image = images.read_image(tmp_path / "x.png")
+    assert image.shape[0] > 2 * 103
+    config = preset.task.config
+    assert isinstance(config, siamfc.Config)
+    keys = jax.random.split(jax.random.key(0), 2)
+    batch, _ = data.open_batches(where[1], preset, 2, 0, (0, 1), 0).next()
+    seen = siamfc.view(config, batch, keys)
+    middle = seen.boxes[:, :2] + seen.boxes[:, 2:] / 2
+    assert np.abs(np.asarray(middle) - config.search.size / 2).max() < 6
+    shown = look.tinted(np.zeros((103, 103, 3), np.uint8), np.asarray(seen.labels[0]), 8)
+    assert shown[51, 51].argmax() == 1
+    assert shown[20, 20].argmax() == 0
+    assert not shown[0].any()
+
+
+@pytest.mark.parametrize("name", ["focal", "ghm", "ohem"])
+def test_siamfc_has_its_other_losses(name: str) -> None:
+    changed = presets.changed(presets.get("siamfc-got10k"), [f"task.loss={name}"])
+    assert dataclasses.asdict(changed.task.config)["loss"] == name  # type: ignore[call-overload]
+    logits = jax.random.normal(jax.random.key(0), (2, 5, 5))
+    labels = jnp.zeros((2, 5, 5)).at[:, 2, 2].set(1)
+    wanted = {
+        "focal": losses.focal(logits, labels),
+        "ghm": losses.ghm_c(logits, labels, losses.ghm_c_init(), 0.0)[0],
+        "ohem": losses.hard_negative_mining(logits, labels),
+    }
+    assert float(siamfc.own_loss(name, logits, labels)) == float(wanted[name])
+    assert float(siamfc.own_loss("balanced", logits, labels)) != float(wanted[name])

@@ -15,14 +15,17 @@ import sys
 import time
 import types
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 import safetensors.numpy
 
+from jaxtrack.errors import JaxtrackError
+from jaxtrack.io import atomic
 from tests import toy_training
-from train import presets
+from train import checkpoints, data, logging, presets
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -93,7 +96,7 @@ def test_kill_and_resume_gives_the_same_bits(
     toy: Callable[..., int], tmp_path: pathlib.Path
 ) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    long = ("toy-long", "--devices", 1, "--steps", 1200)
+    long = ("toy-long", "--devices", 1, "--steps", 300)
     child = subprocess.Popen(
         command(*long, "--output", cut), cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL
     )
@@ -132,24 +135,53 @@ def test_bad_input_is_one_line(
     output = tmp_path / "run"
     assert toy("toy", "--output", output, "--steps", 4) == 0
     capsys.readouterr()
-    for arguments, words in [
-        (("toyy", "--output", tmp_path / "x"), "unknown training preset 'toyy'; nearest: toy"),
-        (("toy", "--output", output), "is not empty: --resume goes on"),
-        (("toy-other", "--output", output, "--resume"), "holds a run of 'toy', not 'toy-other'"),
-        (("toy", "--output", output, "--resume", "--seed", 3), "started with --seed 0, not 3"),
-        (("toy", "--output", tmp_path / "none", "--resume"), "no run to resume"),
-        (("toy", "--output", tmp_path / "x", "--steps", 0), "--steps 0: at least 1"),
-        (("toy", "--output", tmp_path / "x", "--batch-size", 7), "cannot be shared by 4 devices"),
-        (("toy", "--output", tmp_path / "x", "--devices", 9), "this process has 4 cpu device(s)"),
-        (
-            ("toy", "--output", tmp_path / "x", "--data", "/nowhere"),
-            "--data /nowhere: no such folder",
-        ),
-        (("toy", "--output", tmp_path / "x", "--processes", 2), "need --coordinator"),
+    x = ("toy", "--output", tmp_path / "x")
+    again = ("toy", "--output", output, "--resume")
+    for status, arguments, words in [
+        (1, ("toyy", "--output", tmp_path / "x"), "unknown training preset 'toyy'; nearest: toy"),
+        (1, ("toy", "--output", output), "is not empty: --resume goes on"),
+        (1, ("toy-other", *again[1:]), "holds a run of 'toy', not 'toy-other'"),
+        (1, (*again, "--seed", 3), "started with --seed 0, not 3"),
+        (1, (*again, "--set", "ema=.9"), "started with --set nothing, not ema=0.9"),
+        (1, (*again, "--from-step", 3), "no checkpoint of step 3; there is: 4"),
+        (1, ("toy", "--output", tmp_path / "none", "--resume"), "no run to resume"),
+        (2, (*x, "--from-step", 3), "--from-step goes with --resume"),
+        (2, (*x, "--steps", 0), "--steps 0: give"),
+        (2, (*x, "--steps", 10**30), "--steps 1000000"),
+        (2, (*x, "--seed", 2**80), "too large a number"),
+        (2, (*x, "--batch-size", 1_000_000_000), "--batch-size 1000000000: give from 1 to 65536"),
+        (2, (*x, "--save-every", 0), "--save-every 0: give"),
+        (2, (*x, "--steps", 4, "--minutes", 1), "--steps and --minutes: give one of them"),
+        (2, (*x, "--set", "optim.ratee=1"), "no field 'ratee'; nearest: rate"),
+        (2, (*x, "--set", "ema=2"), "ema is 2.0: a share"),
+        (2, (*x, "--set", "task.noise=loud"), "task.config.noise=loud: a number is wanted"),
+        (1, (*x, "--batch-size", 7), "cannot be shared by 4 devices"),
+        (1, (*x, "--accumulate", 3), "cannot be shared by 4 devices in 3 parts each"),
+        (1, (*x, "--devices", 9), "this process has 4 cpu device(s)"),
+        (1, (*x, "--data", "/nowhere"), "--data /nowhere: no such folder"),
+        (1, (*x, "--init-from", "mistyped"), "--init-from mistyped: no such file or folder"),
+        (2, (*x, "--processes", 2), "need --coordinator"),
+        (2, (*x, "--coordinator", "nonsense"), "--coordinator nonsense: give HOST:PORT"),
+        (2, (*x, "--coordinator", "h:70000"), "--coordinator h:70000: give HOST:PORT"),
+        (2, (*x, "--coordinator", "h:1"), "needs --processes N and --process-id I"),
+        (1, ("toy", "--output", "/proc/x"), "/proc/x: cannot be written"),
+        (1, ("toy", "--output", "/dev/full"), "/dev/full: is a file, the name of a folder"),
+        (1, ("toy", "--output", output / "settings.json"), "is a file, the name of a folder"),
+        (2, ("toy", "--output", ""), "an empty path"),
+        (2, ("toy", "--output", "ftp://host/run"), "a local path is wanted"),
     ]:
-        assert toy(*arguments) == 1
+        assert toy(*arguments) == status, arguments
         assert words in only_line(capsys)
-    assert not (tmp_path / "x" / "checkpoints").exists()
+    # A start that failed has left nothing behind: the corrected command runs.
+    assert not (tmp_path / "x").exists()
+
+
+def test_an_unreachable_coordinator_is_one_line(
+    toy: Callable[..., int], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ("--coordinator", f"127.0.0.1:{free_port()}", "--processes", 2, "--process-id", 1)
+    assert toy("toy", "--output", tmp_path / "x", *where, "--join-timeout", 1) == 1
+    assert "nobody answers at 127.0.0.1" in only_line(capsys)
 
 
 def test_usage_error_has_status_two(toy: Callable[..., int]) -> None:
@@ -163,20 +195,244 @@ def test_debug_shows_the_traceback(
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_damaged_settings_and_checkpoints(
+def test_damaged_settings_are_one_line(
     toy: Callable[..., int], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "run"
     assert toy("toy", "--output", output, "--steps", 4) == 0
-    for path in (output / "checkpoints" / "4" / "state").rglob("*"):
+    path = output / "settings.json"
+    whole = json.loads(path.read_text())
+    for damaged, words in [
+        ("{", "not the settings of a run"),
+        ("[" * 100_000, "nested too deeply"),
+        (json.dumps([whole]), "an object is wanted"),
+        (json.dumps({k: v for k, v in whole.items() if k != "steps"}), "steps is missing"),
+        (json.dumps({**whole, "recipe": "toy"}), "recipe is 'toy'"),
+        (json.dumps({**whole, "seed": 1}), "their sum differs"),
+    ]:
+        path.write_text(damaged)
+        capsys.readouterr()
+        assert toy("toy", "--output", output, "--resume") == 1
+        assert words in only_line(capsys)
+
+
+def test_a_damaged_checkpoint_names_the_whole_one_before_it(
+    toy: Callable[..., int], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two flipped bits of a saved state are found, and the run can go on from the save before."""
+    output = tmp_path / "run"
+    again = ("toy", "--output", output, "--resume")
+    assert toy("toy", "--output", output, "--steps", 30) == 0
+    before = weights(output)
+    (output / "weights.safetensors").unlink()
+    newest = output / "checkpoints" / "30" / "state"
+    data = max((p for p in newest.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    spoiled = bytearray(data.read_bytes())
+    for place in (len(spoiled) // 2, len(spoiled) // 2 + 9):
+        spoiled[place] ^= 4
+    data.write_bytes(spoiled)
+    capsys.readouterr()
+    assert toy(*again) == 1
+    line = only_line(capsys)
+    assert "checkpoints/30: checkpoint" in line
+    assert "step 20 before it is whole: --resume --from-step 20 goes on" in line
+    assert not (output / "weights.safetensors").exists()
+    assert toy(*again, "--from-step", 20) == 0
+    for name, array in before.items():
+        np.testing.assert_array_equal(array, weights(output)[name], err_msg=name)
+    assert [line["step"] for line in log_lines(output)] == list(range(5, 31, 5))
+    for path in newest.rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
+    assert toy(*again) == 1
+    assert "step 20 before it is whole" in only_line(capsys)
+
+
+def test_a_folder_has_one_owner(
+    toy: Callable[..., int], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "run"
+    with checkpoints.held(output):
+        assert toy("toy", "--output", output) == 1
+        assert f"in use by process {os.getpid()}" in only_line(capsys)
+    assert not output.exists()
+    output.mkdir()
+    (output / atomic.LOCK).write_text('{"pid": 1}')  # left by a process that is no more
+    assert toy("toy", "--output", output, "--steps", 2) == 0
+    assert not (output / atomic.LOCK).exists()
+
+
+def test_a_start_without_a_save_does_not_block(
+    toy: Callable[..., int], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "run"
+    monkeypatch.setattr(data.Synthetic, "next", lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        toy("toy", "--output", output)
+    assert (output / "settings.json").exists()
+    monkeypatch.undo()
+    monkeypatch.setattr(presets, "all_presets", lambda: toy_training.PRESETS)
+    assert toy("toy", "--output", output, "--steps", 2, "--batch-size", 4) == 0
+    assert json.loads((output / "settings.json").read_text())["batch_size"] == 4
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["term", "int"]
+)
+def test_a_signal_saves_and_says_how_to_go_on(
+    toy: Callable[..., int],
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    status: int,
+) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    real, drawn = data.Synthetic.next, []
+
+    def stopping(self: data.Synthetic) -> Any:
+        drawn.append(1)
+        if len(drawn) == 14:
+            os.kill(os.getpid(), number)
+            time.sleep(0.2)
+        return real(self)
+
+    monkeypatch.setattr(data.Synthetic, "next", stopping)
+    assert toy("toy", "--output", cut, "--steps", 40) == status
+    said = capsys.readouterr().err
+    assert "stopped after step 14, which is saved" in said
+    assert f"python -m train.run toy --output {cut} --resume" in said
+    monkeypatch.setattr(data.Synthetic, "next", real)
+    assert toy("toy", "--output", cut, "--resume") == 0
+    assert toy("toy", "--output", whole, "--steps", 40) == 0
+    for name, array in weights(whole).items():
+        np.testing.assert_array_equal(array, weights(cut)[name], err_msg=name)
+
+
+_BARE = """
+import importlib.abc, os, signal, sys, threading, time
+
+MISSING = {"tyro", "tensorboardX", "grain", "tensorflow_datasets", "matplotlib"}
+
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in MISSING:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Finder())
+from tests.toy_training import main
+from train import parallel
+assert main(["toy", "--output", sys.argv[1], "--steps", "2"]) == 0
+assert main(["toy", "--output", sys.argv[1] + "2", "--data", "."]) == 1
+print("bare runs", file=sys.stderr)
+parallel.compile_update = lambda *_: lambda *_: time.sleep(60)
+threading.Timer(0.7, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+main(["toy", "--output", sys.argv[1] + "3"])
+"""
+
+
+def test_a_bare_machine_and_an_interrupted_first_step(tmp_path: pathlib.Path) -> None:
+    """What is optional may be missing; Ctrl-C while a step compiles ends at once and in order."""
+    begun = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", _BARE, str(tmp_path / "x")],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "bare runs" in done.stderr, done.stderr
+    assert "tensorboardX is not installed" in done.stderr
+    assert "trains on the synthetic world only" in done.stderr
+    assert done.returncode == 130, done.stderr
+    assert "stopped in its first step" in done.stderr
+    assert time.monotonic() - begun < 55
+
+
+def test_settings_from_outside_are_kept(
+    toy: Callable[..., int], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "run"
+    changes = ("--set", "optim.rate=.01", "--set", "task.noise=0", "--set", "ema=.9")
+    assert toy("toy", "--output", output, "--steps", 10, "--log-every", 1, *changes) == 0
+    settings = json.loads((output / "settings.json").read_text())
+    assert settings["set"] == ["task.noise=0.0", "optim.rate=0.01", "ema=0.9"]
+    assert settings["recipe"]["optim"]["rate"] == 0.01
+    assert log_lines(output)[0]["learning_rate"] == pytest.approx(0.01)
+    command_line = json.loads((output / "weights.json").read_text())["command"]
+    assert command_line.endswith("--set task.noise=0.0 --set optim.rate=0.01 --set ema=0.9")
+    # From Python the same, and what is written is the moving average.
+    preset = presets.changed(presets.get("toy"), ["optim.rate=.01", "task.noise=0", "ema=.9"])
+    state = toy_training.run.train(preset, output=tmp_path / "python", steps=10)
+    written = weights(output)
+    for name, array in weights(tmp_path / "python").items():
+        np.testing.assert_array_equal(array, written[name], err_msg=name)
+    kernel = written["params/body/kernel"]
+    np.testing.assert_array_equal(kernel, state.average["params"]["body"]["kernel"])
+    assert np.abs(kernel - np.asarray(state.params["body"]["kernel"])).max() > 1e-4
+    assert toy("toy", "--output", output, "--resume") == 0
+    assert toy("toy", "--output", output, "--resume", *changes) == 0
+
+
+def test_another_number_of_devices_is_said(
+    toy: Callable[..., int], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, whole = tmp_path / "run", tmp_path / "whole"
+    still = ("--set", "task.moving=false")
+    assert toy("toy", "--output", output, "--devices", 4, *still) == 0
+    shutil.rmtree(output / "checkpoints" / "60")
     capsys.readouterr()
-    assert toy("toy", "--output", output, "--resume") == 1
-    assert "checkpoint could not be read" in only_line(capsys)
-    (output / "settings.json").write_text("{")
-    assert toy("toy", "--output", output, "--resume") == 1
-    assert "not the settings of a run" in only_line(capsys)
+    assert toy("toy", "--output", output, "--devices", 2, "--resume") == 0
+    assert "this run was on 4 devices and goes on on 2" in capsys.readouterr().err
+    assert json.loads((output / "settings.json").read_text())["devices"] == 2
+    assert toy("toy", "--output", whole, "--devices", 1, *still) == 0
+    for name, array in weights(whole).items():
+        np.testing.assert_allclose(weights(output)[name], array, rtol=2e-4, atol=2e-6)
+
+
+def test_minutes_set_the_length(
+    toy: Callable[..., int], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def update(state: Any, batch: Any, key: Any) -> Any:
+        time.sleep(0.01)
+        return state, {"loss": 1.0}
+
+    batches = data.Synthetic(8, (0, 1))
+    batches.seek(3)
+    found = toy_training.run.fitting_steps(0.05, time.monotonic(), update, None, batches, None)
+    assert 1 <= found <= 0.97 * 60 * 0.05 / 0.01
+    assert batches.position() == 3
+    with pytest.raises(JaxtrackError, match="leave no room for a step"):
+        toy_training.run.fitting_steps(0.0005, time.monotonic(), update, None, batches, None)
+
+    output = tmp_path / "run"
+    monkeypatch.setattr(toy_training.run, "fitting_steps", lambda *_: 12)
+    assert toy("toy", "--output", output, "--minutes", 3) == 0
+    settings = json.loads((output / "settings.json").read_text())
+    assert (settings["steps"], settings["minutes"]) == (12, 3)
+    monkeypatch.setattr(toy_training.run, "fitting_steps", lambda *_: 1 / 0)
+    shutil.rmtree(output / "checkpoints" / "12")
+    first = weights(output)
+    assert toy("toy", "--output", output, "--resume") == 0
+    for name, array in weights(output).items():
+        np.testing.assert_array_equal(array, first[name], err_msg=name)
+
+
+def test_shipped_weights_are_found_by_name() -> None:
+    assert toy_training.run.start_file("siamfc-tiny").name == "siamfc-tiny.safetensors"
+    with pytest.raises(JaxtrackError, match=r"no preset whose weights come.*siamfc-tiny"):
+        toy_training.run.start_file("siamfc-huge")
+
+
+def test_damaged_lines_of_the_log_are_left_out(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n\xff\xfe{]\n{"step": 2}\n{"step": 3}\n{"step"')
+    logging.truncate_after(path, 2)
+    assert path.read_bytes() == b'{"step": 1}\n{"step": 2}\n'
+    assert "damaged lines are left out: 2" in capsys.readouterr().err
 
 
 def test_init_from_takes_the_weights_alone(toy: Callable[..., int], tmp_path: pathlib.Path) -> None:

@@ -32,7 +32,7 @@ from jaxtrack.weights import load_into
 from train.augment import AugmentConfig, augment
 from train.optim import Group, OptimConfig, Schedule
 from train.presets import Preset, same_patches
-from train.step import Aux, Batch, Task, streams
+from train.step import Aux, Batch, Task, View, streams
 from train.tasks import siamfc as matching
 
 
@@ -82,12 +82,12 @@ class Config:
 
 
 def init_variables(config: Config, key: Array) -> dict[str, Any]:
-    """The tracker's own variables."""
+    """Return the tracker's own variables."""
     return mlt.init_variables(config.tracker, key)
 
 
 def load(config: Config, path: pathlib.Path, key: Array) -> dict[str, Any]:
-    """The matching network from a file (ours of stage 1, or SiamFC's), a meta-learner at random."""
+    """Return the matching network from a file (ours of stage 1, or SiamFC's), a meta-learner at random."""
     still = mlt.switched(config.tracker, meta_learner=False, attention=False, fine_tuning=False)
     shapes = jax.eval_shape(lambda k: mlt.init_variables(still, k), key)
     fixed = load_into(shapes, path, trackers.family("siamfc").tables)
@@ -98,7 +98,7 @@ def load(config: Config, path: pathlib.Path, key: Array) -> dict[str, Any]:
 
 
 def load_trunk(config: matching.Config, path: pathlib.Path, key: Array) -> dict[str, Any]:
-    """Stage 1 from another network's blocks 1 to 4: ours of SiamFC, with the same widths and kernels.
+    """Return stage 1 from another network's blocks 1 to 4: ours of SiamFC, with the same widths and kernels.
 
     Raises:
         JaxtrackError: the file is unreadable, or its sizes are others; both lists are in the message.
@@ -193,7 +193,7 @@ def video_loss(
 def loss(
     config: Config, params: Any, batch_stats: Any, batch: Batch, keys: Array
 ) -> tuple[Float[Array, ""], Aux]:
-    """Mean of `video_loss` over the videos of a batch; see `train.step`."""
+    """Return the mean of `video_loss` over the videos of a batch; see `train.step`."""
     key_crops, key_videos = streams(keys, 2)
     params = {k: v if k in config.learns else jax.lax.stop_gradient(v) for k, v in params.items()}
     variables = {"params": params, "batch_stats": batch_stats}
@@ -210,9 +210,24 @@ def loss(
     return jnp.mean(values), Aux(batch_stats, jax.tree.map(jnp.mean, metrics))
 
 
+def view(config: Config, batch: Batch, keys: Array) -> View:
+    """Return the anchors, the first context patch of each, and its labels; see `train.step.View`.
+
+    The label says that the target sits in the middle, wherever it is: a tracker's own patches do.
+    """
+    key_crops, _ = streams(keys, 2)
+    z, x = crops(config, batch, key_crops)
+    labels = mlt.labels(config.tracker)
+    stride = config.tracker.network.stride
+    side = config.tracker.positive_radius
+    middle = config.context.size / 2 - side
+    boxes = jnp.broadcast_to(jnp.asarray([middle, middle, 2 * side, 2 * side]), (len(z), 4))
+    return View(z, x[:, 0], boxes, jnp.broadcast_to(labels, (len(z), *labels.shape)), stride)
+
+
 def task(config: Config) -> Task:
-    """The task record of the meta stage."""
-    return Task(config, init_variables, sample, loss)
+    """Return the task record of the meta stage."""
+    return Task(config, init_variables, sample, loss, view)
 
 
 def _matching(tracker: mlt.Config, like: matching.Config) -> matching.Config:

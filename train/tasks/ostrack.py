@@ -21,7 +21,7 @@ from train.augment import AugmentConfig
 from train.augment_ostrack import CropConfig, cut
 from train.optim import OptimConfig, Schedule
 from train.presets import Preset, same_patches
-from train.step import Aux, Batch, Task, streams
+from train.step import Aux, Batch, Task, View, streams
 from train.tasks.ostrack_recipe import Annealing, keep_table, optimiser
 
 
@@ -71,7 +71,7 @@ def box_losses(
     negative: Bool[Array, "n"] | None = None,
     at_target: bool = False,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """The total loss of a batch, and its parts.
+    """Return the total loss of a batch, and its parts.
 
     Args:
         weights: of the parts.
@@ -105,7 +105,7 @@ def box_losses(
 
 
 def init_variables(config: Config, key: Array) -> dict[str, Any]:
-    """The tracker's own variables."""
+    """Return the tracker's own variables."""
     return ostrack.init_variables(config.tracker, key)
 
 
@@ -116,17 +116,23 @@ def sample(config: Config, keys: Array) -> Batch:
     return dict(pairs._asdict())
 
 
-def loss(
-    config: Config, params: Any, batch_stats: Any, batch: Batch, keys: Array
-) -> tuple[Float[Array, ""], Aux]:
-    """The loss of a batch of pairs; see `train.step`.
+def cut_pairs(
+    config: Config, batch: Batch, keys: list[Array]
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """Cut and augment the crops of a batch.
 
-    Elimination runs in its masked form with counts from a table by epoch, so that the annealing compiles
-    once.
+    Args:
+        config: settings.
+        batch: see `train.step`.
+        keys: three ``(n,)`` keys: of the templates, of the searches, of what a pair shares.
+
+    Returns:
+        Templates and their boxes, searches and their boxes (``x, y, w, h`` as fractions of the crop).
     """
     tracker = config.tracker
-    key_z, key_x, key_pair, key_drop = streams(keys, 4)
-    z, z_box = jax.vmap(cut, in_axes=(None, None, None, 0, 0, 0, 0, None))(
+    key_z, key_x, key_pair = keys
+    pixels = jax.vmap(cut, in_axes=(None, None, None, 0, 0, 0, 0, None))
+    template = pixels(
         config.crop,
         tracker.template_size,
         tracker.template_factor,
@@ -136,7 +142,7 @@ def loss(
         batch["template_box"],
         False,
     )
-    x, x_box = jax.vmap(cut, in_axes=(None, None, None, 0, 0, 0, 0, None))(
+    search = pixels(
         config.crop,
         tracker.search_size,
         tracker.search_factor,
@@ -146,6 +152,20 @@ def loss(
         batch["search_box"],
         True,
     )
+    return template, search
+
+
+def loss(
+    config: Config, params: Any, batch_stats: Any, batch: Batch, keys: Array
+) -> tuple[Float[Array, ""], Aux]:
+    """Return the loss of a batch of pairs; see `train.step`.
+
+    Elimination runs in its masked form with counts from a table by epoch, so that the annealing compiles
+    once.
+    """
+    tracker = config.tracker
+    *key_crops, key_drop = streams(keys, 4)
+    (z, z_box), (x, x_box) = cut_pairs(config, batch, key_crops)
     keep_counts = None
     if tracker.ce_blocks:
         tokens = tracker.search_grid**2
@@ -171,13 +191,23 @@ def loss(
     return value, Aux(moved["batch_stats"], parts)
 
 
+def view(config: Config, batch: Batch, keys: Array) -> View:
+    """Return the crops and the score map that is wanted of a batch; see `train.step.View`."""
+    tracker = config.tracker
+    (z, _), (x, boxes) = cut_pairs(config, batch, streams(keys, 4)[:3])
+    heatmap = losses.gaussian_heatmap(boxes, tracker.search_grid)
+    heatmap = jnp.where(batch["negative"][:, None, None], 0, heatmap)
+    size = tracker.search_size
+    return View(z, x, boxes * size, heatmap, size / tracker.search_grid)
+
+
 def task(config: Config) -> Task:
-    """The task record."""
-    return Task(config, init_variables, sample, loss)
+    """Return the task record."""
+    return Task(config, init_variables, sample, loss, view)
 
 
 def load(config: Config, path: pathlib.Path, key: Array) -> dict[str, Any]:
-    """Variables at the start from ``--init-from``: a pre-trained ViT, or weights of the whole tracker.
+    """Return the variables at the start from ``--init-from``: a pre-trained ViT, or a whole tracker.
 
     Args:
         config: the task.
@@ -201,7 +231,7 @@ _PAIRS_PER_EPOCH = 60_000
 def _published(
     name: str, data: str, size: str, annealing: Annealing, drop: int, yaml: str
 ) -> Preset:
-    """A published recipe: 60,000 pairs per epoch in batches of 4 x 32."""
+    """Return a published recipe: 60,000 pairs per epoch in batches of 4 x 32."""
     tracker = ostrack.PRESETS[name]
     jitter = {"256": (3.0, 0.25), "384": (4.5, 0.5)}[size]
     # Room for the jitter: half of centre_jitter / search_factor of a window to every side, and more.

@@ -27,7 +27,7 @@ class Annealing:
 
 
 def keep_rate(annealing: Annealing, ratio: float, epoch: int) -> float:
-    """The keep ratio of one epoch, the same for every stage.
+    """Return the keep ratio of one epoch, the same for every stage.
 
     Args:
         annealing: the schedule.
@@ -46,7 +46,7 @@ def keep_rate(annealing: Annealing, ratio: float, epoch: int) -> float:
 
 
 def keep_table(annealing: Annealing, ratios: tuple[float, ...], tokens: int) -> np.ndarray:
-    """Search tokens kept by each stage in each epoch, counted in double precision.
+    """Return the search tokens kept by each stage in each epoch, counted in double precision.
 
     Args:
         annealing: the schedule.
@@ -72,7 +72,7 @@ def optimiser(
     epsilon: float = 1e-8,
     drop_epoch: int = 240,
 ) -> OptimConfig:
-    """AdamW of the published recipe.
+    """Return AdamW of the published recipe.
 
     Args:
         learning_rate: of the head.

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxtrack.ops.correlation import cross_correlation_pairs
-from jaxtrack.ops.losses import balanced_logistic, binary_cross_entropy, distance_labels
+from jaxtrack.ops.losses import (
+    balanced_logistic,
+    binary_cross_entropy,
+    distance_labels,
+    focal,
+    ghm_c,
+    ghm_c_init,
+    hard_negative_mining,
+)
 from jaxtrack.synthetic.world import PatchConfig, WorldConfig, make_pair
 from jaxtrack.trackers.siamfc import tracker as siamfc
 from train.augment import AugmentConfig, augment_pairs
 from train.optim import OptimConfig, Schedule
 from train.presets import Preset, same_patches
-from train.step import Aux, Batch, Task
+from train.step import Aux, Batch, Task, View
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +42,8 @@ class Config:
             positive radius: no neutral ring.
         other_pairs: weight of the loss on all other search patches of the device's batch, in which
             the target is nowhere; 0: each exemplar sees its own search patch only, as published.
+        loss: of an exemplar on its own search patch: ``balanced`` (published), ``focal``, ``ghm``
+            (gradient harmonised, by the densities of this batch alone) or ``ohem`` (hard negatives).
         dtype: in which the network computes; parameters stay float32.
     """
 
@@ -45,11 +55,12 @@ class Config:
     positive_radius: float = 16.0
     negative_radius: float = 0.0
     other_pairs: float = 0.0
+    loss: Literal["balanced", "focal", "ghm", "ohem"] = "balanced"
     dtype: str = "float32"
 
 
 def init_variables(config: Config, key: Array) -> dict[str, Any]:
-    """The tracker's own variables."""
+    """Return the tracker's own variables."""
     return siamfc.init_variables(config.tracker, key)
 
 
@@ -67,7 +78,7 @@ def responses(
     template: Float[Array, "n s s 3"],
     search: Float[Array, "n r r 3"],
 ) -> tuple[Float[Array, "n n m m"], Any]:
-    """Responses (logits) of each exemplar on each search crop, and the moved statistics.
+    """Return the responses (logits) of each exemplar on each search crop, and the moved statistics.
 
     Args:
         config: settings.
@@ -110,7 +121,7 @@ def _to_input(config: Config, crops: Array) -> Array:
 def all_correlations(
     z: Float[Array, "n h w c"], x: Float[Array, "k sh sw c"]
 ) -> Float[Array, "n k oh ow"]:
-    """Correlation of every template with every search map."""
+    """Correlate every template with every search map."""
     h, w = z.shape[1:3]
     oh, ow = x.shape[1] - h + 1, x.shape[2] - w + 1
     total = jnp.zeros((z.shape[0], x.shape[0], oh, ow), x.dtype)
@@ -125,7 +136,7 @@ def all_correlations(
 def loss(
     config: Config, params: Any, batch_stats: Any, batch: Batch, keys: Array
 ) -> tuple[Float[Array, ""], Aux]:
-    """The balanced logistic loss of a batch; see `train.step`.
+    """Return the loss of a batch; see `train.step`.
 
     In a negative pair every cell is negative. With ``other_pairs``, so is every cell of the responses on
     the other pairs' search crops.
@@ -136,7 +147,7 @@ def loss(
     count, others = maps.shape[:2]
     own = maps[jnp.arange(count), jnp.arange(count) if others > 1 else 0].astype(jnp.float32)
     labels = label_maps(config, own.shape[1:], batch["negative"])
-    value = balanced_logistic(own, labels)
+    value = own_loss(config.loss, own, labels)
     middle = own[:, own.shape[1] // 2, own.shape[2] // 2]
     metrics = {"own_loss": value, "peak": jnp.mean(jax.nn.sigmoid(middle))}
     if others > 1:
@@ -148,8 +159,34 @@ def loss(
     return value, Aux(batch_stats, metrics)
 
 
+def own_loss(
+    name: str, logits: Float[Array, "n m m"], labels: Float[Array, "n m m"]
+) -> Float[Array, ""]:
+    """Return the loss of a name (see `Config.loss`) of responses on their own search patches."""
+    if name == "focal":
+        return focal(logits, labels)
+    if name == "ghm":
+        return ghm_c(logits, labels, ghm_c_init(), momentum=0.0)[0]
+    if name == "ohem":
+        return hard_negative_mining(logits, labels)
+    return balanced_logistic(logits, labels)
+
+
+def view(config: Config, batch: Batch, keys: Array) -> View:
+    """Return the crops and labels of a batch; see `train.step.View`."""
+    template, search, _, boxes = augment_pairs(config.template, config.search, batch, keys)
+    template, search = jnp.clip(template, 0, 255), jnp.clip(search, 0, 255)
+    shapes = jax.eval_shape(lambda: init_variables(config, jax.random.key(0)))
+    maps, _ = jax.eval_shape(
+        lambda v: responses(config, v["params"], v["batch_stats"], template, search), shapes
+    )
+    labels = label_maps(config, maps.shape[2:], batch["negative"])
+    labels = jnp.where(labels == 0.5, jnp.nan, labels)
+    return View(template, search, boxes, labels, config.tracker.network.stride)
+
+
 def label_maps(config: Config, size: tuple[int, ...], negative: Array) -> Float[Array, "n m m"]:
-    """Labels of a batch: the target's cells in the middle of the map; none in a negative pair.
+    """Return the labels of a batch: the target's cells in the middle of the map; none in a negative pair.
 
     The label stays in the middle although the crop is shifted by up to some pixels, as published.
     """
@@ -162,8 +199,8 @@ def label_maps(config: Config, size: tuple[int, ...], negative: Array) -> Float[
 
 
 def task(config: Config) -> Task:
-    """The task record."""
-    return Task(config, init_variables, sample, loss)
+    """Return the task record."""
+    return Task(config, init_variables, sample, loss, view)
 
 
 _PUBLISHED = Config(

@@ -31,7 +31,7 @@ def _shape(state: dict[str, Any], name: str) -> tuple[int, ...]:
 
 
 def load(config: Config, path: pathlib.Path, key: Array) -> dict[str, Any]:
-    """Variables at the start from ``--init-from``: a pre-trained backbone, or the whole network.
+    """Return the variables at the start from ``--init-from``: a pre-trained backbone, or the whole network.
 
     Args:
         config: the task.
@@ -64,7 +64,7 @@ def load(config: Config, path: pathlib.Path, key: Array) -> dict[str, Any]:
 
 
 def start_from_siamfc(variables: dict[str, Any], path: pathlib.Path) -> dict[str, Any]:
-    """A SiamFC's convolutions as the backbone of SiamRPN++; all else stays as it is.
+    """Return a SiamFC's convolutions as the backbone of SiamRPN++; all else stays as it is.
 
     Args:
         variables: of a SiamRPN++ with an AlexNet.
@@ -102,7 +102,7 @@ def published(
     frozen_below: int,
     grey: float = 0.0,
 ) -> Config:
-    """PySOT's training configuration of a tracker.
+    """Return PySOT's training configuration of a tracker.
 
     Args:
         tracker: its tracking preset; the network is taken from it.
@@ -144,7 +144,7 @@ def _published_preset(
     source: str,
     data: str = "siamrpn",
 ) -> Preset:
-    """A published recipe: 600,000 pairs per epoch in batches of all processes."""
+    """Return a published recipe: 600,000 pairs per epoch in batches of all processes."""
     per_epoch = _PAIRS_PER_EPOCH // batch_size
     return Preset(
         task=task(config),
@@ -162,7 +162,7 @@ def _published_preset(
 
 
 def _from_third(name: str) -> siamrpn.Config:
-    """A small tracker whose first two blocks stay as they were: they see edges and colours."""
+    """Return a small tracker whose first two blocks stay as they were: they see edges and colours."""
     tracker = siamrpn.PRESETS[name]
     network = dataclasses.replace(tracker.network, frozen_below=3)
     return dataclasses.replace(tracker, network=network)
@@ -194,7 +194,7 @@ _TINY = Config(
 
 
 def _shifted(shift: int) -> Config:
-    """The padded network with targets spread by up to ``shift`` pixels: spatial-aware sampling."""
+    """Return the padded network with targets spread by up to ``shift`` pixels: spatial-aware sampling."""
     return dataclasses.replace(
         _TINY,
         tracker=siamrpn.PRESETS["siamrpnpp-padded"],
@@ -217,7 +217,7 @@ def _shifted(shift: int) -> Config:
 
 
 def _small(config: Config, tracker: str, steps: int) -> Preset:
-    """A short training on the synthetic world, from siamfc-tiny where blocks are frozen."""
+    """Return a short training on the synthetic world, from siamfc-tiny where blocks are frozen."""
     frozen = config.tracker.network.frozen_below > 0
     return Preset(
         task=task(config),
@@ -259,6 +259,15 @@ PRESETS: dict[str, Preset] = {
         16 * 8,
         "an ImageNet ResNet-50",
         "STVIR/pysot, siamrpn_r50_l234_dwxcorr_otb_8gpu",
+    ),
+    # No training file of it is published: ResNet-50's, from the stage of stride 8 on.
+    "siamrpnpp-mobilev2": _published_preset(
+        "siamrpnpp-mobilev2",
+        published(siamrpn.PRESETS["siamrpnpp-mobilev2"], siamrpn_recipe.MOBILE_8GPU, 8, 0.2, 3),
+        siamrpn_recipe.MOBILE_8GPU,
+        28 * 8,
+        "an ImageNet MobileNetV2",
+        "jaxtrack: STVIR/pysot's siamrpn_r50_l234_dwxcorr_8gpu with MobileNetV2",
     ),
     "siamrpnpp-alex": _published_preset(
         "siamrpnpp-alex",

@@ -30,7 +30,7 @@ from jaxtrack.trackers.siamrpn.losses import (
     weighted_l1,
 )
 from train.augment_siamrpn import CropConfig, apply, draw
-from train.step import Aux, Batch, Task, streams
+from train.step import Aux, Batch, Task, View, streams
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Config:
 
 
 def init_variables(config: Config, key: Array) -> dict[str, Any]:
-    """The tracker's own variables."""
+    """Return the tracker's own variables."""
     return siamrpn.init_variables(config.tracker, key)
 
 
@@ -99,14 +99,14 @@ def sample(config: Config, keys: Array) -> Batch:
 
 
 def corners(box: Float[Array, "4"]) -> Float[Array, "4"]:
-    """``x, y, w, h`` with continuous corners as ``x1, y1, x2, y2`` in pixel indices (0: a pixel's centre)."""
+    """Return ``x, y, w, h`` of continuous corners as ``x1, y1, x2, y2`` in indices (0: a pixel's centre)."""
     return jnp.concatenate([box[:2], box[:2] + box[2:]]) - 0.5
 
 
 def crop_pairs(
     config: Config, batch: Batch, keys: Array
 ) -> tuple[Float[Array, "n s s 3"], Float[Array, "n r r 3"], Float[Array, "n 4"]]:
-    """Augmented templates and search images (RGB, not clipped), and the boxes in the latter.
+    """Return augmented templates and search images (RGB, not clipped), and the boxes in the latter.
 
     Args:
         config: settings.
@@ -134,7 +134,7 @@ def outputs(
     search: Float[Array, "n r r 3"],
     epoch: Float[Array, ""],
 ) -> tuple[tuple[Array, Array], tuple[Kernels, list[Array]], Any]:
-    """The network on a training batch.
+    """Apply the network to a training batch.
 
     Args:
         config: settings.
@@ -178,7 +178,7 @@ def outputs(
 
 
 def training_anchors(config: Config) -> Any:
-    """Anchors in search pixels, ``(a, s, s, 4)`` ``cx, cy, w, h``."""
+    """Return the anchors in search pixels, ``(a, s, s, 4)`` ``cx, cy, w, h``."""
     tracker = config.tracker
     base = base_anchors(tracker.stride, tracker.ratios, tracker.scales)
     size = siamrpn.map_size(tracker, config.search.size)
@@ -192,7 +192,7 @@ def label(
     negative: Array,
     keys: Array,
 ) -> AnchorTargets:
-    """Anchor targets of a batch, chosen on the device.
+    """Return the anchor targets of a batch, chosen on the device.
 
     Args:
         config: settings.
@@ -230,7 +230,7 @@ def label(
 def other_loss(
     config: Config, params: Any, stats: Any, parts: tuple[Kernels, list[Array]], keys: Array
 ) -> Float[Array, ""]:
-    """Class loss of each template on the next pair's search image: its hardest cells are negatives."""
+    """Return the class loss of each template on the next pair's search image, its hardest cells negatives."""
     kernels, searches = parts
     kernels = jax.tree.map(lambda leaf: jnp.roll(leaf, 1, axis=0), kernels)
     variables = {"params": params, "batch_stats": stats}
@@ -250,7 +250,7 @@ def other_loss(
 def loss(
     config: Config, params: Any, batch_stats: Any, batch: Batch, keys: Array
 ) -> tuple[Float[Array, ""], Aux]:
-    """Class and box loss of a batch; see `train.step`."""
+    """Return class and box loss of a batch; see `train.step`."""
     key_crop, key_label, key_other = streams(keys, 3)
     template, search, boxes = crop_pairs(config, batch, key_crop)
     (cls, loc), parts, moved = outputs(
@@ -277,6 +277,25 @@ def loss(
     return config.processes * value, Aux(moved, metrics)
 
 
+def view(config: Config, batch: Batch, keys: Array) -> View:
+    """Return the crops and labels of a batch, without what the network rules; see `train.step.View`.
+
+    A cell is positive where an anchor of it was chosen as positive, negative where one was chosen as
+    negative; the other cells do not count.
+    """
+    key_crop, key_label, _ = streams(keys, 3)
+    template, search, boxes = crop_pairs(config, batch, key_crop)
+    still = dataclasses.replace(config, hardness=0.0)
+    grid = training_anchors(config).shape[:3]
+    logits = jnp.zeros((len(boxes), *grid, 2))
+    found = label(still, logits, boxes, batch["negative"], key_label).labels
+    none = jnp.where(jnp.any(found == 0, axis=1), 0.0, jnp.nan)
+    labels = jnp.where(jnp.any(found == 1, axis=1), 1.0, none)
+    boxes = jnp.concatenate([boxes[:, :2] + 0.5, boxes[:, 2:] - boxes[:, :2]], axis=1)
+    crops = jnp.clip(template, 0, 255), jnp.clip(search, 0, 255)
+    return View(*crops, boxes, labels, config.tracker.stride)
+
+
 def task(config: Config) -> Task:
-    """The task record."""
-    return Task(config, init_variables, sample, loss)
+    """Return the task record."""
+    return Task(config, init_variables, sample, loss, view)

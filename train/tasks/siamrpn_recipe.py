@@ -47,7 +47,7 @@ class Recipe:
 
 
 def schedule(recipe: Recipe) -> Schedule:
-    """Rates as they are set: nominal times ``base_lr / start_lr``."""
+    """Return the rates as they are set: nominal times ``base_lr / start_lr``."""
     share = recipe.base_lr / recipe.start_lr
     return Schedule(
         kind="geometric",
@@ -61,7 +61,7 @@ def schedule(recipe: Recipe) -> Schedule:
 
 
 def optimizer(recipe: Recipe) -> OptimConfig:
-    """The recipe as an optimiser: frozen stem, backbone from its epoch on, momentum lost there."""
+    """Return the recipe as an optimiser: frozen stem, backbone from its epoch on, momentum lost there."""
     groups: tuple[Group, ...] = (Group(r"^backbone\.", rate=0.0),)
     if recipe.backbone_layers:
         # A stage's modules are named "layer2.0", "layer2.1", ...
@@ -87,6 +87,7 @@ def optimizer(recipe: Recipe) -> OptimConfig:
 R50_8GPU = Recipe()
 R50_16GPU = Recipe()
 R50_OTB_8GPU = Recipe(end_lr=0.0025, backbone_layers=("layer1", "layer2", "layer3", "layer4"))
+MOBILE_8GPU = Recipe(backbone_layers=("layer3", "layer4", "layer5", "layer6", "layer7"))
 ALEX_16GPU = Recipe(
     epochs=50,
     warmup_lr=0.005,
