@@ -131,8 +131,9 @@ def test_missing_datasets_are_named(
 def test_what_a_folder_holds_serves_every_recipe(
     monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    preset = toy_pairs(
-        steps=2, save_every=2, log_every=1, data=dataclasses.replace(PATCHES, recipe="siamrpn")
+    preset = dataclasses.replace(
+        toy_pairs(steps=2, save_every=2, log_every=1),
+        data=dataclasses.replace(PATCHES, recipe="siamrpn"),
     )
     where = ("--data", data_fixtures.built(), "--batch-size", 4, "--output", tmp_path / "x")
     assert call(monkeypatch, preset, *where, "--recipe") == 1
