@@ -174,13 +174,18 @@ def evaluate(options: Options) -> list[Outcome]:
         JaxtrackError: nothing to run, unknown names, unreadable data.
     """
     plan = plan_of(options)
-    return _one_pass(plan, _opened(plan))
+    return _one_pass(plan, *_opened(plan))
 
 
-def _opened(plan: Plan) -> list[Sequence]:
-    """Open the sequences of a plan, and say what they are."""
+def _opened(plan: Plan) -> tuple[list[Sequence], list[str]]:
+    """Open the sequences of a plan and say what they are; and what is wrong with those that are left out."""
     options, dataset = plan.options, plan.dataset
-    sequences = load(dataset, options.root, names=options.sequence)
+    problems: list[str] = []
+    sequences = load(
+        dataset, options.root, names=options.sequence, on_problem=lambda e: problems.append(str(e))
+    )
+    if not sequences:
+        raise JaxtrackError(problems[0] if problems else f"{dataset.label}: no sequence")
     part = ""
     if options.shard is not None:
         number, count = _shard(options.shard)
@@ -191,7 +196,7 @@ def _opened(plan: Plan) -> list[Sequence]:
         f"{dataset.layout}, split {dataset.split}{part}: {len(sequences)} sequences, {frames} frames",
         flush=True,
     )
-    return sequences
+    return sequences, problems
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -205,7 +210,7 @@ def _shard(text: str) -> tuple[int, int]:
     return found
 
 
-def _one_pass(plan: Plan, sequences: list[Sequence]) -> list[Outcome]:
+def _one_pass(plan: Plan, sequences: list[Sequence], problems: list[str]) -> list[Outcome]:
     options = plan.options
     makers: list[tuple[str, Entry | None]] = [(e.label, e) for e in plan.entries]
     makers += [(name, None) for name in options.peer]
@@ -219,7 +224,9 @@ def _one_pass(plan: Plan, sequences: list[Sequence]) -> list[Outcome]:
             print(f"{label:20s} no score: {error}", flush=True)
             broken |= error.faults
             continue
-        if options.shard is not None:
+        if problems:
+            print(f"{label:20s} no score: {_left_out(problems)}")
+        elif options.shard is not None:
             print(f"{label:20s} {len(tracks)} sequences of shard {options.shard} are there")
         elif withheld:
             print(f"{label:20s} boxes of {len(tracks)} sequences in {plan.folder / label}")
@@ -229,8 +236,10 @@ def _one_pass(plan: Plan, sequences: list[Sequence]) -> list[Outcome]:
             drawn = {n: t.boxes for n, t in tracks.items()}
             preset = entry.preset if entry is not None else None
             outcomes.append(_scored(plan, made, sequences, drawn, rate, preset))
+    # All others were tracked and are kept: the next call tracks only what was mended.
+    if problems:
+        raise JaxtrackError(_left_out([*problems, *broken.values()]))
     if broken:
-        # All others were tracked and are kept: only what was mended is tracked by the next call.
         raise BrokenSequencesError(broken)
     if options.shard is not None:
         return []
@@ -243,6 +252,11 @@ def _one_pass(plan: Plan, sequences: list[Sequence]) -> list[Outcome]:
         return []
     rivals = (_scored(plan, rival, sequences, None, float("nan"), None) for rival in plan.rivals)
     return [*outcomes, *rivals]
+
+
+def _left_out(problems: list[str]) -> str:
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{problems[0]}{more}"
 
 
 def _scored(
@@ -276,12 +290,15 @@ def _scored(
     return outcome
 
 
-def supervise(plan: Plan, sequences: list[Sequence]) -> dict[str, dict[str, dict[str, float]]]:
+def supervise(
+    plan: Plan, sequences: list[Sequence], problems: Items[str] = ()
+) -> dict[str, dict[str, dict[str, float]]]:
     """Track with restarts after failure, write raw results in VOT's format, score and print.
 
     Args:
         plan: of `plan_of`, with a supervision.
         sequences: what is tracked.
+        problems: what is wrong with sequences that were left out; nothing is scored then.
 
     Returns:
         Tracker -> protocol -> "accuracy", "robustness", "lost", "eao"; nothing for a shard.
@@ -318,6 +335,8 @@ def supervise(plan: Plan, sequences: list[Sequence]) -> dict[str, dict[str, dict
             own_rules = report.protocol.name == plan.dataset.benchmark.protocol
             for line in comparison(outcome, plan.dataset) if own_rules else ():
                 print(f"{'':20s} {line}")
+    if problems:
+        raise JaxtrackError(_left_out([*problems, *broken.values()]))
     if broken:
         raise BrokenSequencesError(broken)
     return found
@@ -496,15 +515,15 @@ def run(options: Options) -> None:
     """
     cli.use_compilation_cache()
     plan = plan_of(options)
-    sequences = _opened(plan)
+    sequences, problems = _opened(plan)
     scores_file = plan.folder / "scores.json"
     if plan.supervision is not None:
-        found = supervise(plan, sequences)
+        found = supervise(plan, sequences, problems)
         if found:
             write_json(scores_file, found)
             print(f"wrote {scores_file} and runs in VOT's format beside it")
         return
-    outcomes = _one_pass(plan, sequences)
+    outcomes = _one_pass(plan, sequences, problems)
     if not outcomes:
         return
     write_json(scores_file, summary(outcomes))

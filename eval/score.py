@@ -36,6 +36,7 @@ class Options:
         benchmark: otb, lasot, uav123, nfs, tc128, trackingnet, got10k, vot2016 to vot2019, vot2018lt, custom,
             synthetic.
         ground_truth: npz or json file, or a folder of annotations.
+        split: the split of a ground-truth folder; by default the one that is scored, or else the one there.
         protocol: scoring rules; by default the benchmark's own. "all" shows every one of them.
         base: coordinate of the first pixel in the results, where it is not the one in the ground truth: 0
             moves results that count from 0 of benchmarks that count from 1.
@@ -54,6 +55,7 @@ class Options:
     results: Annotated[tuple[str, ...], cli.Positional] = ()
     benchmark: str | None = None
     ground_truth: Path | None = None
+    split: str | None = None
     protocol: tuple[str, ...] = ()
     base: Literal[0, 1] | None = None
     allow_missing: bool = False
@@ -94,7 +96,7 @@ def _score_all(options: Options) -> None:
     outputs = [output_file(path, inputs) for path in given if path is not None]
     if len(set(outputs)) < len(outputs):
         raise UsageError("two outputs have one name: give each its own file")
-    truth = read_ground_truth(options.ground_truth, benchmark)
+    truth = read_ground_truth(options.ground_truth, benchmark, options.benchmark, options.split)
     trackers = [t for text in options.results for t in read_named(text)]
     rows = [t.name for t in trackers]
     twice = [name for name in dict.fromkeys(rows) if rows.count(name) > 1]

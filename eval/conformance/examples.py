@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.conformance.pack import Checker
+from eval.conformance.checker import Checker
 from eval.metrics.annotation import Annotation
 from eval.metrics.got10k import GOT10kReport, bounded_overlap, evaluate_got10k
 from eval.metrics.longterm import LongTermReport, evaluate_longterm, f_score

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.conformance.pack import Checker, Group
+from eval.conformance.checker import Checker, Group
 from eval.files.arrays import annotations_from_arrays, split
 from eval.metrics.annotation import Annotation
 from eval.metrics.ope import OPEReport, evaluate_ope

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from eval.conformance.checker import Checker, Group
 from eval.conformance.examples import bounds_of
-from eval.conformance.pack import Checker, Group
 from eval.files.arrays import regions_from_arrays, split
 from eval.metrics.annotation import Annotation
 from eval.metrics.eao import REGION

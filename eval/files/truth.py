@@ -1,8 +1,8 @@
-"""Reading what benchmarks publish as ground truth, without their images.
+"""The ground truth that results are scored against, without images.
 
-Understood are: an `.npz` file (names, lengths, boxes or polygons), a data set's `.json` as pysot
-keeps it, a folder of `SEQ.txt` files, and the benchmarks' own folders (`SEQ/groundtruth*.txt` and
-the like, any separator).
+Understood are: a benchmark's own folder, read by `jaxtrack.data.layouts.read_truth` as for tracking; an
+`.npz` file (names, lengths, boxes or polygons); a data set's `.json` as pysot keeps it; and a folder of
+`SEQ.txt` files as the LaSOT toolkit and others keep them.
 """
 
 from __future__ import annotations
@@ -16,11 +16,16 @@ import numpy as np
 
 from eval.files.arrays import annotations_from_arrays, load_npz, regions_from_arrays
 from eval.files.results import polygons_to_boxes
-from eval.metrics.annotation import Annotation
+from eval.metrics.annotation import Annotation, from_record
 from eval.metrics.protocols import Benchmark
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.data import layouts
+from jaxtrack.data.readers.files import WrongLayoutError
+from jaxtrack.data.record import VideoRecord
+from jaxtrack.errors import JaxtrackError, brief
+from jaxtrack.io.images import read_image
+from jaxtrack.io.paths import resolve
 from jaxtrack.io.records import read_json
-from jaxtrack.io.text import read_numbers
+from jaxtrack.io.text import read_numbers, read_text
 
 # Columns of the LaSOT toolkit's attribute files, spelled as there.
 LASOT_ATTRIBUTES = (
@@ -57,12 +62,16 @@ UAV_ATTRIBUTES = (
 _TAGS = ("camera_motion", "illum_change", "motion_change", "size_change", "occlusion")
 
 
-def read_ground_truth(path: str | Path, benchmark: Benchmark) -> dict[str, Annotation]:
+def read_ground_truth(
+    path: str | Path, benchmark: Benchmark, layout: str | None = None, split: str | None = None
+) -> dict[str, Annotation]:
     """Read the annotation of a benchmark.
 
     Args:
         path: an npz or json file, or a folder.
-        benchmark: decides how a folder is read.
+        benchmark: the rules; decides which side files matter.
+        layout: how a folder is laid out, a name of `jaxtrack.data.layouts`; None: the benchmark's name.
+        split: split of a folder; None: the one that is scored, or else the one that is there.
 
     Returns:
         sequence -> annotation, in the benchmark's own coordinates.
@@ -70,29 +79,43 @@ def read_ground_truth(path: str | Path, benchmark: Benchmark) -> dict[str, Annot
     Raises:
         JaxtrackError: nothing of the kind is there, or a file cannot be read; named with its line.
     """
-    path = Path(path)
-    if path.suffix == ".npz":
-        content = load_npz(path)
-        if "names" not in content or "lengths" not in content:
-            raise JaxtrackError(f"{path}: no arrays 'names' and 'lengths': not a ground truth")
-        if "polygons" in content:
-            return regions_from_arrays(content)
-        if "boxes" not in content:
-            raise JaxtrackError(f"{path}: neither 'boxes' nor 'polygons': not a ground truth")
-        listed = read_json(side, "list of attributes") if (side := _expected_beside(path)) else {}
-        attributes = listed.get("attributes") if isinstance(listed, dict) else None
-        return annotations_from_arrays(content, attributes)[0]
+    path = resolve(path)
+    if path.is_dir():
+        # The long-term challenges lie on disk as the short-term ones.
+        longterm = benchmark.kind == "longterm"
+        found = _from_layout(path, "vot2018" if longterm else layout or benchmark.name, split)
+        found = found if found is not None else _from_flat(path, benchmark)
+        if not found:
+            raise JaxtrackError(
+                f"no annotation of {benchmark.name} under {path}: looked for its own layout and for SEQ.txt"
+            )
+        return found
+    if not path.exists():
+        raise JaxtrackError(f"no ground truth at {path}: give an npz or json file, or a folder")
     if path.suffix == ".json":
         return _from_json(read_json(path, "data set file"), path)
-    if not path.is_dir():
-        raise JaxtrackError(f"no ground truth at {path}: give an npz or json file, or a folder")
-    found = _from_folder(path, benchmark)
-    if not found:
-        raise JaxtrackError(
-            f"no annotation under {path}: looked for SEQ.txt, SEQ/groundtruth*.txt, SEQ/SEQ_gt.txt, "
-            "SEQ/30/SEQ.txt and CLASS/SEQ/groundtruth.txt"
-        )
-    return found
+    if path.suffix != ".npz":
+        raise JaxtrackError(f"{path}: give an npz or json file, or a folder")
+    content = load_npz(path)
+    if "names" not in content or "lengths" not in content:
+        raise JaxtrackError(f"{path}: no arrays 'names' and 'lengths': not a ground truth")
+    if "polygons" in content:
+        return regions_from_arrays(content, path)
+    if "boxes" not in content:
+        raise JaxtrackError(f"{path}: neither 'boxes' nor 'polygons': not a ground truth")
+    listed = read_json(side, "list of attributes") if (side := _expected_beside(path)) else {}
+    attributes = listed.get("attributes") if isinstance(listed, dict) else None
+    if not _is_listing(attributes):
+        raise JaxtrackError(f"{side}: 'attributes' is no table of lists of sequences")
+    return annotations_from_arrays(content, attributes, path)[0]
+
+
+def _is_listing(attributes: Any) -> bool:
+    """Whether this is None, or attribute -> names of sequences."""
+    if not isinstance(attributes, Mapping | None):
+        return False
+    lists = (attributes or {}).values()
+    return all(isinstance(v, list) and all(isinstance(n, str) for n in v) for v in lists)
 
 
 def _expected_beside(path: Path) -> Path | None:
@@ -107,29 +130,55 @@ def _from_json(content: Any, path: Path) -> dict[str, Annotation]:
         isinstance(v, Mapping) and "gt_rect" in v for v in content.values()
     ):
         raise JaxtrackError(f"{path}: not a data set file: every sequence needs a 'gt_rect'")
-    found = {}
-    for name, entry in content.items():
-        try:
-            regions = [[np.nan] * 4 if r is None or len(r) == 1 else r for r in entry["gt_rect"]]
-            widths = {len(r) for r in regions}
-            table = np.full((len(regions), 8), np.nan)
-            for i, region in enumerate(regions):
-                table[i, : len(region)] = region
-        except (TypeError, ValueError) as error:
-            raise JaxtrackError(f"{path}: gt_rect of {name} is not a list of boxes") from error
-        polygons = table if 8 in widths else None
-        boxes = table[:, :4] if polygons is None else _upright(table)
-        tags = {t: np.array(entry[t], bool) for t in _TAGS if len(entry.get(t) or ()) == len(table)}
-        present = entry.get("absent")  # the file's flag says 1 where the target is present
-        found[str(name)] = Annotation(
-            boxes=boxes,
-            absent=None if present is None else np.asarray(present) == 0,
-            attributes=tuple(entry.get("attr") or ()),
-            polygons=polygons,
-            tags=tags,
-            size=(entry["width"], entry["height"]) if {"width", "height"} <= set(entry) else None,
-        )
-    return found
+    return {str(name): _from_entry(f"{path}: {brief(name, 60)}", e) for name, e in content.items()}
+
+
+def _from_entry(where: str, entry: Mapping[str, Any]) -> Annotation:
+    """Read one sequence of a data set file."""
+    try:
+        regions = [[np.nan] * 4 if r is None or len(r) == 1 else r for r in entry["gt_rect"]]
+        table = np.full((len(regions), 8), np.nan)
+        for i, region in enumerate(regions):
+            if len(region) not in (4, 8):
+                raise ValueError(f"{len(region)} numbers in a row")
+            table[i, : len(region)] = np.asarray(region, np.float64)
+    except (TypeError, ValueError) as error:
+        raise JaxtrackError(
+            f"{where}: gt_rect is not a list of boxes ({brief(error, 80)})"
+        ) from error
+    if not len(table) or np.isinf(table).any():
+        raise JaxtrackError(f"{where}: gt_rect is empty or holds an infinite number")
+    polygons = table if np.isfinite(table[:, 4]).any() else None
+    present = entry.get("absent")  # the file's flag says 1 where the target is present
+    attributes = entry.get("attr") or ()
+    if not isinstance(attributes, list | tuple) or not all(isinstance(a, str) for a in attributes):
+        raise JaxtrackError(f"{where}: attr is not a list of names")
+    size = None
+    if {"width", "height"} <= set(entry):
+        size = (entry["width"], entry["height"])
+        if not all(isinstance(v, int) and 0 < v < 1 << 20 for v in size):
+            raise JaxtrackError(f"{where}: width and height are not two sizes in pixels")
+    return Annotation(
+        boxes=table[:, :4] if polygons is None else _upright(table),
+        absent=None if present is None else ~_flags(where, "absent", present, len(table)),
+        attributes=tuple(attributes),
+        polygons=polygons,
+        tags={
+            tag: _flags(where, tag, entry[tag], len(table))
+            for tag in _TAGS
+            if isinstance(entry.get(tag), list) and len(entry[tag]) == len(table)
+        },
+        size=size,
+    )
+
+
+def _flags(where: str, name: str, values: Any, count: int) -> np.ndarray:
+    """Return a list of numbers as flags."""
+    if not isinstance(values, list) or len(values) != count:
+        raise JaxtrackError(f"{where}: {name} is not a list of {count} flags")
+    if not all(isinstance(v, int | float) for v in values):
+        raise JaxtrackError(f"{where}: {name} holds something else than numbers")
+    return np.array([v != 0 for v in values], bool)
 
 
 def _upright(table: np.ndarray) -> np.ndarray:
@@ -140,23 +189,42 @@ def _upright(table: np.ndarray) -> np.ndarray:
     return boxes
 
 
-def _from_folder(path: Path, benchmark: Benchmark) -> dict[str, Annotation]:
-    for inner in ("anno/UAV123", "anno", "annos"):  # where toolkits keep the text files
+def _from_layout(path: Path, layout: str, split: str | None) -> dict[str, Annotation] | None:
+    """Read a folder as its benchmark lays it out; None where it is another layout."""
+    try:
+        layout = layouts.canonical(layout)
+    except JaxtrackError:
+        return None
+    scored = layouts.evaluation_split(layout)
+    others = [s for s in layouts.DATASETS[layout].splits if s != scored]
+    for chosen in [scored, *others] if split is None else [split]:
+        try:
+            records = layouts.read_truth(layout, path, chosen)
+        except WrongLayoutError:
+            continue
+        if records:
+            return {r.name: _of_record(r, path) for r in records}
+    return None
+
+
+def _of_record(record: VideoRecord, root: Path) -> Annotation:
+    size = record.size[::-1] if record.size is not None else None
+    folders = (root / record.name, *(root / s / record.name for s in ("val", "test", "train")))
+    folder = next((f for f in folders if f.is_dir()), None)
+    if size is None and folder is not None:
+        size = _image_size(folder)
+    return from_record(record, size)
+
+
+def _from_flat(path: Path, benchmark: Benchmark) -> dict[str, Annotation]:
+    """Read a folder of `SEQ.txt`, or one that holds them in `anno` or `annos`."""
+    for inner in ("anno/UAV123", "anno", "annos"):
         if (path / inner).is_dir() and any((path / inner).glob("*.txt")):
             path = path / inner
             break
-    flat = sorted(p for p in path.glob("*.txt") if p.stem not in ("list", "attributes", "log"))
-    if flat:
-        return {p.stem: _from_text(p, benchmark) for p in flat}
-    found: dict[str, Annotation] = {}
-    folders = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
-    for folder in folders:
-        found.update(_from_sequence(folder, benchmark))
-    if not found:  # LaSOT: CLASS/SEQ/groundtruth.txt
-        for folder in folders:
-            for sequence in sorted(p for p in folder.iterdir() if p.is_dir()):
-                found.update(_from_sequence(sequence, benchmark))
-    return found
+    flat = sorted(p for p in path.glob("*.txt") if not p.name.startswith("."))
+    flat = [p for p in flat if p.stem not in ("list", "attributes", "log") and p.is_file()]
+    return {p.stem: _from_text(p, benchmark) for p in flat}
 
 
 def _from_text(path: Path, benchmark: Benchmark) -> Annotation:
@@ -184,85 +252,24 @@ def _annotation(table: np.ndarray, **more: Any) -> Annotation:
     return Annotation(table, **more)
 
 
-def _from_sequence(folder: Path, benchmark: Benchmark) -> dict[str, Annotation]:
-    """Annotations of one sequence's folder: one, or two where it has two targets (OTB)."""
-    if benchmark.name == "nfs":
-        path = folder / "30" / f"{folder.name}.txt"
-        return {folder.name: Annotation(_nfs_boxes(path))} if path.is_file() else {}
-    if benchmark.name == "tc128":
-        path = folder / f"{folder.name}_gt.txt"
-        return {folder.name: Annotation(read_numbers(path, (4,)))} if path.is_file() else {}
-    files = [p for p in sorted(folder.glob("groundtruth*.txt")) if p.read_bytes().strip()]
-    found = {}
-    for path in files:
-        target = path.stem.removeprefix("groundtruth_rect").removeprefix("groundtruth").strip("._")
-        name = f"{folder.name}-{target}" if target else folder.name
-        table = read_numbers(path, (4, 8))
-        if benchmark.name == "otb":
-            table = _otb_range(folder.name, table)
-        found[name] = _annotation(table, **_side_files(folder, len(table), benchmark))
-    return found
-
-
-def _otb_range(video: str, table: np.ndarray) -> np.ndarray:
-    """The evaluated frames of a video whose annotation covers all images (Tiger1)."""
-    from jaxtrack.data.splits import OTB_RANGES
-
-    first, last = OTB_RANGES.get(video, (1, len(table)))
-    return table[first - 1 : last] if len(table) == last else table
-
-
-def _nfs_boxes(path: Path) -> np.ndarray:
-    """Every eighth row of the 240 fps annotation; columns 1 to 4 are left, top, right, bottom."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        corners = np.array([line.split()[1:5] for line in lines if line.strip()], np.float64)
-    except (OSError, ValueError) as error:
-        raise JaxtrackError(f"{path}: not an annotation of NfS ({error})") from error
-    corners = corners[::8]
-    return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
-
-
-def _side_files(folder: Path, frames: int, benchmark: Benchmark) -> dict[str, Any]:
-    """What lies beside the boxes: flags of absence, cover, image size, tags."""
-    more: dict[str, Any] = {"size": _image_size(folder)}
-    absent = [folder / f for f in ("full_occlusion.txt", "out_of_view.txt")]
-    if benchmark.name == "lasot" and all(p.is_file() for p in absent):
-        flags = [read_numbers(p).ravel() > 0 for p in absent]
-        if any(len(f) != frames for f in flags):
-            raise JaxtrackError(f"{folder}: {len(flags[0])} flags of absence for {frames} frames")
-        more["absent"] = flags[0] | flags[1]
-    cover = folder / "cover.label"
-    if cover.is_file():
-        more["cover"] = read_numbers(cover).ravel().astype(int)
-    if benchmark.kind == "vot":
-        tags: dict[str, np.ndarray] = {}
-        for path in sorted([*folder.glob("*.tag"), *folder.glob("*.label")]):
-            marks = read_numbers(path).ravel()[:frames] > 0
-            tags[path.stem] = np.zeros(frames, bool)  # files may end at the last tagged frame
-            tags[path.stem][: len(marks)] = marks
-        more["tags"] = tags
-    return more
-
-
 def _image_size(folder: Path) -> tuple[int, int] | None:
     """Width and height from `sequence`, `meta_info.ini` or the first image; None without any."""
     note = folder / "sequence"
     if note.is_file():
-        entries = dict(line.split("=", 1) for line in note.read_text().splitlines() if "=" in line)
-        if {"width", "height"} <= set(entries):
-            return int(entries["width"]), int(entries["height"])
+        lines = read_text(note).splitlines()
+        entries = dict(line.split("=", 1) for line in lines if "=" in line)
+        sides = [entries.get(k, "").strip() for k in ("width", "height")]
+        if all(re.fullmatch(r"[0-9]{1,6}", side) for side in sides):
+            return int(sides[0]), int(sides[1])
     note = folder / "meta_info.ini"
     if note.is_file():
-        parts = re.search(r"^resolution\s*[:=]\s*\(?\s*(\d+)\D+(\d+)", note.read_text(), re.M)
+        parts = re.search(
+            r"^resolution\s*[:=]\s*\(?\s*([0-9]{1,6})\D+([0-9]{1,6})\b", read_text(note), re.M
+        )
         if parts:
             return int(parts[1]), int(parts[2])
     for pattern in ("color/*.jpg", "img/*.jpg", "*.jpg", "*.png"):
         for image in sorted(folder.glob(pattern))[:1]:
-            import cv2
-
-            pixels = cv2.imread(str(image))
-            if pixels is None:
-                raise JaxtrackError(f"{image} cannot be decoded: fetch it again")
-            return pixels.shape[1], pixels.shape[0]
+            height, width = read_image(image).shape[:2]
+            return width, height
     return None

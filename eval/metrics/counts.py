@@ -161,6 +161,7 @@ class Frames:
         ground_truth: Mapping[str, Annotation],
         protocol: Protocol,
         fits: Sequence[tuple[int, np.ndarray | None]],
+        benchmark: Benchmark,
     ):
         self.lengths = np.array([length for length, _ in fits], np.int64)
         self.starts = np.concatenate([[0], np.cumsum(self.lengths)])
@@ -177,7 +178,7 @@ class Frames:
             given_rows[i] = taken.shape[1]
             self.pred[:, inside][:, : taken.shape[1]] = taken
             self.truth[:, inside] = notation.boxes[rows].T
-            if notation.absent is not None and protocol.absent == "fail":
+            if notation.absent is not None and protocol.absent == "fail" and benchmark.absent_flags:
                 if self.absent is None:
                     self.absent = np.zeros(total, bool)
                 self.absent[inside] = notation.absent[rows]

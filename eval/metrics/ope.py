@@ -251,7 +251,7 @@ def evaluate_ope(
         for n in names
     }
     fits = [fit(n, checked[n], ground_truth[n], protocol, notes) for n in names]
-    frames = Frames(names, checked, ground_truth, protocol, fits)
+    frames = Frames(names, checked, ground_truth, protocol, fits, benchmark)
     if frames.repaired:
         notes.append(f"{frames.repaired} rows without a size take the row before ({protocol.name})")
     counts = count(frames, protocol, benchmark)

@@ -221,6 +221,7 @@ class Benchmark:
             which never count an invalid frame as precise in pixels do so here.
         eao_interval: low and high sequence length of the expected average overlap (VOT).
         origin: coordinate of the first pixel in its annotation and in results of it, 0 or 1.
+        absent_flags: its toolkits read flags of absence, as those of NfS ("lost") and UAV123 do not.
     """
 
     name: str
@@ -229,6 +230,7 @@ class Benchmark:
     absent_in_ground_truth: bool = False
     eao_interval: tuple[int, int] | None = None
     origin: int = 0
+    absent_flags: bool = True
 
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -236,8 +238,10 @@ BENCHMARKS: dict[str, Benchmark] = {
     for b in (
         Benchmark("otb", "ope", "otb_matlab", origin=1),
         Benchmark("lasot", "ope", "lasot_matlab", origin=1),
-        Benchmark("uav123", "ope", "otb_matlab", absent_in_ground_truth=True, origin=1),
-        Benchmark("nfs", "ope", "otb_matlab"),
+        Benchmark(
+            "uav123", "ope", "otb_matlab", absent_in_ground_truth=True, origin=1, absent_flags=False
+        ),
+        Benchmark("nfs", "ope", "otb_matlab", absent_flags=False),
         Benchmark("tc128", "ope", "otb_matlab", origin=1),
         Benchmark("trackingnet", "ope", "trackingnet"),
         Benchmark("synthetic", "ope", "pysot"),

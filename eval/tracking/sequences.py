@@ -17,6 +17,7 @@ from eval.metrics.annotation import Annotation, from_record
 from jaxtrack.data import frames as frame_files
 from jaxtrack.data.layouts import read_layout
 from jaxtrack.errors import JaxtrackError, UsageError
+from jaxtrack.io.paths import resolve
 
 Frame = np.ndarray
 
@@ -101,6 +102,7 @@ def load(
     root: str | Path | None = None,
     split: str | None = None,
     names: tuple[str, ...] = (),
+    on_problem: Callable[[JaxtrackError], None] | None = None,
 ) -> list[Sequence]:
     """Open a benchmark.
 
@@ -110,6 +112,8 @@ def load(
         root: the dataset's folder; not for "synthetic".
         split: the dataset's split; None: the one that is scored.
         names: sequences to take; empty: all. Whatever is wrong with others does not matter.
+        on_problem: called with what is wrong with each sequence that is then left out; None: the first
+            problem is raised.
 
     Returns:
         The sequences, in the benchmark's order. No frame is read yet but the first of each.
@@ -123,7 +127,7 @@ def load(
     elif root is None:
         raise UsageError(f"benchmark {dataset.layout!r} needs --root, the folder of its sequences")
     else:
-        sequences = _from_layout(dataset, Path(root), names)
+        sequences = _from_layout(dataset, resolve(root), names, on_problem)
     unknown = sorted(set(names) - {n for s in sequences for n in (s.name, s.video)})
     if unknown:
         raise JaxtrackError(
@@ -209,9 +213,14 @@ def _synthetic() -> list[Sequence]:
     return sequences
 
 
-def _from_layout(dataset: Dataset, root: Path, names: tuple[str, ...]) -> list[Sequence]:
+def _from_layout(
+    dataset: Dataset,
+    root: Path,
+    names: tuple[str, ...],
+    on_problem: Callable[[JaxtrackError], None] | None,
+) -> list[Sequence]:
     sequences = []
-    for record in read_layout(dataset.layout, root, dataset.split, names or None):
+    for record in read_layout(dataset.layout, root, dataset.split, names or None, on_problem):
         opened = functools.partial(_decoded, record.frames)
         clip = frame_files.is_clip_reference(record.frames[0])
         size, fault = (1, 1), None

@@ -1,6 +1,7 @@
 """Raw result files: every published layout, any separator, and what is wrong with them."""
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -132,6 +133,120 @@ def test_folders_of_trackers_and_npz(tmp_path):
         read_results(tmp_path / "cut.npz")
 
 
+def _zip(path, change):
+    """Write an npz of results whose single member is changed by ``change(info, data)``."""
+    np.savez(path, names=["Deer"])
+    with zipfile.ZipFile(path) as archive:
+        (info,) = archive.infolist()
+        data = archive.read(info)
+    path.write_bytes(change(info, data, path.read_bytes()))
+
+
+HOSTILE = {
+    "no zip": lambda info, data, whole: b"names",
+    "cut": lambda info, data, whole: whole[: len(whole) // 2],
+    "encrypted": lambda info, data, whole: whole.replace(
+        b"PK\x03\x04\x14\0\0\0", b"PK\x03\x04\x14\0\1\0"
+    ).replace(b"PK\x01\x02\x14\x03\x14\0\0\0", b"PK\x01\x02\x14\x03\x14\0\1\0"),
+    "method": lambda info, data, whole: whole.replace(
+        b"PK\x03\x04\x14\0\0\0\0\0", b"PK\x03\x04\x14\0\0\0\x63\0"
+    ).replace(b"PK\x01\x02\x14\x03\x14\0\0\0\0\0", b"PK\x01\x02\x14\x03\x14\0\0\0\x63\0"),
+    "header": lambda info, data, whole: whole.replace(b"'shape': (1,)", b"'shape': (9,)"),
+    "bits": lambda info, data, whole: whole.replace(b"NUMPY", b"MUMPY"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.parametrize(
+    "read", [read_results, lambda p: read_ground_truth(p, get_benchmark("otb"))]
+)
+def test_damaged_arrays_are_named(kind, read, tmp_path):
+    path = tmp_path / "r.npz"
+    _zip(path, HOSTILE[kind])
+    with pytest.raises(JaxtrackError, match=r"r\.npz") as error:
+        read(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"names": [["Deer"]], "T_boxes": BOXES, "T_lengths": [2]},
+        {"names": [1], "T_boxes": BOXES, "T_lengths": [2]},
+        {"names": ["Deer", "Deer"], "T_boxes": BOXES, "T_lengths": [1, 1]},
+        {"names": ["Deer"], "T_boxes": BOXES},
+        {"names": ["Deer"], "T_boxes": BOXES, "T_lengths": [-2]},
+        {"names": ["Deer"], "T_boxes": BOXES, "T_lengths": [2.0]},
+        {"names": ["Deer"], "T_boxes": BOXES, "T_lengths": [1, 1]},
+        {"names": ["Deer"], "T_boxes": BOXES[:, :3], "T_lengths": [2]},
+        {"names": ["Deer"], "T_boxes": BOXES.astype(str), "T_lengths": [2]},
+        {"names": ["Deer"], "T_boxes": BOXES, "T_lengths": [2], "T_code": [0.5, 1.0]},
+        {"names": ["Deer"], "T_boxes": BOXES, "T_lengths": [2], "T_code": [1]},
+        {"names": ["Deer"]},
+        {"T_boxes": BOXES, "T_lengths": [2]},
+    ],
+)
+def test_arrays_that_are_no_results(arrays, tmp_path):
+    np.savez(tmp_path / "r.npz", **arrays)
+    with pytest.raises(JaxtrackError, match=r"r\.npz"):
+        read_results(tmp_path / "r.npz")
+
+
+def test_an_archive_that_claims_gigabytes_is_not_unpacked(tmp_path):
+    with zipfile.ZipFile(tmp_path / "r.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("names.npy", b"")
+    whole = (tmp_path / "r.npz").read_bytes()
+    at = whole.index(b"PK\x01\x02") + 24  # the size that the directory states
+    (tmp_path / "r.npz").write_bytes(whole[:at] + b"\xff\xff\xff\xf0" + whole[at + 4 :])
+    with pytest.raises(JaxtrackError, match="in all are no boxes"):
+        read_results(tmp_path / "r.npz")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"gt_rect": 3},
+        {"gt_rect": []},
+        {"gt_rect": [[1, 2, 3]]},
+        {"gt_rect": [["a", 2, 3, 4]]},
+        {"gt_rect": [[1, 2, 3, {}]]},
+        {"gt_rect": [[1, 2, 3, 1e999]]},
+        {"gt_rect": [[1, 2, 3, 4]], "absent": [1, 0]},
+        {"gt_rect": [[1, 2, 3, 4]], "absent": ["x"]},
+        {"gt_rect": [[1, 2, 3, 4]], "attr": 3},
+        {"gt_rect": [[1, 2, 3, 4]], "attr": [3]},
+        {"gt_rect": [[1, 2, 3, 4]], "width": "x", "height": 2},
+        {"gt_rect": [[1, 2, 3, 4]], "width": -1, "height": 2},
+    ],
+)
+def test_data_set_files_that_are_none(entry, tmp_path):
+    (tmp_path / "d.json").write_text(json.dumps({"Deer": entry}))
+    with pytest.raises(JaxtrackError, match=r"d\.json"):
+        read_ground_truth(tmp_path / "d.json", get_benchmark("otb"))
+
+
+def test_benchmarks_before_the_names(tmp_path):
+    wanted = ["bike1", "bird1_1", "uav1_1"]
+    assert common_names(["uav_bike1", "uav_bird1_1", "uav_uav1_1"], wanted) == {
+        "uav_bike1": "bike1",
+        "uav_bird1_1": "bird1_1",
+        "uav_uav1_1": "uav1_1",
+    }
+    assert common_names(["nfs_bee", "tpl_Ball_ce1"], ["bee", "Ball_ce1"]) == {
+        "nfs_bee": "bee",
+        "tpl_Ball_ce1": "Ball_ce1",
+    }
+    assert common_names(["uav1_1"], ["1_1", "uav1_1"]) == {"uav1_1": "uav1_1"}
+
+
+def test_runs_are_found_below_a_benchmark(tmp_path):
+    write_results(tmp_path / "ostrack" / "vitb_256" / "lasot", "cat-1", BOXES)
+    write_results(tmp_path / "ostrack" / "vitb_256" / "lasot", "._cat-1", BOXES)
+    (tracker,) = read_results(tmp_path)
+    assert tracker.name == "ostrack/vitb_256/lasot"
+    assert list(tracker.boxes) == ["cat-1"]
+
+
 def test_spellings_of_sequence_names():
     wanted = ["Jogging-1", "Jogging-2", "Human4-2", "Deer"]
     names = common_names(["jogging_1", "Jogging.2", "Human4", "Deer", "Zebra"], wanted)
@@ -244,7 +359,7 @@ def test_ground_truth_folders(benchmark, make, tmp_path):
     if benchmark == "nfs":
         np.testing.assert_array_equal(first.boxes[0], [10, 20, 30, 40])
     elif benchmark == "vot2018":
-        np.testing.assert_array_equal(first.boxes[0], [1, 2, 2, 2])
+        np.testing.assert_array_equal(first.polygons[0], [1, 2, 3, 2, 3, 4, 1, 4])
         assert first.size == (640, 480)
         assert first.tags["occlusion"].tolist() == [False, True, False]
     else:
@@ -271,7 +386,7 @@ def test_ground_truth_files(tmp_path):
     for name, message in (
         ("x.json", "not a data set file"),
         ("x.npz", "no arrays 'names'"),
-        ("empty", "no annotation under"),
+        ("empty", "is empty"),
         ("none", "no ground truth at"),
     ):
         with pytest.raises(JaxtrackError, match=message):

@@ -289,3 +289,49 @@ def test_an_output_that_cannot_be_written(tmp_path, fakes, capsys):
     assert "file" in capsys.readouterr().err
     with pytest.raises(JaxtrackError):
         eval_run.plan_of(eval_run.Options(peer=("static",), output=tmp_path / "file" / "x"))
+
+
+@pytest.fixture
+def otb(tmp_path):
+    """Two videos of OTB; ``Cat`` lacks an image."""
+    for name in ("Dog", "Cat"):
+        for i in range(1, 5):
+            if (name, i) != ("Cat", 3):
+                picture(tmp_path / "otb" / name / "img" / f"{i:04d}.jpg", 10 + i)
+        rows = "".join(f"{11 + i},11,10,10\n" for i in range(1, 5))
+        (tmp_path / "otb" / name / "groundtruth_rect.txt").write_text(rows)
+    return tmp_path / "otb"
+
+
+def test_a_broken_video_of_a_benchmark_stops_no_other(tmp_path, otb, capsys):
+    options = ["--benchmark", "otb", "--root", str(otb), "--peer", "static"]
+    assert call(tmp_path / "out", *options) == 1
+    said = capsys.readouterr()
+    assert "Cat" in said.err
+    assert said.err.count("error:") == 1
+    assert "AUC" not in said.out
+    assert (tmp_path / "out" / "otb" / "static" / "Dog.txt").exists()
+    assert call(tmp_path / "out", *options, "--sequence", "Dog") == 0
+    assert "1 sequences kept" in capsys.readouterr().out
+    assert list(scores(tmp_path / "out", "otb")) == ["static"]
+    picture(otb / "Cat" / "img" / "0003.jpg", 13)
+    assert call(tmp_path / "out", *options) == 0
+    assert "AUC" in capsys.readouterr().out
+
+
+def test_the_root_is_not_the_output(tmp_path, otb, capsys):
+    options = ["--benchmark", "otb", "--root", str(otb), "--peer", "static", "--sequence", "Dog"]
+    assert call(otb, *options) == 2
+    assert "is also an input" in capsys.readouterr().err
+    assert sorted(p.name for p in otb.iterdir()) == ["Cat", "Dog"]
+
+
+def test_own_videos_are_scored_where_they_are_annotated(tmp_path, capsys):
+    for i in range(1, 5):
+        picture(tmp_path / "mine" / "car" / f"{i}.jpg", 10 + i)
+    (tmp_path / "mine" / "car.txt").write_text("11,10,10,10\n12,10,10,10\nabsent\n14,10,10,10\n")
+    options = ["--benchmark", "custom", "--root", str(tmp_path / "mine"), "--peer", "static"]
+    assert call(tmp_path / "out", *options) == 0
+    found = scores(tmp_path / "out", "custom")["static"]
+    # Three annotated frames, each with an overlap of 10 - shift over 10 + shift.
+    assert found["average_overlap"] == pytest.approx((1 + 9 / 11 + 7 / 13) / 3, abs=1e-6)

@@ -4,12 +4,14 @@ import csv
 import json
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 
 from eval import score
 from eval.conformance.pack import check_pack
 from eval.files.results import write_run
+from eval.report.page import page_data
 from eval.score import main
 from tests.eval.layouts import write_results
 from tests.eval.test_vot import supervised
@@ -148,7 +150,7 @@ def test_got10k_and_vot(tmp_path, capsys):
     folder = tmp_path / "val" / "GOT-10k_Val_000001"
     folder.mkdir(parents=True)
     (folder / "groundtruth.txt").write_text("10,20,30,40\n" * 4)
-    (folder / "meta_info.ini").write_text("resolution: (100, 100)\n")
+    (folder / "meta_info.ini").write_text("[METAINFO]\nresolution: (100, 100)\n")
     write_results(tmp_path / "G", folder.name, np.tile(BOX, (4, 1)), [0.5] * 4, "got10k", 1)
     options = ["--benchmark", "got10k", "--ground-truth", str(tmp_path / "val")]
     assert main([str(tmp_path / "G"), *options]) == 0
@@ -172,6 +174,84 @@ def test_got10k_and_vot(tmp_path, capsys):
     assert "vot_toolkit" in printed
     assert main([str(tmp_path / "G"), *options]) == 1
     assert "no supervised runs" in capsys.readouterr().err
+
+
+def test_results_that_count_from_zero(otb, capsys):
+    for name in ("Deer", "Jogging-1", "Skiing"):
+        boxes = np.loadtxt(otb / "otb" / f"{name}.txt", delimiter=",")
+        write_results(otb / "results" / "zero", name, boxes - [1, 1, 0, 0])
+    csvs = [otb / "one.csv", otb / "zero.csv"]
+    more = ["--csv", str(csvs[1]), "--base", "0"]
+    assert main(arguments(otb, "--csv", str(csvs[0]), results="results/good")) == 0
+    assert main(arguments(otb, *more, results="results/zero")) == 0
+    assert "moved by 1 pixel: these results count from 0" in capsys.readouterr().out
+    one, zero = (path.read_text().replace("zero", "good") for path in csvs)
+    assert one == zero
+    assert main(arguments(otb, "--base", "2")) == 2
+
+
+def test_report_of_results_alone(otb, capsys):
+    rows = [f"ours={otb / 'results' / 'good'}", *arguments(otb)[1:]]
+    path = otb / "out" / "report.html"
+    assert main([*rows, str(otb / "results" / "noisy"), "--report", str(path)]) == 2
+    rows = [f"ours={otb / 'results' / 'good'}", str(otb / "results" / "noisy"), *arguments(otb)[1:]]
+    assert main([*rows, "--report", str(path)]) == 0
+    data = page_data(path.read_text())
+    assert [t["name"] for t in data["trackers"]] == ["ours", "noisy"]
+    assert not data["timed"]
+    assert (path.parent / "success.svg").exists()
+    assert main([*rows, "--report", str(path), "--protocol", "all"]) == 2
+    assert "--report shows one protocol" in capsys.readouterr().err
+    truth = str(otb / "otb" / "Deer.txt")
+    assert main([*rows, "--csv", truth]) == 2
+    assert "would be overwritten" in capsys.readouterr().err
+
+
+def test_longterm_f1(tmp_path, capsys):
+    truth, made = tmp_path / "lt" / "ballet", tmp_path / "L" / "longterm" / "ballet"
+    for folder in (truth, made):
+        folder.mkdir(parents=True)
+    (truth / "groundtruth.txt").write_text("10,10,20,20\n" * 4 + "nan,nan,nan,nan\n" * 2)
+    (truth / "sequence").write_text("width=100\nheight=80\n")
+    cv2.imwrite(str(truth / "00000001.jpg"), np.zeros((80, 100, 3), np.uint8))
+    (made / "ballet_001.txt").write_text("1\n" + "10,10,20,20\n" * 3 + "70,10,20,20\n" * 2)
+    (made / "ballet_001_confidence.value").write_text("\n" + "0.9\n" * 3 + "0.1\n" * 2)
+    rows = [str(tmp_path / "L"), "--benchmark", "vot2018lt", "--ground-truth", str(truth.parent)]
+    path = tmp_path / "report.html"
+    assert main([*rows, "--csv", str(tmp_path / "f1.csv"), "--report", str(path)]) == 0
+    (row,) = csv.DictReader((tmp_path / "f1.csv").read_text().splitlines())
+    # Three of four frames in view, and none where nothing is to be seen.
+    assert float(row["precision"]) == pytest.approx(1)
+    assert float(row["recall"]) == pytest.approx(3 / 4)
+    assert float(row["f1"]) == pytest.approx(6 / 7)
+    assert list(page_data(path.read_text())["plots"]) == ["recall"]
+    assert main([*rows, "--protocol", "pysot"]) == 2
+
+
+def test_other_kinds_have_pages_too(tmp_path):
+    folder = tmp_path / "vot" / "a"
+    folder.mkdir(parents=True)
+    (folder / "groundtruth.txt").write_text("20,20,30,30\n" * 40)
+    (folder / "sequence").write_text("width=100\nheight=100\n")
+    write_run(tmp_path / "V", "a", supervised([20]))
+    options = ["--benchmark", "vot2018", "--ground-truth", str(tmp_path / "vot")]
+    assert main([str(tmp_path / "V"), *options, "--report", str(tmp_path / "r.html")]) == 0
+    data = page_data((tmp_path / "r.html").read_text())
+    assert data["trackers"][0]["overall"]["accuracy"] == 1
+    assert len(data["trackers"][0]["overlaps"][0]) == 40
+
+
+def test_no_score_where_the_truth_is_withheld(tmp_path, capsys):
+    folder = tmp_path / "test" / "GOT-10k_Test_000001"
+    folder.mkdir(parents=True)
+    (folder / "groundtruth.txt").write_text("10,20,30,40\n")
+    write_results(tmp_path / "G", folder.name, np.tile(BOX, (4, 1)), [0.5] * 4, "got10k", 1)
+    options = ["--benchmark", "got10k", "--ground-truth", str(tmp_path / "test")]
+    assert main([str(tmp_path / "G"), *options, "--allow-missing"]) == 1
+    said = capsys.readouterr()
+    assert "the ground truth is withheld" in said.err
+    assert "eval.submit" in said.err
+    assert not said.out
 
 
 def test_golden_pack_passes(golden_dir, capsys):

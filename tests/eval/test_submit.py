@@ -1,10 +1,12 @@
 """Zip files for the evaluation servers: written, checked, and refused with a reason."""
 
+import warnings
 import zipfile
 
 import numpy as np
 import pytest
 
+from eval import submit
 from eval.files.results import TrackerResults
 from eval.submit import LAYOUTS, check_zip, main, write_zip
 from jaxtrack.errors import JaxtrackError
@@ -104,6 +106,45 @@ def test_what_a_server_would_stumble_over(member, text, message, tmp_path):
         check_zip(path, "trackingnet", {"0-6LB4FqxoE_0": 1}, first, partial=True)
 
 
+def test_archives_that_no_server_opens(tmp_path, monkeypatch):
+    monkeypatch.setattr(submit, "_MEMBER_AT_MOST", 1 << 16)
+    monkeypatch.setattr(submit, "_TOTAL_AT_MOST", 1 << 17)
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb:
+        bomb.writestr("0-6LB4FqxoE_0.txt", b"0" * (1 << 20))
+    with pytest.raises(JaxtrackError, match="unpacks to 1,048,576 bytes"):
+        check_zip(path, "trackingnet")
+    archive(path, {f"0-6LB4FqxoE_{i}.txt": "1,2,3,4\n" * 4000 for i in range(6)})
+    with pytest.raises(JaxtrackError, match="with those before it"):
+        check_zip(path, "trackingnet")
+    monkeypatch.setattr(submit, "_MEMBERS_AT_MOST", 3)
+    archive(path, {f"0-6LB4FqxoE_{i}.txt": GOOD for i in range(6)})
+    with pytest.raises(JaxtrackError, match="6 files, far more"):
+        check_zip(path, "trackingnet")
+    archive(path, {"0-6LB4FqxoE_0.txt": GOOD})
+    whole = path.read_bytes()
+    for old, new, words in (
+        (b"PK\x01\x02\x14\x03\x14\0\0", b"PK\x01\x02\x14\x03\x14\0\1", "is encrypted"),
+        (b"PK\x01\x02\x14\x03\x14\0\0\0\0", b"PK\x01\x02\x14\x03\x14\0\0\0\x63", "not a readable"),
+        (b"10,20", b"11,20", "not a readable zip file"),
+    ):
+        assert old in whole
+        path.write_bytes(whole.replace(old, new))
+        with pytest.raises(JaxtrackError, match=words) as error:
+            check_zip(path, "trackingnet")
+        assert "\n" not in str(error.value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with zipfile.ZipFile(path, "w") as twice:
+            for _ in range(2):
+                twice.writestr("0-6LB4FqxoE_0.txt", GOOD)
+    with pytest.raises(JaxtrackError, match="stands there twice"):
+        check_zip(path, "trackingnet")
+    for other in (tmp_path, tmp_path / "none.zip"):
+        with pytest.raises(JaxtrackError, match="no such file"):
+            check_zip(other, "trackingnet")
+
+
 def test_got10k_times(tmp_path):
     stem = "GOT-10k_Test_000001/GOT-10k_Test_000001"
     for times, message in (
@@ -129,6 +170,10 @@ def test_command_line(tmp_path, capsys):
     assert "ready for the server" in capsys.readouterr().out
     assert main(["--check", str(target), *options]) == 0
     assert main(options) == 2
+    assert main(["--check", str(target), "--benchmark", "otb"]) == 2
+    results = tmp_path / "ours" / "0-6LB4FqxoE_1.txt"
+    assert main([str(tmp_path / "ours"), *options, "--output", str(results)]) == 2
+    assert "would be overwritten" in capsys.readouterr().err
     (tmp_path / "ours" / "0-6LB4FqxoE_0.txt").unlink()
     assert main([str(tmp_path / "ours"), *options, "--output", str(target)]) == 1
     assert "510 sequences where the test set has 511" in capsys.readouterr().err

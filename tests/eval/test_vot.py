@@ -93,6 +93,15 @@ def test_rectangles():
     assert region_overlap(corners, b)[0] == pytest.approx(11 / 31)
 
 
+def test_regions_are_single_precision_before_they_are_rounded():
+    """The toolkit's rule: 361.49999185 is stored as 361.5, whose nearest even pixel is 362."""
+    truth = np.array([[362.0, 10, 20, 20]])
+    near, half = np.array([[361.49999185, 10, 20, 20]]), np.array([[361.5, 10, 20, 20]])
+    below = np.array([[361.4999, 10, 20, 20]])  # another number in single precision, too
+    found = [region_overlap(r, truth, (640, 480), "vot_toolkit")[0] for r in (near, half, below)]
+    assert found == [1.0, 1.0, 19 / 21]
+
+
 def test_nan_regions_and_wrong_shapes():
     assert np.isnan(region_overlap(np.array([NAN]), np.array([[1.0, 2, 3, 4]]))[0])
     assert np.isnan(
@@ -226,6 +235,20 @@ def test_burn_in():
     report = evaluate_vot({"a": [supervised([20])]}, TRUTH)
     kept = np.flatnonzero(~np.isnan(report.frame_overlaps["a"]))
     np.testing.assert_array_equal(kept, [*range(10, 20), *range(35, 40)])
+
+
+def test_a_sequence_inside_the_burn_in_counts_as_zero_for_the_toolkit():
+    """One of 40 frames tracked perfectly, one of 10 of which accuracy sees nothing."""
+    short = Annotation(TRUTH["a"].boxes[:10], size=TRUTH["a"].size)
+    truth = {**TRUTH, "b": short}
+    runs = {"a": [supervised([])], "b": [supervised([], 10)]}
+    toolkit = evaluate_vot(runs, truth, "vot_toolkit", interval=(2, 9))
+    assert toolkit.accuracy == pytest.approx(40 / 50)
+    assert toolkit.per_sequence()["b"]["accuracy"] == 0
+    low, high = toolkit.intervals()["accuracy"]
+    assert 0 <= low <= toolkit.accuracy <= high
+    pysot = evaluate_vot(runs, truth, "pysot", interval=(2, 9))
+    assert pysot.accuracy == 1
 
 
 def test_what_is_wrong_is_said():

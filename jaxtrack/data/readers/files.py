@@ -235,7 +235,11 @@ def require_root(dataset: str, root: str | os.PathLike) -> Path:
     return path
 
 
-def wrong_layout(dataset: str, root: Path, looked_for: str) -> JaxtrackError:
+class WrongLayoutError(JaxtrackError):
+    """A folder that holds something else than the dataset that was named."""
+
+
+def wrong_layout(dataset: str, root: Path, looked_for: str) -> WrongLayoutError:
     """Build the error for a folder that holds something else.
 
     Args:
@@ -248,7 +252,7 @@ def wrong_layout(dataset: str, root: Path, looked_for: str) -> JaxtrackError:
     """
     found = [e.name for e in scan(root)]
     shown = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")
-    return JaxtrackError(
+    return WrongLayoutError(
         f"{dataset}: {root} has another layout: looked for {looked_for}; it holds {shown}"
     )
 
