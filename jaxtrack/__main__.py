@@ -120,6 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     table = {
         "track": _own(Track, track, "track targets through a video"),
         "info": _own(Info, info, "show versions, devices, presets and their weights"),
+        "zoo": _other("zoo", "show published weights, and the scores to expect of them"),
         "demo": _own(Demo, demo, "track a synthetic clip: nothing has to be downloaded"),
         "train": _other("train.run", "train a tracker"),
         "prepare": _other("data.prepare", "build a dataset from the folder that its site delivers"),

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Annotated
 
-from jaxtrack import weights
+from jaxtrack import cli, weights
+from jaxtrack.errors import UsageError, unknown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,12 +255,20 @@ def numbers_text(numbers: Mapping[str, float]) -> str:
     return ", ".join(f"{_SHORT.get(k, k)} {fraction(v)}" for k, v in numbers.items())
 
 
-def table() -> str:
-    """Return the zoo as lines of text: file, project, size, checksum, and the scores to expect."""
+def table(presets: Sequence[str] = ()) -> str:
+    """Return the zoo as lines of text: file, project, size, checksum, and the scores to expect.
+
+    Args:
+        presets: which ones; none: all.
+
+    Raises:
+        UsageError: a preset behind which nothing is known.
+    """
     lines = []
-    for preset in MODELS:
+    for preset in presets or MODELS:
         model = find(preset)
-        assert model is not None
+        if model is None:
+            raise UsageError(str(unknown("model of the zoo", preset, MODELS)))
         lines.append(f"{preset:20s} {model.file}  ({model.project})")
         if model.size is not None:
             lines.append(f"{'':20s} {model.size:,} bytes, sha256 {model.sha256}")
@@ -266,3 +276,46 @@ def table() -> str:
             f"{'':20s} {p.label}: {numbers_text(p.numbers)} ({p.source})" for p in model.scores
         ]
     return "\n".join(lines)
+
+
+def markdown() -> str:
+    """Return the zoo as a table for the README."""
+    lines = ["| preset | published file | scores to expect |", "|---|---|---|"]
+    for preset, model in MODELS.items():
+        scores = "; ".join(f"{p.label}: {numbers_text(p.numbers)} ({p.source})" for p in model.scores)
+        lines.append(f"| `{preset}` | `{model.file}` ({model.project}) | {scores} |")
+    return "\n".join(lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Show which published weights fit which preset, where they come from, and what they should score.
+
+    Attributes:
+        preset: only these presets.
+        markdown: as a table for a README.
+        debug: show the traceback of an error.
+    """
+
+    preset: Annotated[tuple[str, ...], cli.Positional] = ()
+    markdown: bool = False
+    debug: bool = False
+
+
+def run(options: Options) -> None:
+    """Carry out ``jaxtrack zoo``.
+
+    Args:
+        options: the call.
+
+    Raises:
+        UsageError: a preset behind which nothing is known.
+    """
+    if options.markdown and options.preset:
+        raise UsageError("--markdown shows all presets; name none")
+    print(markdown() if options.markdown else table(options.preset))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    return cli.command(Options, run, "jaxtrack zoo", arguments)

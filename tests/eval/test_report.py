@@ -2,6 +2,7 @@
 
 import csv
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -160,7 +161,19 @@ def test_the_zoo_knows_presets_and_shipped_files():
             assert model.size == shipped_path(preset).stat().st_size
             assert len(model.sha256) == 64
     assert all(0 < v < 1 for m in zoo.MODELS.values() for p in m.scores for v in p.numbers.values())
-    assert "siamfc_alexnet_e50.pth" in zoo.table()
+
+
+def test_the_zoo_is_shown(capsys):
+    assert zoo.main(["siamfc", "siamfc-tiny"]) == 0
+    shown = capsys.readouterr().out
+    assert "siamfc_alexnet_e50.pth  (huanglianghua/siamfc-pytorch)" in shown
+    assert "otb100: AUC .578, P .765 (README of huanglianghua/siamfc-pytorch)" in shown
+    assert shown.count("sha256") == 1
+    assert zoo.main(["siamfcc"]) == 2
+    assert "nearest: siamfc" in capsys.readouterr().err
+    assert zoo.main(["--markdown"]) == 0
+    readme = Path(zoo.__file__).parents[1] / "README.md"
+    assert capsys.readouterr().out in readme.read_text()
 
 
 def test_opencv_of_any_package(monkeypatch):
