@@ -282,7 +282,9 @@ def markdown() -> str:
     """Return the zoo as a table for the README."""
     lines = ["| preset | published file | scores to expect |", "|---|---|---|"]
     for preset, model in MODELS.items():
-        scores = "; ".join(f"{p.label}: {numbers_text(p.numbers)} ({p.source})" for p in model.scores)
+        scores = "; ".join(
+            f"{p.label}: {numbers_text(p.numbers)} ({p.source})" for p in model.scores
+        )
         lines.append(f"| `{preset}` | `{model.file}` ({model.project}) | {scores} |")
     return "\n".join(lines)
 
