@@ -33,7 +33,6 @@ from jaxtrack import cli
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.ops import conv, correlation
 from jaxtrack.ops.winograd import conv2d_winograd
-from jaxtrack.trackers.siamfc import tracker as siamfc
 
 FRAME_SIZE = (480, 640)  # height, width: common in the field's benchmarks
 BOX = (280.0, 190.0, 84.0, 66.0)
@@ -146,13 +145,33 @@ class Measured:
         assert done
         decode = clock(lambda: cv2.imdecode(data, cv2.IMREAD_COLOR), 20)
         found = {"decode": 1e3 * statistics.median(decode)}
-        config = self.tracker.config
-        if isinstance(config, siamfc.Config):
-            stages = siamfc.stages(config, self.variables, self.state, self.images[1])
-            for name, action in stages.items():
-                jax.block_until_ready(action())
-                found[name] = 1e3 * statistics.median(clock(action, 10))
+        for name, action in self._steps().items():
+            jax.block_until_ready(action())
+            found[name] = 1e3 * statistics.median(clock(action, 10))
         return found
+
+    def _steps(self) -> dict[str, Callable[[], Any]]:
+        """Return the steps of a frame as compiled calls, each on what those before it gave."""
+        steps, config, values = self.tracker.steps, self.tracker.config, self.variables
+        if steps is None:
+            return {}
+        parts: list[Any] = [jax.jit(step, static_argnums=0) for step in steps]
+        state, frame = self.state, jnp.asarray(self.images[1])
+        look = parts[0](config, state, frame)
+        features = parts[1](config, values, state, look)
+        maps = parts[2](config, values, state, features)
+        decision = parts[3](config, values, state, look, maps)
+        inputs = (
+            (state, frame),
+            (values, state, look),
+            (values, state, features),
+            (values, state, look, maps),
+            (values, state, frame, decision),
+        )
+        return {
+            name: functools.partial(part, config, *given)
+            for name, part, given in zip(steps._fields, parts, inputs)
+        }
 
 
 def peer_time(line: str) -> float:

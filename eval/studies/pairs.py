@@ -77,10 +77,9 @@ def answer(config: siamrpn.Config, variables: Any, pairs: Pairs) -> Answers:
     anchors = jnp.asarray(siamrpn.tracking_anchors(config, size))
 
     def one(pair: Pairs) -> Answers:
-        templates = siamrpn.template_features(config, variables, pair.templates)
+        templates = siamrpn.features_of(config, variables, pair.templates[None])
         kernels = siamrpn.apply(config, variables, templates, method="kernels")
-        images = siamrpn.network_input(pair.searches[None])
-        searches = siamrpn.apply(config, variables, images, method="features")
+        searches = siamrpn.features_of(config, variables, pair.searches[None])
         cls, loc = siamrpn.apply(config, variables, kernels, searches, method="predict")
         score = jax.nn.softmax(anchor_logits(cls)[0], axis=-1)[..., 1]
         boxes = decode(anchor_deltas(loc)[0], anchors).reshape(-1, 4)

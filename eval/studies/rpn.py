@@ -148,12 +148,11 @@ def fusion_rows(options: Options) -> list[Row]:
             variables = jax.jit(tracker.init_variables, static_argnums=0)(config, jax.random.key(0))
 
         def kernels_of(variables: Any, config: Any = config) -> Any:
-            features = siamrpn.template_features(config, variables, exemplar)
+            features = siamrpn.features_of(config, variables, exemplar[None])
             return siamrpn.apply(config, variables, features, method="kernels")
 
         def predict(variables: Any, kernels: Any, config: Any = config) -> Any:
-            images = siamrpn.network_input(crop)
-            features = siamrpn.apply(config, variables, images, method="features")
+            features = siamrpn.features_of(config, variables, crop)
             return siamrpn.apply(config, variables, kernels, features, method="predict")
 
         kernels = jax.jit(kernels_of)(variables)

@@ -20,11 +20,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
-from jaxtrack.base import Prediction, State, Tracker, Variables
+from jaxtrack.base import Look, Prediction, State, Steps, Tracker, Variables
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.ops import crop
 from jaxtrack.trackers.siamfc import tracker as siamfc
 from jaxtrack.trackers.siamrpn import tracker as siamrpn
+from jaxtrack.trackers.siamrpn.proposals import cut_pysot
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,42 +47,46 @@ class Split:
 
 
 def _siamfc_windows(config: Any, state: siamfc.State) -> Array:
-    windows = siamfc.search_windows(config, state.centre, state.search_side)
+    windows = crop.windows_siamfc(state.centre, state.search_side * siamfc.factors(config))
     return jnp.stack(windows, axis=1)
 
 
 def _siamfc_look(
     config: Any, variables: Variables, state: siamfc.State, frame: Array, window: Array
 ) -> Array:
-    place = crop.Window(*window)
-    image = siamfc.cut(frame, place, config.instance_size, state.fill, state.frame_size)
-    features = siamfc.embed(config, variables, image[None])
-    return siamfc.respond(config, variables, state.template, features)[0]
+    windows = crop.Window(*window[:, None])
+    size = config.instance_size
+    crops = crop.cut_siamfc(frame, windows, size, state.fill, state.frame_size)
+    features = siamfc.embed(config, variables, state, Look(windows, crops))
+    return siamfc.respond(config, variables, state, features)[0]
 
 
 def _siamfc_decide(config: Any, state: siamfc.State, responses: Array) -> tuple[State, Prediction]:
-    choice, upsampled = siamfc.choose(config, responses)
-    state = siamfc.update(config, state, choice)
-    score = jax.nn.sigmoid(upsampled[choice.scale, choice.peak[0], choice.peak[1]])
-    return state, Prediction(siamfc.box_of(state).astype(jnp.float32), score)
+    return _settle(siamfc.STEPS, config, state, responses)
+
+
+def _settle(steps: Steps, config: Any, state: State, maps: Any) -> tuple[State, Prediction]:
+    """Decide and update; neither reads variables, look or frame in the families that are cut here."""
+    decision = steps.decide(config, None, state, None, maps)  # type: ignore[arg-type]
+    state = steps.update(config, None, state, None, decision)  # type: ignore[arg-type]
+    return state, Prediction(decision.box, decision.score)
 
 
 def _siamrpn_windows(config: Any, state: siamrpn.State) -> Array:
-    return jnp.stack(siamrpn.search_window(config, state, config.instance_size))[None]
+    return jnp.stack(siamrpn.search_window(config, state))[None]
 
 
 def _siamrpn_look(
     config: Any, variables: Variables, state: siamrpn.State, frame: Array, window: Array
 ) -> Any:
     place, size = crop.Window(*window), config.instance_size
-    maps = siamrpn.look_into(config, variables, state, frame, place, size)
-    return maps.cls, maps.loc
+    image = cut_pysot(frame, place, size, state.fill, state.frame_size)
+    features = siamrpn.features_of(config, variables, image[None])
+    return siamrpn.respond(config, variables, state, features)
 
 
 def _siamrpn_decide(config: Any, state: siamrpn.State, maps: Any) -> tuple[State, Prediction]:
-    size, influence = config.instance_size, config.window_influence
-    decision = siamrpn.decide(config, maps[0][0], maps[1][0], state.size, size, influence)
-    return siamrpn.update(config, state, siamrpn.estimate(config, state, decision))
+    return _settle(siamrpn.STEPS, config, state, jax.tree.map(lambda leaf: leaf[0], maps))
 
 
 SPLITS: dict[Callable[..., Any], Split] = {

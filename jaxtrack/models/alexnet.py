@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
-from jaxtyping import Array, Float
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
 
 from jaxtrack.models.layers import BatchNorm, Conv, max_pool
 from jaxtrack.ops.correlation import cross_correlation_pairs
+from jaxtrack.ops.mapping import image_by_image
 from jaxtrack.ops.response import resize_maps
 
 
@@ -42,6 +45,14 @@ class AlexNetConfig:
     def stride(self) -> int:
         """Total stride, input pixels per feature cell."""
         return 2 * self.pool_strides[0] * self.pool_strides[1]
+
+    def feature_size(self, image_size: int, blocks: int = 5) -> int:
+        """Return the side of the output of block 3, 4 or 5 of a square image, cells."""
+        side = (image_size - self.kernels[0]) // 2 + 1
+        side = (side - 3) // self.pool_strides[0] + 1
+        side = side - self.kernels[1] + 1
+        side = (side - 3) // self.pool_strides[1] + 1
+        return side - sum(kernel - 1 for kernel in self.kernels[2:blocks])
 
 
 # huanglianghua/siamfc-pytorch, AlexNetV1 (the paper's network), V2 (stride 4) and V3 (wide, no groups).
@@ -155,3 +166,31 @@ class SiamFC(nn.Module):
         z = self.embed(exemplars, train)[-1]
         x = self.embed(searches, train)[-1]
         return self.match(cross_correlation_pairs(z, x), train)
+
+
+def embed_crops(
+    module: SiamFC,
+    variables: Any,
+    crops: UInt8[Array, "n h w 3"] | Float[Array, "n h w 3"],
+    divisor: float,
+    block: int = 5,
+) -> Float[Array, "n a b c"]:
+    """Embed RGB crops with running statistics.
+
+    Args:
+        module: the network.
+        variables: ``{"params", "batch_stats"}``; other collections in it are ignored.
+        crops: 0 to 255.
+        divisor: they are divided by it (1: the network sees 0 to 255).
+        block: the block whose output is wanted, 1 to 5 (the compiler leaves out the later ones).
+    """
+    own = {name: variables[name] for name in ("params", "batch_stats") if name in variables}
+    images = crops.astype(jnp.float32)
+    if divisor != 1:
+        images = images / divisor
+
+    def network(images: Array) -> Array:
+        blocks: Any = module.apply(own, images, method="embed")
+        return blocks[block - 1]
+
+    return image_by_image(network, images)

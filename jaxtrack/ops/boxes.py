@@ -30,14 +30,25 @@ def cxcywh_to_xywh(boxes: Float[Array, "*n 4"]) -> Float[Array, "*n 4"]:
     return jnp.concatenate([boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., 2:]], axis=-1)
 
 
-def xyxy_to_cxcywh(boxes: Float[Array, "*n 4"]) -> Float[Array, "*n 4"]:
-    """Two-corner boxes as centre and size."""
-    return xywh_to_cxcywh(xyxy_to_xywh(boxes))
-
-
 def cxcywh_to_xyxy(boxes: Float[Array, "*n 4"]) -> Float[Array, "*n 4"]:
     """Centre-and-size boxes as two corners."""
     return xywh_to_xyxy(cxcywh_to_xywh(boxes))
+
+
+def middle_of(box: Float[Array, "4"]) -> tuple[Float[Array, "2"], Float[Array, "2"]]:
+    """Return a box's middle pixel (row, column) and size (height, width): corner + (size - 1) / 2.
+
+    Reference:
+        The convention of SiamFC and its codes: coordinates are those of pixels, not of their borders.
+    """
+    size = box[3:1:-1]
+    return box[1::-1] + (size - 1) / 2, size
+
+
+def box_about(middle: Float[Array, "2"], size: Float[Array, "2"]) -> Float[Array, "4"]:
+    """Return the box ``x, y, w, h`` of a middle pixel and a size; undoes `middle_of`."""
+    corner = middle - (size - 1) / 2
+    return jnp.concatenate([corner[::-1], size[::-1]])
 
 
 def iou_xyxy(a: Float[Array, "*n 4"], b: Float[Array, "*n 4"]) -> Float[Array, "*n"]:

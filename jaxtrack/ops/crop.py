@@ -243,3 +243,30 @@ def window_siamfc(centre_yx: Float[Array, "2"], side: Float[Array, ""]) -> Windo
     size = round_half_even(side)
     first = round_half_even(centre_yx - (size - 1).astype(centre_yx.dtype) / 2)
     return Window(top=first[0], left=first[1], height=size, width=size)
+
+
+def windows_siamfc(centre_yx: Float[Array, "2"], sides: Float[Array, "n"]) -> Window:
+    """Return `window_siamfc` of several sides around one centre; leading axis n."""
+    return jax.vmap(lambda side: window_siamfc(centre_yx, side))(sides)
+
+
+def cut_siamfc(
+    frame: UInt8[Array, "h w 3"],
+    windows: Window,
+    size: int,
+    fill: Float[Array, "3"],
+    frame_size: Int[Array, "2"],
+) -> UInt8[Array, "n s s 3"]:
+    """Cut windows out of a frame as siamfc-pytorch does: the rounded mean colour lies beyond the border.
+
+    Args:
+        frame: RGB.
+        windows: with a leading axis n.
+        size: side of the crops, pixels.
+        fill: mean colour of the first frame.
+        frame_size: ``(2,)`` true height and width.
+    """
+    colour = round_half_even(fill)
+    return jax.vmap(lambda window: resize_window(frame, window, (size, size), frame_size, colour))(
+        windows
+    )

@@ -116,29 +116,36 @@ def _check_stream(
     expect(f"frames of stream {name}", len(states), len(images) - 1)
     full = stream.get("crops") == "full"
     step = 1 if full else 4
-    respond = jax.jit(lambda w, s, c: ostrack.respond(config, w, s, c, full=True))
-    track = jax.jit(lambda w, s, f: ostrack.track_frame(config, w, s, f))
+    cut = jax.jit(ostrack.cut, static_argnums=0)
+    track = jax.jit(ostrack.track_frame, static_argnums=0)
+
+    @jax.jit
+    def run(weights: Any, state: ostrack.State, look: Look) -> Any:
+        features = ostrack.embed(config, weights, state, look, full=True)
+        maps = ostrack.respond(config, weights, state, features)
+        return features, maps, ostrack.decide(config, weights, state, look, maps)
+
     rows: list[dict[str, Any]] = []
     for t, box in enumerate(states):
         state = start._replace(box=jnp.asarray(box, jnp.float64))
         image = jnp.asarray(images[t + 1])
-        window = crop_ostrack.window_ostrack(state.box, config.search_factor)
-        crop = np.asarray(crop_ostrack.crop_ostrack(image, window, size, frame_size))
+        look = cut(config, state, image)
+        window = jax.tree.map(lambda side: side[0], look.windows)
+        crop = np.asarray(look.crops[0])
         stored = arrays[f"{name}_crop"][t] if full else crop
-        out = respond(weights, state, stored)
-        predicted = ostrack.locate(config, state, window, out.maps, out.response)
-        after = crop_ostrack.clip_box(predicted, frame_size, config.clip_margin)
-        moved, _ = track(weights, state, image)
+        features, maps, decision = run(weights, state, look._replace(crops=stored[None]))
+        after = decision.clipped
+        moved, _ = track(config, weights, state, image)
         if np.array_equal(crop, stored):
             after = moved.box  # the tracker's own step, which must lead to the same box
         scale = ostrack.scale_of(window, size)
-        norm = ostrack.decode_boxes(out.response[None], out.maps.size[None], out.maps.offset[None])
+        norm = ostrack.decode_boxes(decision.response[None], maps.size, maps.offset)
         pixels = np.asarray(norm[0] * size / scale.astype(jnp.float32))
         pad = np.asarray(crop_ostrack.padding_mask(window, size, frame_size))
-        tokens = np.concatenate([out.features.template[0], out.features.search[0]])
+        tokens = np.concatenate([features.template[0], features.search[0]])
         rows.append(
             {
-                "features": out.features,
+                "features": features,
                 "crop": crop[::step, ::step],
                 "crop_sum": crop.sum(axis=(0, 1), dtype=np.int64),
                 "pad_fraction": pad.mean(),
@@ -146,14 +153,14 @@ def _check_stream(
                 "search_input": nchw(ostrack.normalise(jnp.asarray(stored))[None])[
                     0, :, ::16, ::16
                 ],
-                "score_map": np.asarray(out.maps.score)[None],
-                "size_map": nchw(out.maps.size[None])[0],
-                "offset_map": nchw(out.maps.offset[None])[0],
+                "score_map": np.asarray(maps.score),
+                "size_map": nchw(maps.size)[0],
+                "offset_map": nchw(maps.offset)[0],
                 "feat_abs": np.abs(tokens.astype(np.float64)).sum(axis=1),
-                "response": out.response,
+                "response": decision.response,
                 "box_norm": norm[0],
                 "box_crop_px_f64": pixels,
-                "box_unclipped_f64": predicted,
+                "box_unclipped_f64": decision.unclipped,
                 "state_out_f64": after,
             }
         )

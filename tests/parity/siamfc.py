@@ -21,7 +21,8 @@ from jaxtrack.models.alexnet import (
     SiamFC,
 )
 from jaxtrack.ops import crop, losses
-from jaxtrack.ops.correlation import cross_correlation_pairs
+from jaxtrack.ops.boxes import box_about
+from jaxtrack.ops.correlation import cross_correlation, cross_correlation_pairs
 from jaxtrack.ops.response import hann_window, scale_factors
 from jaxtrack.trackers.siamfc import tracker as siamfc
 from jaxtrack.weights.names import NameTable, from_published
@@ -159,7 +160,9 @@ def hl_forward(case: Case, report: Report) -> None:
     raw = cross_correlation_pairs(templates, x)
     report.check("response", np.asarray(net.apply(variables, raw, method="match"))[:, None])
     if case.config.get("also_broadcast"):
-        report.check("response_z0", siamfc.respond(config, variables, z[0], x)[:, None])
+        raw = cross_correlation(z[0], x)
+        alone = np.asarray(net.apply(variables, raw, method="match"))
+        report.check("response_z0", alone[:, None])
 
 
 def _geometry(window: crop.Window, frame: np.ndarray) -> tuple[np.ndarray, int, np.ndarray]:
@@ -184,18 +187,16 @@ def hl_crop(case: Case, report: Report) -> None:
         size = box[3:1:-1].astype(np.float32)
         centre = (box[1::-1] - 1 + (box[3:1:-1] - 1) / 2).astype(np.float32)
         z_side, x_side = siamfc.region_sides(config, jnp.asarray(size))
-        z_window = crop.window_siamfc(jnp.asarray(centre), z_side)
-        x_windows = siamfc.search_windows(config, jnp.asarray(centre), x_side)
-        cut = jax.vmap(siamfc.cut, in_axes=(None, 0, None, None, None))
+        z_windows = crop.windows_siamfc(jnp.asarray(centre), z_side[None])
+        z_window = jax.tree.map(lambda leaf: leaf[0], z_windows)
+        x_windows = crop.windows_siamfc(jnp.asarray(centre), x_side * siamfc.factors(config))
         row = {"center": centre, "target_sz": size, "z_sz": z_side, "x_sz": x_side}
         row["z_size"], row["z_npad"], row["z_corners"] = _geometry(z_window, image)
         row["x_size"], row["x_npad"], row["x_corners"] = _geometry(x_windows, image)
-        row["z_crop"] = siamfc.cut(
-            jnp.asarray(image), z_window, config.exemplar_size, jnp.asarray(mean), size_of_frame
-        )
-        row["x_crop"] = cut(
-            jnp.asarray(image), x_windows, config.instance_size, jnp.asarray(mean), size_of_frame
-        )
+        canvas = (jnp.asarray(mean), size_of_frame)
+        frame = jnp.asarray(image)
+        row["z_crop"] = crop.cut_siamfc(frame, z_windows, config.exemplar_size, *canvas)[0]
+        row["x_crop"] = crop.cut_siamfc(frame, x_windows, config.instance_size, *canvas)
         for key, value in row.items():
             out.setdefault(key, []).append(np.asarray(value))
     stacked = {key: np.stack(values) for key, values in out.items()}
@@ -262,12 +263,12 @@ def hl_track(case: Case, report: Report) -> None:
     report.check("x_sz0", state.search_side)
     report.check("avg_color", mean)
     report.check("scale_factors", scale_factors(config.scale_count, config.scale_step))
-    window = crop.window_siamfc(state.centre, state.exemplar_side)
-    exemplar = siamfc.cut(
-        jnp.asarray(images[0]), window, config.exemplar_size, state.fill, frame_size
+    windows = crop.windows_siamfc(state.centre, state.exemplar_side[None])
+    exemplar = crop.cut_siamfc(
+        jnp.asarray(images[0]), windows, config.exemplar_size, state.fill, frame_size
     )
-    report.check("z_crop", exemplar)
-    size, pad, corners = _geometry(window, images[0])
+    report.check("z_crop", exemplar[0])
+    size, pad, corners = _geometry(jax.tree.map(lambda leaf: leaf[0], windows), images[0])
     report.check("z_crop_geom", np.asarray([size, pad, *corners]))
     report.check("kernel", nchw(state.template[None]))
     side = siamfc.response_size(config) * config.response_up
@@ -296,22 +297,15 @@ def _track_row(
         exemplar_side=jnp.asarray(report.used("z_sz_in")[t], jnp.float64),
         search_side=jnp.asarray(report.used("x_sz_in")[t], jnp.float64),
     )
-    windows = siamfc.search_windows(config, state.centre, state.search_side)
-    crops = jax.vmap(
-        lambda w: siamfc.cut(
-            jnp.asarray(image), w, config.instance_size, state.fill, state.frame_size
-        )
-    )(windows)
-    features = _embed(config, variables, crops)
-    responses = siamfc.respond(config, variables, state.template, features)
-    choice, upsampled = siamfc.choose(config, responses)
-    row: dict[str, Any] = {"response": responses, "up": upsampled, "choice": choice}
-    row["crop_size"], row["crop_npad"], row["crop_corners"] = _geometry(windows, image)
-    row["crops"], row["features"] = np.asarray(crops), nchw(features)
-    row["disp"] = siamfc.displacement(config, choice, state.search_side)
-    row["state"] = siamfc.update(config, state, choice)
-    # Our own score of the recorded peak in the recorded scale, for the pack's decision rule.
-    row["own"] = np.asarray(choice.mixed)
+    frame = jnp.asarray(image)
+    look = siamfc.cut(config, state, frame)
+    features = _embed(config, variables, state, look)
+    responses = siamfc.respond(config, variables, state, features)
+    decision = siamfc.decide(config, variables, state, look, responses)
+    after = siamfc.update(config, variables, state, frame, decision)
+    row: dict[str, Any] = {"response": responses, "decision": decision, "state": after}
+    row["crop_size"], row["crop_npad"], row["crop_corners"] = _geometry(look.windows, image)
+    row["crops"], row["features"] = np.asarray(look.crops), nchw(features)
     return row
 
 
@@ -340,7 +334,7 @@ def _check_trace(
     report.check("x_feat_sub", features[:, :, :: record["feat_channel_stride"]])
     report.check("x_feat_sum", features.astype(np.float64).sum((-2, -1)))
     report.check("x_feat_abssum", np.abs(features.astype(np.float64)).sum((-2, -1)))
-    up = stack("up")
+    up = np.stack([np.asarray(row["decision"].upsampled) for row in rows])
     report.check("up_sub", up[:, :, ::8, ::8])
     report.check("up_max", up.max((2, 3)))
     middle = config.scale_count // 2
@@ -351,7 +345,7 @@ def _check_trace(
     gap = (ordered[:, -1] - ordered[:, -2]) / np.abs(ordered[:, -1])
     report.check("scale_gap", gap)
 
-    scales = np.array([int(row["choice"].scale) for row in rows])
+    scales = np.array([int(row["decision"].which) for row in rows])
     chosen = np.take_along_axis(penalised, arrays["scale_id"][:, None], 1)[:, 0]
     loss = (penalised.max(1) - chosen) / np.abs(penalised.max(1))
     same_scale = scales == arrays["scale_id"]
@@ -360,8 +354,8 @@ def _check_trace(
         "scale_id", bool(np.all(same_scale | (loss <= 2e-5))), float(loss.max()), rule
     )
 
-    mixed = stack("own")
-    locations = np.stack([np.asarray(row["choice"].peak) for row in rows])
+    mixed = np.stack([np.asarray(row["decision"].response) for row in rows])
+    locations = np.stack([np.asarray(row["decision"].peak) for row in rows])
     recorded = arrays["loc"]
     at = mixed[np.arange(len(rows)), recorded[:, 0], recorded[:, 1]]
     spread = mixed.max((1, 2)) - mixed.min((1, 2))
@@ -381,7 +375,7 @@ def _check_decided(
     """What follows from the decisions, in the rows where they agree."""
     skipped = int(np.sum(~same))
     note = f"{skipped} rows with an accepted tie skipped" if skipped else ""
-    normalised = np.stack([np.asarray(row["choice"].normalised) for row in rows])
+    normalised = np.stack([np.asarray(row["decision"].normalised) for row in rows])
     report.check("norm_sub", normalised[:, ::8, ::8], rows=same_scale, note=note)
     report.check("final_sub", mixed[:, ::8, ::8], rows=same_scale, note=note)
     report.check("final_max", mixed.max((1, 2)), rows=same_scale, note=note)
@@ -398,12 +392,13 @@ def _check_decided(
         "ranks 2..5 may swap",
     )
     for name in report.case.arrays:
-        for prefix, key in (("up_best_f", "up"), ("final_f", "own")):
+        for prefix, key in (("up_best_f", "upsampled"), ("final_f", "response")):
             if name.startswith(prefix):
                 k = int(name.removeprefix(prefix)) - 1
-                value = np.asarray(rows[k][key])
-                if key == "up":
-                    scale = int(rows[k]["choice"].scale)
+                decision = rows[k]["decision"]
+                value = np.asarray(getattr(decision, key))
+                if key == "upsampled":
+                    scale = int(decision.which)
                     middle = value.shape[0] // 2
                     factor = 1 if scale == middle else config_of(report.case).scale_penalty
                     value = value[scale] * np.float32(factor)
@@ -412,15 +407,19 @@ def _check_decided(
                 else:
                     report.check_true(name, True, 0.0, "skipped", "another scale, an accepted tie")
     states = [row["state"] for row in rows]
-    report.check("disp_in_image", np.stack([row["disp"] for row in rows]), rows=same, note=note)
+    report.check(
+        "disp_in_image", np.stack([row["decision"].shift for row in rows]), rows=same, note=note
+    )
     report.check("center_out", np.stack([s.centre for s in states]), rows=same, note=note)
     report.check("target_sz_out", np.stack([s.size for s in states]), rows=same, note=note)
     report.check("z_sz_out", np.stack([s.exemplar_side for s in states]), rows=same, note=note)
     report.check("x_sz_out", np.stack([s.search_side for s in states]), rows=same, note=note)
-    boxes = np.stack([np.asarray(siamfc.box_of(s)) for s in states]) + np.array([1, 1, 0, 0])
+    boxes = np.stack([np.asarray(box_about(s.centre, s.size)) for s in states]) + np.array(
+        [1, 1, 0, 0]
+    )
     report.check("box_out", boxes, rows=same, note=note)
     report.check(
-        "loc", np.stack([np.asarray(row["choice"].peak) for row in rows]), rows=same, note=note
+        "loc", np.stack([np.asarray(row["decision"].peak) for row in rows]), rows=same, note=note
     )
 
 

@@ -18,6 +18,7 @@ from jaxtrack.ops.correlation import (
 )
 from jaxtrack.trackers.siamrpn import tracker as siamrpn
 from jaxtrack.trackers.siamrpn.heads import UpChannelHead
+from jaxtrack.trackers.siamrpn.proposals import cut_pysot, whole_window
 from jaxtrack.weights.names import NameTable, from_published
 from tests.parity import siamrpnpp_config as configs
 from tests.parity import siamrpnpp_trace as trace
@@ -129,7 +130,9 @@ def _up_channel(case: Case, report: Report, recipe: dict[str, Any]) -> None:
     report.check("upchannel.loc", nchw(loc))
 
 
-_cut = jax.jit(siamrpn.cut, static_argnums=3)
+@functools.partial(jax.jit, static_argnums=3)
+def _cut(frame: Any, centre: Any, side: Any, size: int, fill: Any, frame_size: Any) -> Any:
+    return cut_pysot(frame, whole_window(centre, side), size, fill, frame_size)
 
 
 def subwindow(case: Case, report: Report) -> None:

@@ -11,15 +11,15 @@ import numpy as np
 from jaxtrack.ops import crop
 from jaxtrack.ops.response import hann_window
 from jaxtrack.trackers.siamrpn import tracker as siamrpn
+from jaxtrack.trackers.siamrpn.proposals import cut_pysot, whole_window
 from tests.parity import siamrpnpp_config as configs
 from tests.parity.case import Case, ParityError, Report
 from tests.parity.siamrpnpp_inputs import check_packed, clip_images, nchw, variables_of
 
 _start = jax.jit(siamrpn.start, static_argnums=0)
-_look = jax.jit(siamrpn.look, static_argnums=(0, 4))
-_decide = jax.jit(siamrpn.decide, static_argnums=(0, 4, 5))
-_estimate = jax.jit(siamrpn.estimate, static_argnums=0)
-_update = jax.jit(siamrpn.update, static_argnums=0)
+_cut, _embed, _respond, _decide, _update = (
+    jax.jit(step, static_argnums=0) for step in siamrpn.STEPS
+)
 
 
 def tracker(case: Case, report: Report) -> None:
@@ -93,15 +93,16 @@ def _check_init(
     """Template crop, fill colour, template features, window and anchors."""
     arrays = report.case.arrays
     side = crop.context_side(state.size, config.context)
-    exemplar = siamrpn.cut(
-        jnp.asarray(frame), state.centre, side, config.exemplar_size, state.fill, state.frame_size
+    window = whole_window(state.centre, side)
+    exemplar = cut_pysot(
+        jnp.asarray(frame), window, config.exemplar_size, state.fill, state.frame_size
     )
     report.check("init.center", state.centre)
     report.check("init.size", state.size)
     report.check("init.s_z_round", crop.round_half_even(side))
     report.check("init.channel_average", np.asarray(state.fill)[::-1])
     report.check("init.z_crop", nchw(exemplar[..., ::-1])[None])
-    levels = jax.jit(siamrpn.template_features, static_argnums=0)(config, variables, exemplar)
+    levels = jax.jit(siamrpn.features_of, static_argnums=0)(config, variables, exemplar[None])
     for i, level in enumerate(levels):
         check_packed(report, f"init.zf{i}", nchw(level))
     sizes = {"": config.instance_size}
@@ -126,17 +127,19 @@ def _check_frame(
 ) -> tuple[siamrpn.State, bool]:
     """One tracked frame: maps are checked at once, scalars collected as rows."""
     lost = bool(config.lost_instance_size and state.lost)
-    instance = config.lost_instance_size if lost else config.instance_size
-    influence = siamrpn.LOST_WINDOW_INFLUENCE if lost else config.window_influence
-    maps = _look(config, variables, state, frame, instance)
-    decision = _decide(config, maps.cls, maps.loc, state.size, instance, influence)
-    found = _estimate(config, state, decision)
-    after, prediction = _update(config, state, found)
+    if lost:
+        config = siamrpn.while_lost(config)
+    look = _cut(config, state, frame)
+    features = _embed(config, variables, state, look)
+    maps = _respond(config, variables, state, features)
+    decision = _decide(config, variables, state, look, maps)
+    after = _update(config, variables, state, frame, decision)
+    image = nchw(look.crops[0, ..., ::-1])
     recorded = {
-        "crop": nchw(maps.crop[..., ::-1]),
-        "cls": nchw(maps.cls),
-        "loc": nchw(maps.loc),
-        "score": decision.score,
+        "crop": image,
+        "cls": nchw(maps.cls[0]),
+        "loc": nchw(maps.loc[0]),
+        "score": decision.scores,
         "penalty": decision.penalty,
         "pscore": decision.penalised,
         "pred_bbox": np.asarray(decision.boxes).T,
@@ -151,7 +154,7 @@ def _check_frame(
         # Crops are bit-equal to OpenCV's: the json says so in words.
         report.check(key, value, tolerance="exact" if name == "crop" else None, note=note)
     s_z = crop.context_side(state.size, config.context)
-    s_x = s_z * (instance / config.exemplar_size)
+    s_x = s_z * (config.instance_size / config.exemplar_size)
     best = int(decision.best)
     order = np.argsort(-np.asarray(decision.penalised), kind="stable")
     shown = {
@@ -159,20 +162,20 @@ def _check_frame(
         "scale_z": decision.scale,
         "s_x": s_x,
         "s_x_round": crop.round_half_even(s_x),
-        "crop.sum": nchw(maps.crop[..., ::-1]).astype(np.int64).sum((1, 2)),
+        "crop.sum": image.astype(np.int64).sum((1, 2)),
         "best_idx": best,
         "top5_idx": order[:5],
         "pscore": np.asarray(decision.penalised),
-        "best_score": found.score,
+        "best_score": decision.score,
         "best_penalty": decision.penalty[best],
-        "best_box_image": found.box,
-        "lr": found.rate,
-        "unclipped": found.unclipped,
-        "clipped": found.clipped,
+        "best_box_image": decision.offset,
+        "lr": decision.rate,
+        "unclipped": decision.unclipped,
+        "clipped": decision.clipped,
         "next.center": after.centre,
         "next.size": after.size,
         "next.lost": after.lost,
-        "bbox": prediction.box,
+        "bbox": decision.box,
     }
     for name, value in shown.items():
         rows.setdefault(name, []).append(np.asarray(value))

@@ -27,10 +27,8 @@ from tests.parity.tadt_recipe import chw, known, off_canvas, steps
 
 crop_search = jax.jit(tadt.crop_search, static_argnums=0)
 extract = jax.jit(features_of.extract, static_argnums=0)
-search_features = jax.jit(tadt.search_features, static_argnums=0)
-match = jax.jit(tadt.match, static_argnums=0)
 resize = jax.jit(crop_ops.resize_window, static_argnums=2)
-track_frame = jax.jit(tadt.track_frame, static_argnums=0)
+cut, embed, respond, decide, _ = (jax.jit(step, static_argnums=0) for step in tadt.STEPS)
 
 
 def scaled_image(frame: Any, rescale: Any) -> np.ndarray:
@@ -235,10 +233,8 @@ def _tracked(
     """One frame: the stages one by one, and the tracker's own answer."""
     frame_index = case.arrays["frame"][row]
     side, map_size = int(state.input_side), int(state.input_side) // config.stride
-    crop = crop_search(
-        config, frame, state.frame_size, state.rescale, state.window, state.input_side
-    )
-    true_crop = np.asarray(crop)[:side, :side]
+    look = cut(config, state, frame)
+    true_crop = np.asarray(look.crops[0])[:side, :side]
     if row == 0:
         report.check("first_crop", true_crop)
     h, w = steps(case, "crop_sub")
@@ -248,17 +244,18 @@ def _tracked(
         "crop_sub": true_crop[::h, ::w],
     }
     cells = state.input_side // config.stride
-    maps = extract(config.extractor, variables, crop, cells)
+    maps = extract(config.extractor, variables, look.crops[0], cells)
     for layer, features in zip(config.extractor.layers, maps):
         found[f"{layer}_sum"] = chw(features, map_size).sum((1, 2), dtype=np.float64)
-    features = search_features(config, variables, state, frame)
+    features = embed(config, variables, state, look)
     taken = np.asarray(state.weights) != 0
-    selected = chw(np.asarray(features)[..., taken], map_size)
+    selected = chw(np.asarray(features)[0][..., taken], map_size)
     c, h, w = steps(case, "selected_sub")
     found["selected_sum"] = selected.sum((1, 2), dtype=np.float64)
     found["selected_sub"] = selected[::c, ::h, ::w]
-    response, top = match(config, state.template, state.template_size, features, cells)
-    found["response_max"] = top
+    said = respond(config, variables, state, features)
+    response = said.response
+    found["response_max"] = said.top
     found["response"] = np.asarray(response)[:, :map_size, :map_size]
     points = state.window[2].astype(jnp.int32)
     index = jnp.arange(int(points))
@@ -272,33 +269,24 @@ def _tracked(
     found["hann_sum"] = np.asarray(hann, np.float64).sum() ** 2
     two = np.sort(np.asarray(scores).reshape(len(scores), -1), axis=1)[:, -2:]
     found["peak_gap"] = two[:, 1] - two[:, 0]
-    found.update(_decision(case, config, variables, state, frame, response, row))
+    decision = decide(config, variables, state, look, said)
+    found.update(_decision(case, config, state, decision, row))
     return found
 
 
 def _decision(
-    case: Case,
-    config: tadt.Config,
-    variables: Any,
-    state: tadt.State,
-    frame: jax.Array,
-    response: jax.Array,
-    row: int,
+    case: Case, config: tadt.Config, state: tadt.State, decision: tadt.Decision, row: int
 ) -> dict[str, Any]:
-    """Peaks, chosen scale, and the new state and box as `track_frame` gives them.
+    """Peaks, chosen scale, and the new target, window and box.
 
     Where the recorded peak is not safe (`peak_gap` under 1e-4) and ours is its neighbour, the update is
     computed from the recorded peak, as the pack's README allows.
     """
-    cells, points = state.input_side // config.stride, state.window[2].astype(jnp.int32)
-    peaks = responses.score_peaks(response, cells, points, config.window_weight)
-    best = tadt.choose_scale(config, peaks)
-    peak_xy = jnp.stack([peaks.column[best], peaks.row[best]])
-    moved, prediction = track_frame(config, variables, state, frame)
-    target, window, box = moved.target, moved.window, prediction.box
+    peaks, best = decision.peaks, decision.scale
+    target, window, box = decision.target, decision.window, decision.box
     recorded = case.arrays["peak_xy"][row]
     gap = case.arrays["peak_gap"][row][int(best)]
-    if not np.array_equal(peak_xy, recorded) and gap < 1e-4:
+    if not np.array_equal(decision.peak_xy, recorded) and gap < 1e-4:
         target, window = tadt.move(config, state.target, state.window, best, jnp.asarray(recorded))
         box = tadt.report_box(target, state.rescale)
     return {
@@ -306,7 +294,7 @@ def _decision(
         "scale_max_weighted": peaks.value * jnp.asarray(config.scale_weights, jnp.float32),
         "scale_peak_yx": np.stack([peaks.row, peaks.column], axis=1),
         "scale_ind": best,
-        "peak_xy": peak_xy,
+        "peak_xy": decision.peak_xy,
         "out_target_location": target,
         "out_window_xywh": window,
         "bbox_0based": box,

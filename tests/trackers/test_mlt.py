@@ -69,7 +69,7 @@ def features(config, count, seed=3):
     """Trunk outputs of an exemplar and of context patches, float64 where that is on."""
     rng = np.random.default_rng(seed)
     sides = [
-        net.feature_size(config.network, s, 4) for s in (config.exemplar_size, config.instance_size)
+        config.network.feature_size(s, 4) for s in (config.exemplar_size, config.instance_size)
     ]
     c = config.network.channels[3]
     exemplar = np.maximum(rng.normal(size=(sides[0], sides[0], c)), 0)

@@ -103,15 +103,14 @@ def test_an_infinite_box_does_not_poison_the_state():
         jnp.zeros((), bool),
         jnp.asarray([100, 120], jnp.int32),
     )
-    cls = jnp.zeros((21, 21, 10))
-    loc = jnp.full((21, 21, 20), 1e4)
+    maps = siamrpn.Maps(jnp.zeros((1, 21, 21, 10)), jnp.full((1, 21, 21, 20), 1e4))
 
     def step(state):
-        decision = siamrpn.decide(config, cls, loc, state.size, 287, 0.4)
-        return siamrpn.update(config, state, siamrpn.estimate(config, state, decision))
+        decision = siamrpn.decide(config, {}, state, None, maps)
+        return siamrpn.update(config, {}, state, None, decision), decision
 
-    after, prediction = jax.jit(step)(state)
-    assert np.isfinite(np.asarray(prediction.box)).all()
+    after, decision = jax.jit(step)(state)
+    assert np.isfinite(np.asarray(decision.box)).all()
     assert np.isfinite(np.asarray(after.size)).all()
 
 

@@ -249,9 +249,10 @@ def test_cut_filters_give_what_the_whole_layer_gives():
     _, variables, images, size, box = running()
     state = jax.jit(tadt.init, static_argnums=0)(TINY, variables, images[0], box, size)
     assert state.filters[0].shape[-1] == TINY.slots[-1]
-    search = jax.jit(tadt.search_features, static_argnums=0)
-    cut = search(TINY, variables, state, images[1])
-    whole = search(TINY, variables, state._replace(filters=()), images[1])
+    look = tadt.cut(TINY, state, images[1])
+    embed = jax.jit(tadt.embed, static_argnums=0)
+    cut = embed(TINY, variables, state, look)
+    whole = embed(TINY, variables, state._replace(filters=()), look)
     np.testing.assert_allclose(cut, whole, atol=1e-4 * float(jnp.max(jnp.abs(whole))))
     assert float(jnp.max(jnp.abs(cut))) > 0
 

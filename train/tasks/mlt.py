@@ -199,8 +199,8 @@ def loss(
     variables = {"params": params, "batch_stats": batch_stats}
     z, x = crops(config, batch, key_crops)
     count = z.shape[0]
-    exemplars = mlt.embed(config.tracker, variables, z)
-    flat = mlt.embed(config.tracker, variables, x.reshape(-1, *x.shape[2:]))
+    exemplars = mlt.trunk(config.tracker, variables, z)
+    flat = mlt.trunk(config.tracker, variables, x.reshape(-1, *x.shape[2:]))
     patches = flat.reshape(count, config.patches, *flat.shape[1:])
     others = jnp.roll(patches[:, : max(1, config.patches // 4)], 1, axis=0)
     if config.other_videos and count < 2:

@@ -55,12 +55,12 @@ class MetaOutput(NamedTuple):
 class MetaLearner(nn.Module):
     """Three fully connected layers: ``w_target, attention = g(delta)``.
 
-    The kernels are divided by the root of their fan-in. Template and search are both multiplied by them,
-    so a response changes by their square: kernels that were delta's image alone could tell neither its sign
-    nor begin to learn. So the last layer's bias, one value for every element in both readings, starts at
-    the order of the base kernels, and what delta adds at a twentieth (chosen by experiment, as
-    ``eval/RESULTS.md`` tells). The attention is twice a sigmoid of an output that starts at zero: at first
-    every channel stays as it was.
+    The new kernels are a bias of their own plus a linear image of delta, divided by the root of their
+    fan-in. The bias is needed: the kernels act on template and search alike, so the response is quadratic
+    in them, and a sum without a constant term would be the same for delta and for -delta and have no slope
+    at zero. It starts at the size of the base kernels, and what delta adds at a twentieth of it (both
+    chosen by experiment, see ``eval/RESULTS.md``). The attention is twice the sigmoid of an output that
+    starts at zero: at first every channel keeps its weight.
 
     Reference:
         MLT (Choi, Kwon and Lee, Deep Meta Learning for Real-Time Target-Aware Visual Tracking, 2019),

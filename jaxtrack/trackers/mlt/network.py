@@ -1,7 +1,8 @@
 """MLT's matching network, with its last layer held apart so that it can be adapted.
 
 The network is SiamFC's fully-convolutional pair of branches with other sizes (`MATCHING`), so its modules
-are `jaxtrack.models.alexnet`'s. This file splits it: the *trunk* (blocks 1 to 4) runs once per crop; the
+are `jaxtrack.models.alexnet`'s. This file splits it: the *trunk* (blocks 1 to 4, see
+`jaxtrack.models.alexnet.embed_crops`) runs once per crop; the
 *last layer* and the matching are pure functions of their values, cheap enough to be differentiated while
 tracking.
 """
@@ -12,7 +13,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from jaxtrack.models.alexnet import AlexNetConfig, SiamFC
@@ -57,30 +57,6 @@ class Head(NamedTuple):
 
     factor: Float[Array, ""]
     offset: Float[Array, ""]
-
-
-def feature_size(network: AlexNetConfig, image_size: int, blocks: int = 5) -> int:
-    """Side of the output of block 4 (the trunk) or 5 of a square image, cells."""
-    side = (image_size - network.kernels[0]) // 2 + 1
-    side = (side - 3) // network.pool_strides[0] + 1
-    side = side - network.kernels[1] + 1
-    side = (side - 3) // network.pool_strides[1] + 1
-    return side - sum(kernel - 1 for kernel in network.kernels[2:blocks])
-
-
-def trunk(
-    module: SiamFC, variables: Any, images: Float[Array, "n h w 3"]
-) -> Float[Array, "n a b c"]:
-    """Blocks 1 to 4 with running statistics (the fifth, unused here, is left out by the compiler).
-
-    Args:
-        module: the matching network.
-        variables: ``{"params", "batch_stats"}``; other modules and collections in it are ignored.
-        images: crops in the network's input range.
-    """
-    own = {name: variables[name] for name in ("params", "batch_stats")}
-    blocks: Any = module.apply(own, images, method="embed")
-    return blocks[3]
 
 
 def _affine(params: Any, stats: Any, epsilon: float) -> tuple[Array, Array]:
@@ -214,10 +190,3 @@ def kernel_shape(network: AlexNetConfig) -> tuple[int, int, int, int]:
     """Shape of the last layer's kernel."""
     side, groups = network.kernels[4], network.groups[4]
     return side, side, network.channels[3] // groups, network.channels[4]
-
-
-def zero_output(config: MetaConfig, shape: tuple[int, ...]) -> MetaOutput:
-    """The meta-learner's output that changes nothing: no kernels, attention of one."""
-    new = config.target_kernels
-    kernel = np.zeros((*shape[:3], new), np.float32)
-    return MetaOutput(jnp.asarray(kernel), jnp.ones((shape[3] + new,), jnp.float32))

@@ -21,12 +21,14 @@ class Peak(NamedTuple):
         offset: ``(2,)`` row and column from the middle, as a share of the response's side; with softness
             the expected ones.
         logit: ``()`` response at the peak of the best scale, before penalty and window.
+        response: ``(m, m)`` the best scale's response, of sum one, mixed with the window.
     """
 
     scale: Int[Array, ""]
     factor: Float[Array, ""]
     offset: Float[Array, "2"]
     logit: Float[Array, ""]
+    response: Float[Array, "m m"]
 
 
 def find_peak(
@@ -69,9 +71,9 @@ def find_peak(
     logit = maps[scale, peak[0], peak[1]]
     middle = (side - 1) / 2
     if not softness:
-        return Peak(scale, steps[scale], (peak - middle).astype(maps.dtype) / side, logit)
+        return Peak(scale, steps[scale], (peak - middle).astype(maps.dtype) / side, logit, mixed)
     share = jax.nn.softmax(height / softness)
     weight = jax.nn.softmax((mixed / jnp.max(mixed) / softness).reshape(-1)).reshape(mixed.shape)
     line = (jnp.arange(side) - middle).astype(maps.dtype) / side
     offset = jnp.stack([jnp.sum(weight, axis=1) @ line, jnp.sum(weight, axis=0) @ line])
-    return Peak(scale, share @ steps, offset, logit)
+    return Peak(scale, share @ steps, offset, logit, mixed)

@@ -14,6 +14,10 @@ Adapting is one compiled step under `jax.lax.cond`: every `update_interval` fram
 tau, the patch at the new position is embedded and remembered, and the layer adapted. With `jax.vmap` over
 targets the condition becomes a selection, so that then every frame pays for it.
 
+Read `jaxtrack.trackers.mlt.config`, then here `State`, `init` and the five steps from `cut` to `update` in
+the order in which `track_frame` takes them; `update` leads to `learn`, and so to ``adaptation`` (gradient,
+memory, ways to adapt), ``meta`` (the meta-learner) and ``network`` (the last layer held apart).
+
 The score of a prediction is the sigmoid of the response's peak; it compares over time, not between networks.
 """
 
@@ -21,18 +25,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int
 
-from jaxtrack.base import Prediction
-from jaxtrack.models.alexnet import SiamFC
+from jaxtrack.base import Crops, Frame, Look, Prediction, Steps, Variables
+from jaxtrack.models.alexnet import SiamFC, embed_crops
 from jaxtrack.ops import crop
+from jaxtrack.ops.boxes import box_about, middle_of
 from jaxtrack.ops.losses import balanced_logistic, distance_labels
-from jaxtrack.ops.mapping import image_by_image
 from jaxtrack.ops.response import scale_factors
 from jaxtrack.trackers.mlt import adaptation
 from jaxtrack.trackers.mlt import network as net
@@ -81,13 +85,35 @@ class State(NamedTuple):
     frame_size: Int[Array, "2"]
 
 
+class Decision(NamedTuple):
+    """How the target was found in one frame.
+
+    Attributes:
+        box: ``(4,)`` see `jaxtrack.base.Decision`; likewise ``score``, ``which`` and ``response``.
+        score: ``()``.
+        which: ``()`` int32 the chosen scale.
+        response: ``(m, m)`` its response, mixed with the window.
+        peak: place and scale, see `jaxtrack.trackers.mlt.pyramid.Peak`.
+        centre: ``(2,)`` the target's new centre, row and column.
+        size: ``(2,)`` its new height and width.
+    """
+
+    box: Float[Array, "4"]
+    score: Float[Array, ""]
+    which: Int[Array, ""]
+    response: Float[Array, "m m"]
+    peak: Peak
+    centre: Float[Array, "2"]
+    size: Float[Array, "2"]
+
+
 def module(config: Config) -> SiamFC:
-    """The Flax module of the matching network."""
+    """Return the Flax module of the matching network."""
     return SiamFC(config.network, config.backbone_name, config.out_scale, config.match_norm)
 
 
-def init_variables(config: Config, key: Array) -> dict[str, Any]:
-    """Random variables: the matching network's, and ``params["meta"]`` where the meta-learner runs."""
+def init_variables(config: Config, key: Array) -> Variables:
+    """Draw random variables: the matching network's, and ``params["meta"]`` where the meta-learner runs."""
     key_net, key_meta = jax.random.split(key)
     z = jnp.zeros((1, config.exemplar_size, config.exemplar_size, 3), jnp.float32)
     x = jnp.zeros((1, config.instance_size, config.instance_size, 3), jnp.float32)
@@ -99,13 +125,13 @@ def init_variables(config: Config, key: Array) -> dict[str, Any]:
 
 
 def response_size(config: Config) -> int:
-    """Side of the response, cells."""
-    search = net.feature_size(config.network, config.instance_size)
-    return search - net.feature_size(config.network, config.exemplar_size) + 1
+    """Return the side of the response, cells."""
+    search = config.network.feature_size(config.instance_size)
+    return search - config.network.feature_size(config.exemplar_size) + 1
 
 
 def labels(config: Config) -> Float[Array, "m m"]:
-    """The generated labels of a context patch: the target sits at its centre (1 there, 0 around)."""
+    """Return the generated labels of a context patch: the target sits at its centre (1 there, 0 around)."""
     side = response_size(config)
     radius = config.positive_radius / config.network.stride
     return jnp.asarray(distance_labels((side, side), radius))
@@ -113,12 +139,12 @@ def labels(config: Config) -> Float[Array, "m m"]:
 
 def problem(
     config: Config,
-    variables: Any,
+    variables: Variables,
     exemplar: Float[Array, "h w c"],
     patches: Float[Array, "n a b c"],
     weights: Float[Array, "n"],
 ) -> Problem:
-    """The last layer, the exemplar and context patches as something to adapt to.
+    """Return the last layer, the exemplar and context patches as something to adapt to.
 
     Args:
         config: settings.
@@ -142,9 +168,9 @@ def problem(
 
 
 def learner(
-    config: Config, variables: Any, dropout_key: Array | None = None
+    config: Config, variables: Variables, dropout_key: Array | None = None
 ) -> Callable[[Array], tuple[Array, Array]]:
-    """The meta-learner with its switches: ``delta -> (new kernels, attention)``."""
+    """Return the meta-learner with its switches: ``delta -> (new kernels, attention)``."""
     factor = tuning(config, variables).gradient_factor
 
     def learn(delta: Array) -> tuple[Array, Array]:
@@ -160,12 +186,12 @@ def learner(
 
 def adapt(
     config: Config,
-    variables: Any,
+    variables: Variables,
     task: Problem,
     kernel: Float[Array, "kh kw i o"],
     dropout_key: Array | None = None,
 ) -> Adapted:
-    """The adapted layer of a target, by the switches of the config.
+    """Adapt the last layer to a target, by the switches of the config.
 
     Args:
         config: settings.
@@ -193,43 +219,36 @@ def adapt(
 
 
 def in_correlation(config: Config, attention: Float[Array, "p"]) -> Float[Array, "p"]:
-    """What the attention amounts to in the correlation: itself, or its square where both branches have it."""
+    """Return the attention's factor in the correlation: itself, or its square where both branches have it."""
     return attention if config.attention_place == "template" else attention * attention
 
 
-def embed(config: Config, variables: Any, crops: UInt8[Array, "n h w 3"]) -> Array:
-    """Trunk outputs of uint8 RGB crops."""
-    images = crops.astype(jnp.float32)
-    if config.input_divisor != 1:
-        images = images / config.input_divisor
-    return image_by_image(lambda images: net.trunk(module(config), variables, images), images)
+def trunk(config: Config, variables: Variables, crops: Crops) -> Float[Array, "n a b c"]:
+    """Return blocks 1 to 4 of RGB crops: what the last layer, which adapts, takes."""
+    return embed_crops(module(config), variables, crops, config.input_divisor, block=4)
 
 
-def cut(
-    config: Config,
-    frame: UInt8[Array, "h w 3"],
-    centre: Float[Array, "2"],
-    size: Float[Array, "2"],
-    factors: Float[Array, "s"],
-    out_size: int,
-    fill: Float[Array, "3"],
-    frame_size: Int[Array, "2"],
-) -> UInt8[Array, "s n n 3"]:
-    """Crops around a target, each side ``context_side * out_size / exemplar_size`` times a factor."""
-    side = crop.context_side(size, config.context) * out_size / config.exemplar_size
-    colour = crop.round_half_even(fill)
+def look_at(
+    config: Config, state: State, frame: Frame, factors: Float[Array, "s"], size: int
+) -> Look:
+    """Cut crops around the state's position.
 
-    def one(factor: Array) -> Array:
-        window = crop.window_siamfc(centre, side * factor)
-        return crop.resize_window(frame, window, (out_size, out_size), frame_size, colour)
-
-    return jax.vmap(one)(factors)
+    Args:
+        config: settings.
+        state: where the target is, how large, what lies beyond the border.
+        frame: RGB.
+        factors: each crop shows ``context_side * size / exemplar_size`` pixels, times its factor.
+        size: side of the crops, pixels.
+    """
+    side = crop.context_side(state.size, config.context) * size / config.exemplar_size
+    windows = crop.windows_siamfc(state.centre, side * factors)
+    return Look(windows, crop.cut_siamfc(frame, windows, size, state.fill, state.frame_size))
 
 
 def respond(
-    config: Config, variables: Any, state: State, features: Float[Array, "n a b c"]
+    config: Config, variables: Variables, state: State, features: Float[Array, "n a b c"]
 ) -> Float[Array, "n m m"]:
-    """Responses (logits) of the adapted tracker on trunk outputs of search crops."""
+    """Return responses (logits) of the adapted tracker on trunk outputs of search crops."""
     layer, match = net.last_layer(module(config), variables), net.head(module(config), variables)
     searched = net.apply_last(layer, state.kernel, config.network.groups[4], features)
     return net.correlate(state.template, searched) * match.factor + match.offset
@@ -237,7 +256,7 @@ def respond(
 
 def with_layer(
     config: Config,
-    variables: Any,
+    variables: Variables,
     state: State,
     kernel: Float[Array, "kh kw i p"],
     weight: Float[Array, "p"],
@@ -249,13 +268,13 @@ def with_layer(
 
 
 def chosen(config: Config, memory: Memory) -> tuple[Array, Array]:
-    """Trunk outputs and weights of the M patches of least entropy (fewer in the first frames)."""
+    """Return trunk outputs and weights of the M patches of least entropy (fewer in the first frames)."""
     filled = jnp.minimum(memory.filled, config.memory_size)
     slots, used = adaptation.least_entropy(memory.responses, config.samples, filled)
     return memory.features[slots], used * memory.weights[slots]
 
 
-def update_layer(config: Config, variables: Any, state: State, rate: float | Array) -> State:
+def update_layer(config: Config, variables: Variables, state: State, rate: float | Array) -> State:
     """Adapt to the memory; new kernels and attention come in by ``rate``, the base is never blended."""
     patches, weights = chosen(config, state.memory)
     count = config.network.channels[4]
@@ -271,19 +290,16 @@ def update_layer(config: Config, variables: Any, state: State, rate: float | Arr
 
 def learn(
     config: Config,
-    variables: Any,
+    variables: Variables,
     state: State,
-    frame: UInt8[Array, "h w 3"],
+    frame: Frame,
     weight: Float[Array, ""] | float,
     rate: float | Array,
 ) -> State:
     """Remember the patch at the state's position and adapt to the memory."""
     one = jnp.ones((1,), state.size.dtype)
-    patch = cut(
-        *(config, frame, state.centre, state.size, one, config.instance_size),
-        *(state.fill, state.frame_size),
-    )
-    features = embed(config, variables, patch)
+    patch = look_at(config, state, frame, one, config.instance_size)
+    features = trunk(config, variables, patch.crops)
     response = respond(config, variables, state, features)[0]
     memory = adaptation.remember(state.memory, features[0], response, weight)
     return update_layer(config, variables, state._replace(memory=memory), rate)
@@ -291,19 +307,18 @@ def learn(
 
 def init(
     config: Config,
-    variables: Any,
-    frame: UInt8[Array, "h w 3"],
+    variables: Variables,
+    frame: Frame,
     box: Float[Array, "4"],
     frame_size: Int[Array, "2"],
 ) -> State:
     """Embed the target, remember its first context patch and adapt to it; see `jaxtrack.base.init`."""
-    size = box[3:1:-1]
-    centre = box[1::-1] + (size - 1) / 2
+    centre, size = middle_of(box)
     fill = crop.mean_colour(frame, frame_size).astype(centre.dtype)
-    one = jnp.ones((1,), size.dtype)
-    exemplar = cut(config, frame, centre, size, one, config.exemplar_size, fill, frame_size)
-    exemplar = embed(config, variables, exemplar)[0]
-    side = net.feature_size(config.network, config.instance_size, 4)
+    windows = crop.windows_siamfc(centre, crop.context_side(size, config.context)[None])
+    exemplar = crop.cut_siamfc(frame, windows, config.exemplar_size, fill, frame_size)
+    exemplar = trunk(config, variables, exemplar)[0]
+    side = config.network.feature_size(config.instance_size, 4)
     cells = response_size(config)
     slots = config.memory_size if config.adapts else 0
     memory = adaptation.empty_memory(slots, (side, side, exemplar.shape[-1]), (cells, cells))
@@ -316,66 +331,81 @@ def init(
     return learn(config, variables, state, frame, 1.0, 1.0) if config.adapts else state
 
 
-def search(
-    config: Config, variables: Any, state: State, frame: UInt8[Array, "h w 3"]
-) -> Float[Array, "s m m"]:
-    """Responses (logits) of all scales around the target's last position."""
+def cut(config: Config, state: State, frame: Frame) -> Look:
+    """Cut the search regions of all scales out of a frame, the smallest first."""
     factors = jnp.asarray(scale_factors(config.scale_count, config.scale_step), state.size.dtype)
-    crops = cut(
-        *(config, frame, state.centre, state.size, factors, config.instance_size),
-        *(state.fill, state.frame_size),
-    )
-    return respond(config, variables, state, embed(config, variables, crops))
+    return look_at(config, state, frame, factors, config.instance_size)
 
 
-def choose(config: Config, variables: Any, responses: Float[Array, "s m m"]) -> Peak:
-    """Place and scale of the target in the responses of all scales."""
-    factors = scale_factors(config.scale_count, config.scale_step)
-    influence = tuning(config, variables).window_influence
-    return find_peak(
-        *(responses, factors, config.scale_penalty, influence, config.response_up),
+def embed(
+    config: Config, variables: Variables, state: State, look: Look
+) -> Float[Array, "s a b c"]:
+    """Run the trunk on the search crops."""
+    return trunk(config, variables, look.crops)
+
+
+def decide(
+    config: Config, variables: Variables, state: State, look: Look, maps: Float[Array, "s m m"]
+) -> Decision:
+    """Find place and scale of the target; neither is clipped to the frame."""
+    peak = find_peak(
+        maps,
+        scale_factors(config.scale_count, config.scale_step),
+        config.scale_penalty,
+        tuning(config, variables).window_influence,
+        config.response_up,
         config.peak_softness,
     )
-
-
-def move(config: Config, state: State, peak: Peak) -> State:
-    """Move the target and change its size smoothly; neither is clipped to the frame."""
     extent = config.network.stride * response_size(config) / config.exemplar_size
     shift = peak.offset * extent * crop.context_side(state.size, config.context) * peak.factor
-    scale = (1 - config.scale_rate) + config.scale_rate * peak.factor
-    return state._replace(
-        centre=(state.centre + shift).astype(state.centre.dtype),
-        size=(state.size * scale).astype(state.size.dtype),
+    growth = (1 - config.scale_rate) + config.scale_rate * peak.factor
+    centre = (state.centre + shift).astype(state.centre.dtype)
+    size = (state.size * growth).astype(state.size.dtype)
+    return Decision(
+        box=box_about(centre, size).astype(jnp.float32),
+        score=jax.nn.sigmoid(peak.logit),
+        which=peak.scale,
+        response=peak.response,
+        peak=peak,
+        centre=centre,
+        size=size,
     )
 
 
-def box_of(state: State) -> Float[Array, "4"]:
-    """The target's box ``x, y, w, h``, 0-based corner: centre - (size - 1) / 2."""
-    corner = state.centre - (state.size - 1) / 2
-    return jnp.concatenate([corner[::-1], state.size[::-1]])
-
-
-def track_frame(
-    config: Config, variables: Any, state: State, frame: UInt8[Array, "h w 3"]
-) -> tuple[State, Prediction]:
-    """Find the target in the next frame; see `jaxtrack.base.track_frame`."""
-    peak = choose(config, variables, search(config, variables, state, frame))
-    state = move(config, state, peak)._replace(frame_index=state.frame_index + 1)
-    score = jax.nn.sigmoid(peak.logit)
-    prediction = Prediction(box_of(state).astype(jnp.float32), score)
+def update(
+    config: Config, variables: Variables, state: State, frame: Frame, decision: Decision
+) -> State:
+    """Move the target; when it is due and the score passes tau, remember its patch and adapt."""
+    state = state._replace(
+        centre=decision.centre, size=decision.size, frame_index=state.frame_index + 1
+    )
     if not config.adapts:
-        return state, prediction
+        return state
     rules = tuning(config, variables)
     due = state.frame_index % config.update_interval == 0
     weight = jnp.ones((), jnp.float32)
     if config.entry_softness:
-        weight = jax.nn.sigmoid((score - rules.tau) / config.entry_softness)
+        weight = jax.nn.sigmoid((decision.score - rules.tau) / config.entry_softness)
     else:
-        due = due & (score > rules.tau)
-    state = lax.cond(
+        due = due & (decision.score > rules.tau)
+    return lax.cond(
         due,
         lambda state: learn(config, variables, state, frame, weight, rules.rate),
         lambda state: state,
         state,
     )
-    return state, prediction
+
+
+def track_frame(
+    config: Config, variables: Variables, state: State, frame: Frame
+) -> tuple[State, Prediction]:
+    """Find the target in the next frame; see `jaxtrack.base.track_frame`."""
+    look = cut(config, state, frame)
+    features = embed(config, variables, state, look)
+    maps = respond(config, variables, state, features)
+    decision = decide(config, variables, state, look, maps)
+    state = update(config, variables, state, frame, decision)
+    return state, Prediction(decision.box, decision.score)
+
+
+STEPS = Steps(cut, embed, respond, decide, update)

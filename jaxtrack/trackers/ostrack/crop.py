@@ -9,11 +9,12 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
+from jaxtrack.base import Frame
 from jaxtrack.ops.crop import Window, linear_taps, resize_window, round_half_even
 
 
 def window_ostrack(box: Float[Array, "4"], factor: float) -> Window:
-    """The square area window of OSTrack: side ``ceil(sqrt(w h) factor)``, corner rounded half to even.
+    """Return the square area window of OSTrack: side ``ceil(sqrt(w h) factor)``, corner rounded half to even.
 
     Args:
         box: ``(4,)`` ``x, y, w, h`` in pixels, 0-based corner.
@@ -33,7 +34,7 @@ def window_ostrack(box: Float[Array, "4"], factor: float) -> Window:
 
 
 def picture_size(frame_size: Int[Array, "2"]) -> Int[Array, "2"]:
-    """The part of the frame that a crop may show: without the last row and column.
+    """Return the part of the frame that a crop may show: without the last row and column.
 
     The published code pads one pixel too many where a window reaches the right or lower border, so that
     the last row and column are never seen.
@@ -42,12 +43,12 @@ def picture_size(frame_size: Int[Array, "2"]) -> Int[Array, "2"]:
 
 
 def crop_ostrack(
-    frame: UInt8[Array, "h w 3"], window: Window, size: int, frame_size: Int[Array, "2"]
-) -> UInt8[Array, "s s 3"]:
+    frame: Frame, window: Window, size: int, frame_size: Int[Array, "2"]
+) -> UInt8[Array, "s s 3"] | Float[Array, "s s 3"]:
     """Cut a window and resize it to ``(size, size)``; black beyond the picture.
 
     Args:
-        frame: uint8 RGB.
+        frame: RGB.
         window: from `window_ostrack`.
         size: side of the crop in pixels.
         frame_size: ``(2,)`` true height and width of the frame.
@@ -57,7 +58,7 @@ def crop_ostrack(
 
 
 def padding_mask(window: Window, size: int, frame_size: Int[Array, "2"]) -> Bool[Array, "s s"]:
-    """Pixels of the crop that hold padding, be it a little.
+    """Return the pixels of the crop that hold any padding.
 
     Args:
         window: from `window_ostrack`.
@@ -85,7 +86,7 @@ def padding_mask(window: Window, size: int, frame_size: Int[Array, "2"]) -> Bool
 def box_to_crop(
     box: Float[Array, "4"], around: Float[Array, "4"], scale: Float[Array, ""], size: int
 ) -> Float[Array, "4"]:
-    """A box of the image in the pixels of a training crop.
+    """Return a box of the image in the pixels of a training crop.
 
     Args:
         box: ``x, y, w, h`` in the image.
@@ -108,7 +109,7 @@ def box_to_crop(
 def box_to_image(
     box: Float[Array, "4"], around: Float[Array, "4"], scale: Float[Array, ""], size: int
 ) -> Float[Array, "4"]:
-    """A predicted box back in the image.
+    """Return a predicted box in the image.
 
     Args:
         box: ``cx, cy, w, h`` in image-scaled pixels, relative to the corner of the search crop.

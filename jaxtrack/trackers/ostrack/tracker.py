@@ -8,6 +8,10 @@ Reference:
     Ye et al., Joint Feature Learning and Relation Modeling for Tracking: A One-Stream Framework, ECCV
     2022. Rules of cropping, decoding and clipping are those of botaoye/OSTrack.
 
+Read `jaxtrack.trackers.ostrack.config`, then here `State`, `init` and the five steps from `cut` to `update`
+in the order in which `track_frame` takes them; then ``vit`` (the transformer), ``elimination`` (which tokens
+go), ``head`` (from tokens to maps), ``crop`` (from frames to crops and back), ``losses`` for training.
+
 The score of a prediction is the head's score at the chosen cell, in [0.0001, 0.9999]: the network's own
 probability that the target's centre is there (before the Hann window).
 """
@@ -21,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
-from jaxtrack.base import Prediction
+from jaxtrack.base import Frame, Look, Prediction, Steps, Variables
 from jaxtrack.ops.crop import Window
 from jaxtrack.trackers.ostrack import crop as crop_ostrack
 from jaxtrack.trackers.ostrack import elimination
@@ -53,27 +57,33 @@ class State(NamedTuple):
     frame_size: Int[Array, "2"]
 
 
-class Response(NamedTuple):
-    """What the network says of one frame.
+class Decision(NamedTuple):
+    """Where the target was found.
 
     Attributes:
-        maps: score, size and offset, without batch axis.
+        box: ``(4,)`` see `jaxtrack.base.Decision`; likewise ``score``, before the Hann window.
+        score: ``()``.
+        which: ``()`` int32 0: there is one crop.
         response: ``(s, s)`` score times the Hann window.
-        features: backbone output (batch of one): tokens, kept tokens and scores of each elimination.
+        unclipped: ``(4,)`` the predicted box, ``x, y, w, h`` in the frame.
+        clipped: ``(4,)`` the same kept inside the frame: the state's next box.
     """
 
-    maps: CentreMaps
+    box: Float[Array, "4"]
+    score: Float[Array, ""]
+    which: Int[Array, ""]
     response: Float[Array, "s s"]
-    features: Features
+    unclipped: Float[Array, "4"]
+    clipped: Float[Array, "4"]
 
 
 def network(config: Config) -> OneStream:
-    """The Flax module of a configuration."""
+    """Return the Flax module of a config."""
     return OneStream(config)
 
 
-def init_variables(config: Config, key: Array) -> dict[str, Any]:
-    """Fresh weights, as the published code starts without a checkpoint.
+def init_variables(config: Config, key: Array) -> Variables:
+    """Draw fresh weights, as the published code starts without a checkpoint.
 
     Args:
         config: the network's settings.
@@ -91,8 +101,8 @@ def init_variables(config: Config, key: Array) -> dict[str, Any]:
     return dict(jax.jit(net.init)(key, template, search, None, rows))
 
 
-def normalise(image: UInt8[Array, "*n 3"]) -> Float[Array, "*n 3"]:
-    """RGB 0..255 to what the network sees: ``(image / 255 - mean) / std``, float32."""
+def normalise(image: UInt8[Array, "*n 3"] | Float[Array, "*n 3"]) -> Float[Array, "*n 3"]:
+    """Turn RGB 0..255 into what the network sees: ``(image / 255 - mean) / std``, float32."""
     mean, std = np.asarray(MEAN, np.float32), np.asarray(STD, np.float32)
     shape = (1,) * (image.ndim - 1) + (3,)
     unit = image.astype(jnp.float32) / 255
@@ -100,7 +110,7 @@ def normalise(image: UInt8[Array, "*n 3"]) -> Float[Array, "*n 3"]:
 
 
 def hann_window(size: int) -> Float[Array, "s s"]:
-    """Outer product of two Hann windows that stay above zero at the border, float32.
+    """Return the outer product of two Hann windows that stay above zero at the border, float32.
 
     Reference:
         ``0.5 (1 - cos(2 pi k / (size + 1)))``, k = 1..size, as in the DiMP and OSTrack codes.
@@ -136,7 +146,7 @@ def decode_boxes(
 
 
 def template_mask(config: Config, box: Float[Array, "4"]) -> Float[Array, "z"]:
-    """Template tokens whose attention decides about elimination, as weights 0 or 1.
+    """Return the template tokens whose attention decides about elimination, as weights 0 or 1.
 
     Args:
         config: ``ce_template_range`` and sizes.
@@ -152,19 +162,19 @@ def template_mask(config: Config, box: Float[Array, "4"]) -> Float[Array, "z"]:
 
 
 def scale_of(window: Window, size: int) -> Float[Array, ""]:
-    """Crop pixels per image pixel."""
+    """Return crop pixels per image pixel."""
     return size / window.width
 
 
 def start(
     config: Config,
-    variables: Any,
+    variables: Variables,
     crop: UInt8[Array, "p p 3"],
     box: Float[Array, "4"],
     window: Window,
     frame_size: Int[Array, "2"],
 ) -> State:
-    """The state from a template crop that is already cut.
+    """Make the state from a template crop that is already cut.
 
     Args:
         config: settings.
@@ -176,16 +186,16 @@ def start(
     """
     size = config.template_size
     image = normalise(crop)[None]
-    tokens = network(config).apply(variables, image, method="embed_template")[0]
+    tokens: Any = network(config).apply(variables, image, method="embed_template")
     inside = crop_ostrack.box_to_crop(box, box, scale_of(window, size), size) / size
     mask = template_mask(config, inside.astype(jnp.float32))
-    return State(box, tokens, mask, frame_size.astype(jnp.int32))
+    return State(box, tokens[0], mask, frame_size.astype(jnp.int32))
 
 
 def init(
     config: Config,
-    variables: Any,
-    frame: UInt8[Array, "h w 3"],
+    variables: Variables,
+    frame: Frame,
     box: Float[Array, "4"],
     frame_size: Int[Array, "2"],
 ) -> State:
@@ -196,50 +206,80 @@ def init(
     return start(config, variables, crop, box, window, frame_size)
 
 
-def respond(
-    config: Config, variables: Any, state: State, crop: UInt8[Array, "q q 3"], full: bool = False
-) -> Response:
-    """Run the network on a search crop.
+def cut(config: Config, state: State, frame: Frame) -> Look:
+    """Cut the search region out of a frame."""
+    window = crop_ostrack.window_ostrack(state.box, config.search_factor)
+    crop = crop_ostrack.crop_ostrack(frame, window, config.search_size, state.frame_size)
+    return Look(jax.tree.map(lambda side: side[None], window), crop[None])
+
+
+def embed(
+    config: Config, variables: Variables, state: State, look: Look, full: bool = False
+) -> Features:
+    """Run the backbone on template and search tokens together: embedding and comparing are one here.
 
     Args:
         config: settings.
         variables: learned values.
         state: holds the template.
-        crop: the search crop.
+        look: from `cut`.
         full: compute the template's output tokens too, which tracking does not need.
     """
-    net = network(config)
-    features: Any = net.apply(
+    features: Any = network(config).apply(
         variables,
         state.template[None],
-        normalise(crop)[None],
+        normalise(look.crops),
         row_weights=state.template_mask[None],
         search_only=not full,
         method="features",
     )
-    maps: Any = net.apply(variables, features.search, method="maps")
-    maps = jax.tree.map(lambda leaf: leaf[0], maps)
-    return Response(maps, maps.score * hann_window(config.search_grid), features)
+    return features
 
 
-def locate(
-    config: Config, state: State, window: Window, maps: CentreMaps, response: Float[Array, "s s"]
-) -> Float[Array, "4"]:
-    """The predicted box in the image before clipping, ``x, y, w, h``."""
+def respond(config: Config, variables: Variables, state: State, features: Features) -> CentreMaps:
+    """Read score, size and offset of every cell from the search tokens."""
+    maps: Any = network(config).apply(variables, features.search, method="maps")
+    return maps
+
+
+def decide(
+    config: Config, variables: Variables, state: State, look: Look, maps: CentreMaps
+) -> Decision:
+    """Weigh the scores with the Hann window, read the box at the maximum, keep it inside the frame."""
+    response = maps.score * hann_window(config.search_grid)[None]
+    window = jax.tree.map(lambda side: side[0], look.windows)
     scale = scale_of(window, config.search_size)
-    box = decode_boxes(response[None], maps.size[None], maps.offset[None])[0]
+    box = decode_boxes(response, maps.size, maps.offset)[0]
     pixels = box * config.search_size / scale.astype(box.dtype)
-    return crop_ostrack.box_to_image(pixels, state.box, scale, config.search_size)
+    unclipped = crop_ostrack.box_to_image(pixels, state.box, scale, config.search_size)
+    clipped = crop_ostrack.clip_box(unclipped, state.frame_size, config.clip_margin)
+    return Decision(
+        box=clipped.astype(jnp.float32),
+        score=maps.score.reshape(-1)[jnp.argmax(response)],
+        which=jnp.zeros((), jnp.int32),
+        response=response[0],
+        unclipped=unclipped,
+        clipped=clipped,
+    )
+
+
+def update(
+    config: Config, variables: Variables, state: State, frame: Frame, decision: Decision
+) -> State:
+    """Move the target; there is no smoothing, and the template stays."""
+    return state._replace(box=decision.clipped)
 
 
 def track_frame(
-    config: Config, variables: Any, state: State, frame: UInt8[Array, "h w 3"]
+    config: Config, variables: Variables, state: State, frame: Frame
 ) -> tuple[State, Prediction]:
-    """Find the target in the next frame (see `jaxtrack.base.track_frame`)."""
-    window = crop_ostrack.window_ostrack(state.box, config.search_factor)
-    crop = crop_ostrack.crop_ostrack(frame, window, config.search_size, state.frame_size)
-    out = respond(config, variables, state, crop)
-    box = locate(config, state, window, out.maps, out.response)
-    box = crop_ostrack.clip_box(box, state.frame_size, config.clip_margin)
-    score = out.maps.score.reshape(-1)[jnp.argmax(out.response)]
-    return state._replace(box=box), Prediction(box.astype(jnp.float32), score)
+    """Find the target in the next frame; see `jaxtrack.base.track_frame`."""
+    look = cut(config, state, frame)
+    features = embed(config, variables, state, look)
+    maps = respond(config, variables, state, features)
+    decision = decide(config, variables, state, look, maps)
+    state = update(config, variables, state, frame, decision)
+    return state, Prediction(decision.box, decision.score)
+
+
+STEPS = Steps(cut, embed, respond, decide, update)

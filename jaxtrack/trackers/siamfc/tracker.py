@@ -7,6 +7,9 @@ Reference:
     Bertinetto et al., Fully-Convolutional Siamese Networks for Object Tracking, 2016. The rules of
     cropping, scale choice and update are those of huanglianghua/siamfc-pytorch.
 
+Read `Config` and `State`, `init`, then the five steps from `cut` to `update` in the order in which
+`track_frame` takes them; the network is `jaxtrack.models.alexnet`.
+
 The score of a prediction is the sigmoid of the response at the peak, in [0, 1]: the network's own
 probability that the target is there. It is comparable over time, not between networks.
 """
@@ -14,15 +17,14 @@ probability that the target is there. It is comparable over time, not between ne
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int
 
-from jaxtrack.base import Prediction
+from jaxtrack.base import Frame, Look, Prediction, Steps, Variables
 from jaxtrack.models.alexnet import (
     ALEXNET_V1,
     ALEXNET_V2,
@@ -30,10 +32,11 @@ from jaxtrack.models.alexnet import (
     BASELINE_EMBEDDING,
     AlexNetConfig,
     SiamFC,
+    embed_crops,
 )
 from jaxtrack.ops import crop
+from jaxtrack.ops.boxes import box_about, middle_of
 from jaxtrack.ops.correlation import cross_correlation
-from jaxtrack.ops.mapping import image_by_image
 from jaxtrack.ops.response import first_peak, hann_window, resize_maps, scale_factors
 
 
@@ -133,39 +136,44 @@ class State(NamedTuple):
     frame_size: Int[Array, "2"]
 
 
-class Choice(NamedTuple):
-    """The decision of one frame.
+class Decision(NamedTuple):
+    """How the target was found in one frame.
 
     Attributes:
-        scale: ``()`` int32 index of the chosen scale.
-        peak: ``(2,)`` int32 row and column of the maximum of ``mixed``.
-        normalised: ``(m, m)`` chosen response, minimum 0, sum 1.
-        mixed: ``(m, m)`` the same mixed with the window.
+        box: ``(4,)`` see `jaxtrack.base.Decision`; likewise ``score``.
+        score: ``()``.
+        which: ``()`` int32 the chosen scale.
+        peak: ``(2,)`` int32 row and column of the maximum of ``response``.
+        response: ``(m, m)`` the chosen response, normalised, mixed with the window.
+        normalised: ``(m, m)`` before the window: minimum 0, sum 1.
+        upsampled: ``(s, m, m)`` the responses (logits) of all scales before penalty and normalisation.
+        shift: ``(2,)`` how far the target moved, rows and columns in pixels of the frame.
+        growth: ``()`` factor on its size.
+        centre: ``(2,)`` its new centre, row and column.
+        size: ``(2,)`` its new height and width.
     """
 
-    scale: Int[Array, ""]
+    box: Float[Array, "4"]
+    score: Float[Array, ""]
+    which: Int[Array, ""]
     peak: Int[Array, "2"]
+    response: Float[Array, "m m"]
     normalised: Float[Array, "m m"]
-    mixed: Float[Array, "m m"]
-
-
-def feature_size(network: AlexNetConfig, image_size: int) -> int:
-    """Side of the embedding of a square image, cells."""
-    side = (image_size - network.kernels[0]) // 2 + 1
-    side = (side - 3) // network.pool_strides[0] + 1
-    side = side - network.kernels[1] + 1
-    side = (side - 3) // network.pool_strides[1] + 1
-    return side - sum(kernel - 1 for kernel in network.kernels[2:])
+    upsampled: Float[Array, "s m m"]
+    shift: Float[Array, "2"]
+    growth: Float[Array, ""]
+    centre: Float[Array, "2"]
+    size: Float[Array, "2"]
 
 
 def response_size(config: Config) -> int:
-    """Side of the correlation of an exemplar with a search region, cells."""
-    search = feature_size(config.network, config.instance_size)
-    return search - feature_size(config.network, config.exemplar_size) + 1
+    """Return the side of the correlation of an exemplar with a search region, cells."""
+    search = config.network.feature_size(config.instance_size)
+    return search - config.network.feature_size(config.exemplar_size) + 1
 
 
 def module(config: Config) -> SiamFC:
-    """The Flax module of a config (embedding and matching head)."""
+    """Return the Flax module of a config (embedding and matching head)."""
     upscale = (response_size(config) - 1) * config.network.stride + 1
     return SiamFC(
         config.network,
@@ -176,85 +184,78 @@ def module(config: Config) -> SiamFC:
     )
 
 
-def init_variables(config: Config, key: Array) -> dict[str, Any]:
-    """Random variables, Xavier-uniform convolutions as published: ``{"params", "batch_stats"}``."""
+def init_variables(config: Config, key: Array) -> Variables:
+    """Draw random variables, Xavier-uniform convolutions as published: ``{"params", "batch_stats"}``."""
     z = jnp.zeros((1, config.exemplar_size, config.exemplar_size, 3), jnp.float32)
     x = jnp.zeros((1, config.instance_size, config.instance_size, 3), jnp.float32)
     return dict(module(config).init(key, z, x))
 
 
-def embed(
-    config: Config, variables: Any, crops: UInt8[Array, "n h w 3"]
-) -> Float[Array, "n a b c"]:
-    """Embed uint8 RGB crops with running statistics."""
-    images = crops.astype(jnp.float32)
-    if config.input_divisor != 1:
-        images = images / config.input_divisor
-
-    def network(images: Array) -> Array:
-        blocks: Any = module(config).apply(variables, images, method="embed")
-        return blocks[-1]
-
-    return image_by_image(network, images)
-
-
-def respond(
-    config: Config,
-    variables: Any,
-    template: Float[Array, "h w c"],
-    features: Float[Array, "s a b c"],
-) -> Float[Array, "s m m"]:
-    """Responses (logits) of one template on the features of several search crops."""
-    raw = cross_correlation(template, features)
-    responses: Any = module(config).apply(variables, raw, method="match")
-    return responses
-
-
 def region_sides(
     config: Config, size: Float[Array, "2"]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Sides of the exemplar and the search region (scale 1) around a target, pixels of the frame."""
+    """Return the sides of the exemplar and the search region (scale 1), pixels of the frame."""
     exemplar = crop.context_side(size, config.context)
     return exemplar, exemplar * config.instance_size / config.exemplar_size
 
 
-def search_windows(
-    config: Config, centre: Float[Array, "2"], side: Float[Array, ""]
-) -> crop.Window:
-    """Windows of all scales around the centre, smallest region first (leading axis: scales)."""
-    factors = jnp.asarray(scale_factors(config.scale_count, config.scale_step))
-    return jax.vmap(lambda factor: crop.window_siamfc(centre, side * factor))(factors)
+def factors(config: Config) -> Float[Array, "s"]:
+    """Return the scales that are searched, relative to the target's own, smallest first."""
+    return jnp.asarray(scale_factors(config.scale_count, config.scale_step))
 
 
-def cut(
-    frame: UInt8[Array, "h w 3"],
-    window: crop.Window,
-    out_size: int,
-    fill: Float[Array, "3"],
+def init(
+    config: Config,
+    variables: Variables,
+    frame: Frame,
+    box: Float[Array, "4"],
     frame_size: Int[Array, "2"],
-) -> UInt8[Array, "n n 3"]:
-    """The published crop of one window: mean colour beyond the border, OpenCV's bilinear resize."""
-    colour = crop.round_half_even(fill)
-    return crop.resize_window(frame, window, (out_size, out_size), frame_size, colour)
+) -> State:
+    """Embed the target's first appearance; see `jaxtrack.base.init`."""
+    centre, size = middle_of(box)
+    exemplar_side, search_side = region_sides(config, size)
+    fill = crop.mean_colour(frame, frame_size).astype(centre.dtype)
+    windows = crop.windows_siamfc(centre, exemplar_side[None])
+    exemplar = crop.cut_siamfc(frame, windows, config.exemplar_size, fill, frame_size)
+    template = embed_crops(module(config), variables, exemplar, config.input_divisor)[0]
+    return State(centre, size, exemplar_side, search_side, template, fill, frame_size)
 
 
-def choose(
-    config: Config, responses: Float[Array, "s m m"]
-) -> tuple[Choice, Float[Array, "s n n"]]:
+def cut(config: Config, state: State, frame: Frame) -> Look:
+    """Cut the search regions of all scales out of a frame, the smallest first."""
+    windows = crop.windows_siamfc(state.centre, state.search_side * factors(config))
+    size = config.instance_size
+    crops = crop.cut_siamfc(frame, windows, size, state.fill, state.frame_size)
+    return Look(windows, crops)
+
+
+def embed(
+    config: Config, variables: Variables, state: State, look: Look
+) -> Float[Array, "s a b c"]:
+    """Embed the search crops."""
+    return embed_crops(module(config), variables, look.crops, config.input_divisor)
+
+
+def respond(
+    config: Config, variables: Variables, state: State, features: Float[Array, "s a b c"]
+) -> Float[Array, "s m m"]:
+    """Correlate the features with the template: responses (logits)."""
+    raw = cross_correlation(state.template, features)
+    responses: Any = module(config).apply(variables, raw, method="match")
+    return responses
+
+
+def decide(
+    config: Config, variables: Variables, state: State, look: Look, maps: Float[Array, "s m m"]
+) -> Decision:
     """Upsample, penalise scale changes, pick the scale, mix with the window, take the peak.
 
-    Args:
-        config: settings.
-        responses: responses of all scales.
-
-    Returns:
-        The `Choice`, and the upsampled responses before the penalty ``(s, n, n)``.
-
     Reference:
-        SiamFC, section 3.1 ("Tracking algorithm"); siamfc-pytorch, ``update``.
+        SiamFC, section 3.1 ("Tracking algorithm"); siamfc-pytorch, ``update``. Neither centre nor size is
+        clipped to the frame, as published.
     """
-    side = responses.shape[-1] * config.response_up
-    upsampled = resize_maps(responses, (side, side), "cubic")
+    side = maps.shape[-1] * config.response_up
+    upsampled = resize_maps(maps, (side, side), "cubic")
     middle = np.arange(config.scale_count) == config.scale_count // 2
     penalty = jnp.where(middle, 1, jnp.asarray(config.scale_penalty, jnp.float32))
     best = jnp.max(upsampled, axis=(1, 2)) * penalty
@@ -267,91 +268,54 @@ def choose(
     window = jnp.asarray(hann / hann.sum())
     weight = config.window_influence
     mixed = (1 - weight) * response.astype(window.dtype) + weight * window
-    return Choice(scale, first_peak(mixed), response, mixed), upsampled
+    peak = first_peak(mixed)
+    score = jax.nn.sigmoid(upsampled[scale, peak[0], peak[1]])
 
-
-def displacement(
-    config: Config, choice: Choice, search_side: Float[Array, ""]
-) -> Float[Array, "2"]:
-    """From the peak to the shift of the target, rows and columns in pixels of the frame."""
-    side = choice.mixed.shape[-1]
-    offset = choice.peak.astype(search_side.dtype) - (side - 1) / 2
+    offset = peak.astype(state.search_side.dtype) - (side - 1) / 2
     pitch = config.network.stride * response_size(config) / side
-    factor = jnp.asarray(scale_factors(config.scale_count, config.scale_step))[choice.scale]
-    return offset * pitch * search_side * factor / config.instance_size
-
-
-def update(config: Config, state: State, choice: Choice) -> State:
-    """Move and resize the target; neither is clipped to the frame, as published."""
-    factors = jnp.asarray(scale_factors(config.scale_count, config.scale_step))
-    scale = (1 - config.scale_rate) + config.scale_rate * factors[choice.scale]
-    shift = displacement(config, choice, state.search_side)
-    return state._replace(
-        centre=(state.centre + shift).astype(state.centre.dtype),
-        size=(state.size * scale).astype(state.size.dtype),
-        exemplar_side=(state.exemplar_side * scale).astype(state.exemplar_side.dtype),
-        search_side=(state.search_side * scale).astype(state.search_side.dtype),
+    factor = factors(config)[scale]
+    shift = offset * pitch * state.search_side * factor / config.instance_size
+    growth = (1 - config.scale_rate) + config.scale_rate * factor
+    centre = (state.centre + shift).astype(state.centre.dtype)
+    size = (state.size * growth).astype(state.size.dtype)
+    return Decision(
+        box=box_about(centre, size).astype(jnp.float32),
+        score=score,
+        which=scale,
+        peak=peak,
+        response=mixed,
+        normalised=response,
+        upsampled=upsampled,
+        shift=shift,
+        growth=growth,
+        centre=centre,
+        size=size,
     )
 
 
-def box_of(state: State) -> Float[Array, "4"]:
-    """The target's box ``x, y, w, h``, 0-based corner: centre - (size - 1) / 2."""
-    corner = state.centre - (state.size - 1) / 2
-    return jnp.concatenate([corner[::-1], state.size[::-1]])
-
-
-def init(
-    config: Config,
-    variables: Any,
-    frame: UInt8[Array, "h w 3"],
-    box: Float[Array, "4"],
-    frame_size: Int[Array, "2"],
+def update(
+    config: Config, variables: Variables, state: State, frame: Frame, decision: Decision
 ) -> State:
-    """Embed the target's first appearance; see `jaxtrack.base.init`."""
-    size = box[3:1:-1]
-    centre = box[1::-1] + (size - 1) / 2
-    exemplar_side, search_side = region_sides(config, size)
-    fill = crop.mean_colour(frame, frame_size).astype(centre.dtype)
-    window = crop.window_siamfc(centre, exemplar_side)
-    exemplar = cut(frame, window, config.exemplar_size, fill, frame_size)
-    template = embed(config, variables, exemplar[None])[0]
-    return State(centre, size, exemplar_side, search_side, template, fill, frame_size)
+    """Move and resize the target; the template stays."""
+    exemplar_side, search_side = state.exemplar_side, state.search_side
+    return state._replace(
+        centre=decision.centre,
+        size=decision.size,
+        exemplar_side=(exemplar_side * decision.growth).astype(exemplar_side.dtype),
+        search_side=(search_side * decision.growth).astype(search_side.dtype),
+    )
 
 
 def track_frame(
-    config: Config, variables: Any, state: State, frame: UInt8[Array, "h w 3"]
+    config: Config, variables: Variables, state: State, frame: Frame
 ) -> tuple[State, Prediction]:
     """Find the target in the next frame; see `jaxtrack.base.track_frame`."""
-    windows = search_windows(config, state.centre, state.search_side)
-    crops = jax.vmap(
-        lambda window: cut(frame, window, config.instance_size, state.fill, state.frame_size)
-    )(windows)
-    responses = respond(config, variables, state.template, embed(config, variables, crops))
-    choice, upsampled = choose(config, responses)
-    state = update(config, state, choice)
-    score = jax.nn.sigmoid(upsampled[choice.scale, choice.peak[0], choice.peak[1]])
-    return state, Prediction(box_of(state).astype(jnp.float32), score)
+    look = cut(config, state, frame)
+    features = embed(config, variables, state, look)
+    maps = respond(config, variables, state, features)
+    decision = decide(config, variables, state, look, maps)
+    state = update(config, variables, state, frame, decision)
+    return state, Prediction(decision.box, decision.score)
 
 
-def stages(
-    config: Config, variables: Any, state: State, frame: UInt8[Array, "h w 3"]
-) -> dict[str, Callable[[], Any]]:
-    """The parts of `track_frame` as compiled calls, for timing: crops, network, choice of the peak."""
-    cut_all = jax.jit(
-        lambda state, frame: jax.vmap(
-            lambda w: cut(frame, w, config.instance_size, state.fill, state.frame_size)
-        )(search_windows(config, state.centre, state.search_side))
-    )
-    run = jax.jit(lambda variables, crops: embed(config, variables, crops))
-    match = jax.jit(
-        lambda variables, template, features: (
-            choose(config, respond(config, variables, template, features))[0].peak
-        )
-    )
-    crops = cut_all(state, frame)
-    features = run(variables, crops)
-    return {
-        "crop": lambda: cut_all(state, frame),
-        "network": lambda: run(variables, crops),
-        "match": lambda: match(variables, state.template, features),
-    }
+STEPS = Steps(cut, embed, respond, decide, update)

@@ -10,5 +10,8 @@ FAMILY = Family(
     init_variables=tracker.init_variables,
     init=tracker.init,
     track_frame=tracker.track_frame,
+    steps=tracker.STEPS,
+    # The long-term tracker looks with windows of two sizes.
+    cuttable=lambda config: not config.lost_instance_size,
     tables=TABLES,
 )

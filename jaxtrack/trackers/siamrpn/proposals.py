@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt8
 
-from jaxtrack.ops.crop import Window
+from jaxtrack.base import Frame
+from jaxtrack.ops.crop import Window, resize_window, round_half_even
 
 
 def window_pysot(centre: Float[Array, "2"], side: Int[Array, ""]) -> Window:
@@ -23,10 +24,34 @@ def window_pysot(centre: Float[Array, "2"], side: Int[Array, ""]) -> Window:
     return Window(top=first[1], left=first[0], height=side, width=side)
 
 
+def whole_window(centre: Float[Array, "2"], side: Float[Array, ""]) -> Window:
+    """Return the window of a crop in whole pixels: its side rounded half to even, at least 1."""
+    return window_pysot(centre, jnp.maximum(round_half_even(side), 1))
+
+
+def cut_pysot(
+    frame: Frame,
+    window: Window,
+    size: int,
+    fill: Float[Array, "3"],
+    frame_size: Int[Array, "2"],
+) -> UInt8[Array, "s s 3"] | Float[Array, "s s 3"]:
+    """Cut a window out of a frame as PySOT does: the truncated mean colour lies beyond the border.
+
+    Args:
+        frame: RGB.
+        window: from `whole_window`.
+        size: side of the crop, pixels.
+        fill: mean colour of the first frame.
+        frame_size: ``(2,)`` true height and width.
+    """
+    return resize_window(frame, window, (size, size), frame_size, jnp.floor(fill))
+
+
 def change_penalty(
     boxes: Float[Array, "k 4"], size: Float[Array, "2"], scale: Float[Array, ""], strength: float
 ) -> Float[Array, "k"]:
-    """Penalty of each box's change of scale and shape against the target.
+    """Return the penalty of each box's change of scale and shape against the target.
 
     Args:
         boxes: ``cx, cy, w, h`` in crop pixels.
@@ -55,7 +80,7 @@ def change_penalty(
 
 
 def clip_to_frame(box: Float[Array, "4"], frame_size: Int[Array, "2"]) -> Float[Array, "4"]:
-    """Centre inside the frame, size between 10 pixels and the frame's (``cx, cy, w, h``)."""
+    """Put the centre inside the frame and the size between 10 pixels and the frame's (``cx, cy, w, h``)."""
     limit = frame_size[::-1].astype(box.dtype)
     centre = jnp.clip(box[:2], 0, limit)
     # As published: the frame's size first, then at least 10.

@@ -10,6 +10,10 @@ Reference:
 
 The score of a prediction is the foreground probability of the chosen anchor, in [0, 1].
 
+Read `jaxtrack.trackers.siamrpn.config`, then here `State`, `init` and the five steps from `cut` to `update`
+in the order in which `track_frame` takes them; then ``anchors`` and ``proposals`` (what `decide` computes
+with), ``network`` with its ``heads`` and ``alexnet``, and ``losses`` for training.
+
 Boxes in and out follow PySOT's test script around its tracker: the target's centre is ``x + w / 2``, so an
 unmoved target comes back where it was. Presets ending in ``-lt`` follow PySOT's long-term tracker: a low
 score freezes the target and enlarges the search region until a high score ends the search.
@@ -17,14 +21,15 @@ score freezes the target and enlarges the search region until a high score ends 
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int
 
-from jaxtrack.base import Prediction
+from jaxtrack.base import Crops, Frame, Look, Prediction, Steps, Variables
 from jaxtrack.ops import crop
 from jaxtrack.ops.response import hann_window
 from jaxtrack.trackers.siamrpn.anchors import anchor_grid, base_anchors, decode
@@ -32,7 +37,12 @@ from jaxtrack.trackers.siamrpn.config import PRESETS, Config
 from jaxtrack.trackers.siamrpn.heads import Kernels
 from jaxtrack.trackers.siamrpn.losses import anchor_deltas, anchor_logits
 from jaxtrack.trackers.siamrpn.network import SiamRPN
-from jaxtrack.trackers.siamrpn.proposals import change_penalty, clip_to_frame, window_pysot
+from jaxtrack.trackers.siamrpn.proposals import (
+    change_penalty,
+    clip_to_frame,
+    cut_pysot,
+    whole_window,
+)
 
 __all__ = ["PRESETS", "Config", "State", "init", "init_variables", "track_frame"]
 
@@ -61,69 +71,69 @@ class State(NamedTuple):
 
 
 class Maps(NamedTuple):
-    """The network's view of one search region.
+    """What the network says of one search region.
 
     Attributes:
-        crop: ``(n, n, 3)`` uint8 RGB search crop.
-        cls: ``(s, s, 2 a)`` class logits, see `jaxtrack.trackers.siamrpn.heads`.
-        loc: ``(s, s, 4 a)`` box deltas.
+        cls: ``(1, s, s, 2 a)`` class logits, see `jaxtrack.trackers.siamrpn.heads`.
+        loc: ``(1, s, s, 4 a)`` box deltas.
     """
 
-    crop: UInt8[Array, "n n 3"]
-    cls: Float[Array, "s s c"]
-    loc: Float[Array, "s s d"]
+    cls: Float[Array, "1 s s c"]
+    loc: Float[Array, "1 s s d"]
 
 
 class Decision(NamedTuple):
-    """How the best of all anchors was found; flat order is anchor, row, column.
+    """How the best of all anchors was found, and where it leads; flat order is anchor, row, column.
 
     Attributes:
-        score: ``(k,)`` foreground probability.
+        box: ``(4,)`` see `jaxtrack.base.Decision`; likewise ``score``, the best anchor's.
+        score: ``()``.
+        which: ``()`` int32 0: there is one crop.
+        response: ``(s, s)`` greatest penalised score over a cell's anchors.
+        scores: ``(k,)`` foreground probability.
         boxes: ``(k, 4)`` ``cx, cy, w, h`` in crop pixels relative to the crop's centre.
         penalty: ``(k,)`` in (0, 1].
         penalised: ``(k,)`` penalised score mixed with the window.
         best: ``()`` int32 index of its first maximum.
         scale: ``()`` crop pixels per frame pixel.
+        offset: ``(4,)`` ``dx, dy, w, h`` of the best anchor in the frame, relative to the old centre.
+        rate: ``()`` share of its size in the new size.
+        unclipped: ``(4,)`` ``cx, cy, w, h`` after smoothing.
+        clipped: ``(4,)`` the same inside the frame, not below 10 pixels.
+        kept: ``(4,)`` ``cx, cy, w, h`` that the state goes on with.
+        lost: ``()`` the target is being searched for (long-term presets only).
     """
 
-    score: Float[Array, "k"]
+    box: Float[Array, "4"]
+    score: Float[Array, ""]
+    which: Int[Array, ""]
+    response: Float[Array, "s s"]
+    scores: Float[Array, "k"]
     boxes: Float[Array, "k 4"]
     penalty: Float[Array, "k"]
     penalised: Float[Array, "k"]
     best: Int[Array, ""]
     scale: Float[Array, ""]
-
-
-class Estimate(NamedTuple):
-    """The chosen box on its way into the state; pixels of the frame.
-
-    Attributes:
-        box: ``(4,)`` ``dx, dy, w, h`` of the best anchor, relative to the old centre.
-        rate: ``()`` share of its size in the new size.
-        unclipped: ``(4,)`` ``cx, cy, w, h`` after smoothing.
-        clipped: ``(4,)`` the same inside the frame, not below 10 pixels.
-        score: ``()`` foreground probability of the best anchor.
-    """
-
-    box: Float[Array, "4"]
+    offset: Float[Array, "4"]
     rate: Float[Array, ""]
     unclipped: Float[Array, "4"]
     clipped: Float[Array, "4"]
-    score: Float[Array, ""]
+    kept: Float[Array, "4"]
+    lost: Bool[Array, ""]
 
 
 def module(config: Config) -> SiamRPN:
-    """The Flax module of a config."""
+    """Return the Flax module of a config."""
     return SiamRPN(config.network)
 
 
-def apply(config: Config, variables: Any, *inputs: Any, method: str) -> Any:
+def apply(config: Config, variables: Variables, *inputs: Any, method: str) -> Any:
     """Run one method of the network (see `SiamRPN`) with running statistics."""
     return module(config).apply(variables, *inputs, method=method)
 
 
-def init_variables(config: Config, key: Array) -> dict[str, Any]:
-    """Random variables: ``{"params", "batch_stats"}``."""
+def init_variables(config: Config, key: Array) -> Variables:
+    """Draw random variables: ``{"params", "batch_stats"}``."""
     z = jnp.zeros((1, config.exemplar_size, config.exemplar_size, 3), jnp.float32)
     x = jnp.zeros((1, config.instance_size, config.instance_size, 3), jnp.float32)
     made = module(config).init(key, z, x)
@@ -131,86 +141,47 @@ def init_variables(config: Config, key: Array) -> dict[str, Any]:
 
 
 def map_size(config: Config, instance_size: int) -> int:
-    """Cells along each side of the output maps for a search crop of this side."""
+    """Return the cells along each side of the output maps for a search crop of this side."""
     return (instance_size - config.exemplar_size) // config.stride + 1 + config.base_size
 
 
 def tracking_anchors(config: Config, instance_size: int) -> np.ndarray:
-    """Anchors relative to the crop's centre, ``(a, s, s, 4)`` float32 ``cx, cy, w, h``."""
+    """Return anchors relative to the crop's centre, ``(a, s, s, 4)`` float32 ``cx, cy, w, h``."""
     base = base_anchors(config.stride, config.ratios, config.scales)
     return anchor_grid(base, config.stride, map_size(config, instance_size))
 
 
-def network_input(crops: UInt8[Array, "n h w 3"]) -> Float[Array, "n h w 3"]:
-    """RGB crops as the network takes them: BGR, float32, 0..255."""
+def network_input(crops: Crops) -> Float[Array, "n h w 3"]:
+    """Return RGB crops as the network takes them: BGR, float32, 0..255."""
     return crops[..., ::-1].astype(jnp.float32)
 
 
-def cut(
-    frame: UInt8[Array, "h w 3"],
-    centre: Float[Array, "2"],
-    side: Float[Array, ""],
-    out_size: int,
-    fill: Float[Array, "3"],
-    frame_size: Int[Array, "2"],
-) -> UInt8[Array, "n n 3"]:
-    """The published crop: rounded side, truncated mean colour beyond the border, OpenCV's resize.
-
-    Args:
-        frame: uint8 RGB.
-        centre: ``(2,)`` cx, cy.
-        side: ``()`` side in pixels of the frame, rounded here (half to even).
-        out_size: side of the crop.
-        fill: ``(3,)`` mean colour of the first frame.
-        frame_size: ``(2,)`` true height and width.
-    """
-    return cut_window(frame, whole_window(centre, side), out_size, fill, frame_size)
-
-
-def whole_window(centre: Float[Array, "2"], side: Float[Array, ""]) -> crop.Window:
-    """The window of a crop in whole pixels: its side rounded half to even, at least 1."""
-    return window_pysot(centre, jnp.maximum(crop.round_half_even(side), 1))
-
-
-def cut_window(
-    frame: UInt8[Array, "h w 3"],
-    window: crop.Window,
-    out_size: int,
-    fill: Float[Array, "3"],
-    frame_size: Int[Array, "2"],
-) -> UInt8[Array, "n n 3"]:
-    """`cut` of a window that is already in whole pixels."""
-    return crop.resize_window(frame, window, (out_size, out_size), frame_size, jnp.floor(fill))
-
-
-def template_features(
-    config: Config, variables: Any, exemplar: UInt8[Array, "n n 3"]
-) -> list[Array]:
-    """What the head makes its kernels from: one ``(1, h, w, c)`` map per level."""
-    return apply(config, variables, network_input(exemplar[None]), method="features")
+def features_of(config: Config, variables: Variables, crops: Crops) -> list[Array]:
+    """Return backbone and neck of RGB crops: one ``(n, h, w, c)`` map per level."""
+    return apply(config, variables, network_input(crops), method="features")
 
 
 def start(
     config: Config,
-    variables: Any,
-    frame: UInt8[Array, "h w 3"],
+    variables: Variables,
+    frame: Frame,
     centre: Float[Array, "2"],
     size: Float[Array, "2"],
     frame_size: Int[Array, "2"],
 ) -> State:
-    """A state from a centre (cx, cy) and a size (w, h); `init` computes them from a box."""
+    """Make a state from a centre (cx, cy) and a size (w, h); `init` computes them from a box."""
     fill = crop.mean_colour(frame, frame_size).astype(centre.dtype)
-    side = crop.context_side(size, config.context)
-    exemplar = cut(frame, centre, side, config.exemplar_size, fill, frame_size)
-    features = template_features(config, variables, exemplar)
+    window = whole_window(centre, crop.context_side(size, config.context))
+    exemplar = cut_pysot(frame, window, config.exemplar_size, fill, frame_size)
+    features = features_of(config, variables, exemplar[None])
     kernels = apply(config, variables, features, method="kernels")
     return State(centre, size, kernels, fill, jnp.zeros((), bool), frame_size)
 
 
 def init(
     config: Config,
-    variables: Any,
-    frame: UInt8[Array, "h w 3"],
+    variables: Variables,
+    frame: Frame,
     box: Float[Array, "4"],
     frame_size: Int[Array, "2"],
 ) -> State:
@@ -218,124 +189,122 @@ def init(
     return start(config, variables, frame, box[:2] + box[2:] / 2, box[2:], frame_size)
 
 
-def look(
-    config: Config,
-    variables: Any,
-    state: State,
-    frame: UInt8[Array, "h w 3"],
-    instance_size: int,
-) -> Maps:
-    """Cut the search region out of a frame and run the network on it."""
-    window = search_window(config, state, instance_size)
-    return look_into(config, variables, state, frame, window, instance_size)
+def search_window(config: Config, state: State) -> crop.Window:
+    """Return the search region in whole pixels of the frame."""
+    ratio = config.instance_size / config.exemplar_size
+    return whole_window(state.centre, crop.context_side(state.size, config.context) * ratio)
 
 
-def search_window(config: Config, state: State, instance_size: int) -> crop.Window:
-    """The search region in whole pixels of the frame."""
-    side = crop.context_side(state.size, config.context) * (instance_size / config.exemplar_size)
-    return whole_window(state.centre, side)
+def cut(config: Config, state: State, frame: Frame) -> Look:
+    """Cut the search region out of a frame."""
+    window = search_window(config, state)
+    image = cut_pysot(frame, window, config.instance_size, state.fill, state.frame_size)
+    return Look(jax.tree.map(lambda side: side[None], window), image[None])
 
 
-def look_into(
-    config: Config,
-    variables: Any,
-    state: State,
-    frame: UInt8[Array, "h w 3"],
-    window: crop.Window,
-    instance_size: int,
-) -> Maps:
-    """`look` into a window; of the state it reads the kernels, the fill colour and the frame's size."""
-    image = cut_window(frame, window, instance_size, state.fill, state.frame_size)
-    features = apply(config, variables, network_input(image[None]), method="features")
-    cls, loc = apply(config, variables, state.kernels, features, method="predict")
-    return Maps(image, cls[0], loc[0])
+def embed(config: Config, variables: Variables, state: State, look: Look) -> list[Array]:
+    """Run backbone and neck on the crop: one map per level."""
+    return features_of(config, variables, look.crops)
 
 
-def decide(
-    config: Config,
-    cls: Float[Array, "s s c"],
-    loc: Float[Array, "s s d"],
-    size: Float[Array, "2"],
-    instance_size: int,
-    window_influence: float,
-) -> Decision:
-    """Score every anchor and take the best.
-
-    Args:
-        config: settings.
-        cls: class logits.
-        loc: box deltas.
-        size: ``(2,)`` target width and height in frame pixels.
-        instance_size: side of the search crop.
-        window_influence: weight of the cosine window.
-    """
-    score = jax.nn.softmax(anchor_logits(cls[None]), axis=-1)[..., 1].reshape(-1)
-    anchors = tracking_anchors(config, instance_size)
-    boxes = decode(anchor_deltas(loc[None])[0], jnp.asarray(anchors)).reshape(-1, 4)
-    scale = config.exemplar_size / crop.context_side(size, config.context)
-    penalty = change_penalty(boxes, size, scale, config.penalty_k)
-    window = np.tile(hann_window(anchors.shape[1]).reshape(-1), len(anchors))
-    penalised = penalty * score.astype(size.dtype) * (1 - window_influence)
-    penalised = penalised + jnp.asarray(window, size.dtype) * window_influence
-    # Not a number (infinite width over infinite height) must not win.
-    best = jnp.argmax(jnp.where(jnp.isnan(penalised), -jnp.inf, penalised)).astype(jnp.int32)
-    return Decision(score, boxes, penalty, penalised, best, scale)
+def respond(config: Config, variables: Variables, state: State, features: list[Array]) -> Maps:
+    """Correlate the features with the target's kernels and read class logits and box deltas."""
+    return Maps(*apply(config, variables, state.kernels, features, method="predict"))
 
 
-def estimate(config: Config, state: State, decision: Decision) -> Estimate:
-    """From the best anchor to the target's new centre and size."""
-    best = decision.best
-    box = decision.boxes[best].astype(state.size.dtype) / decision.scale
-    score = decision.score[best]
-    rate = decision.penalty[best] * score.astype(state.size.dtype) * config.size_rate
-    centre = state.centre + box[:2]
-    size = state.size * (1 - rate) + box[2:] * rate
-    # An infinite box has rate zero, and infinity times zero is no size.
-    size = jnp.where(jnp.isfinite(size), size, state.size)
-    unclipped = jnp.concatenate([centre, size])
-    return Estimate(box, rate, unclipped, clip_to_frame(unclipped, state.frame_size), score)
-
-
-def update(config: Config, state: State, found: Estimate) -> tuple[State, Prediction]:
-    """Move the state and report the box.
+def decide(config: Config, variables: Variables, state: State, look: Look, maps: Maps) -> Decision:
+    """Score every anchor, take the best, and bring its box into the frame.
 
     Reference:
         STVIR/pysot, ``SiamRPNTracker.track`` and ``SiamRPNLTTracker.track``.
     """
+    influence, size = config.window_influence, state.size
+    scores = jax.nn.softmax(anchor_logits(maps.cls), axis=-1)[..., 1].reshape(-1)
+    anchors = tracking_anchors(config, config.instance_size)
+    boxes = decode(anchor_deltas(maps.loc)[0], jnp.asarray(anchors)).reshape(-1, 4)
+    scale = config.exemplar_size / crop.context_side(size, config.context)
+    penalty = change_penalty(boxes, size, scale, config.penalty_k)
+    window = np.tile(hann_window(anchors.shape[1]).reshape(-1), len(anchors))
+    penalised = penalty * scores.astype(size.dtype) * (1 - influence)
+    penalised = penalised + jnp.asarray(window, size.dtype) * influence
+    # Not a number (infinite width over infinite height) must not win.
+    best = jnp.argmax(jnp.where(jnp.isnan(penalised), -jnp.inf, penalised)).astype(jnp.int32)
+
+    offset = boxes[best].astype(size.dtype) / scale
+    score = scores[best]
+    rate = penalty[best] * score.astype(size.dtype) * config.size_rate
+    moved = state.centre + offset[:2]
+    grown = size * (1 - rate) + offset[2:] * rate
+    # An infinite box has rate zero, and infinity times zero is no size.
+    grown = jnp.where(jnp.isfinite(grown), grown, size)
+    unclipped = jnp.concatenate([moved, grown])
+    clipped = clip_to_frame(unclipped, state.frame_size)
     if not config.lost_instance_size:
-        moved, shown, lost = found.clipped, found.clipped, state.lost
+        kept, shown, lost = clipped, clipped, state.lost
     else:
         # The long-term state is never clipped, and stays where it is while the score is low.
-        still = jnp.concatenate([state.centre, state.size])
-        moved = jnp.where(found.score >= config.confidence_low, found.unclipped, still)
-        shown = clip_to_frame(moved, state.frame_size)
-        lost = (found.score < config.confidence_low) | (
-            state.lost & (found.score <= config.confidence_high)
-        )
-    box = jnp.concatenate([shown[:2] - shown[2:] / 2, shown[2:]])
-    state = state._replace(
-        centre=moved[:2].astype(state.centre.dtype),
-        size=moved[2:].astype(state.size.dtype),
+        still = jnp.concatenate([state.centre, size])
+        kept = jnp.where(score >= config.confidence_low, unclipped, still)
+        shown = clip_to_frame(kept, state.frame_size)
+        lost = (score < config.confidence_low) | (state.lost & (score <= config.confidence_high))
+    return Decision(
+        box=jnp.concatenate([shown[:2] - shown[2:] / 2, shown[2:]]).astype(jnp.float32),
+        score=score,
+        which=jnp.zeros((), jnp.int32),
+        response=jnp.max(penalised.reshape(anchors.shape[:3]), axis=0),
+        scores=scores,
+        boxes=boxes,
+        penalty=penalty,
+        penalised=penalised,
+        best=best,
+        scale=scale,
+        offset=offset,
+        rate=rate,
+        unclipped=unclipped,
+        clipped=clipped,
+        kept=kept,
         lost=lost,
     )
-    return state, Prediction(box.astype(jnp.float32), found.score)
+
+
+def update(
+    config: Config, variables: Variables, state: State, frame: Frame, decision: Decision
+) -> State:
+    """Move and resize the target; its kernels stay."""
+    return state._replace(
+        centre=decision.kept[:2].astype(state.centre.dtype),
+        size=decision.kept[2:].astype(state.size.dtype),
+        lost=decision.lost,
+    )
+
+
+def while_lost(config: Config) -> Config:
+    """Return the settings by which a long-term tracker searches for a lost target."""
+    return dataclasses.replace(
+        config,
+        instance_size=config.lost_instance_size,
+        window_influence=LOST_WINDOW_INFLUENCE,
+    )
 
 
 def track_frame(
-    config: Config, variables: Any, state: State, frame: UInt8[Array, "h w 3"]
+    config: Config, variables: Variables, state: State, frame: Frame
 ) -> tuple[State, Prediction]:
     """Find the target in the next frame; see `jaxtrack.base.track_frame`."""
 
-    def step(state: State, instance_size: int, influence: float) -> tuple[State, Prediction]:
-        maps = look(config, variables, state, frame, instance_size)
-        decision = decide(config, maps.cls, maps.loc, state.size, instance_size, influence)
-        return update(config, state, estimate(config, state, decision))
+    def step(config: Config, state: State) -> tuple[State, Prediction]:
+        look = cut(config, state, frame)
+        features = embed(config, variables, state, look)
+        maps = respond(config, variables, state, features)
+        decision = decide(config, variables, state, look, maps)
+        state = update(config, variables, state, frame, decision)
+        return state, Prediction(decision.box, decision.score)
 
     if not config.lost_instance_size:
-        return step(state, config.instance_size, config.window_influence)
+        return step(config, state)
     return jax.lax.cond(
-        state.lost,
-        lambda s: step(s, config.lost_instance_size, LOST_WINDOW_INFLUENCE),
-        lambda s: step(s, config.instance_size, config.window_influence),
-        state,
+        state.lost, lambda s: step(while_lost(config), s), lambda s: step(config, s), state
     )
+
+
+STEPS = Steps(cut, embed, respond, decide, update)

@@ -10,5 +10,6 @@ FAMILY = Family(
     init_variables=tracker.init_variables,
     init=tracker.init,
     track_frame=tracker.track_frame,
+    steps=tracker.STEPS,
     tables=TABLES,
 )

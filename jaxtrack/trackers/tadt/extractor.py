@@ -266,20 +266,3 @@ def _unpadded_for_many(
     x_axis, kernel_axis = (0 if batched else None for batched in in_batched)
     function = _by_taps if in_batched[1] else conv2d_xla
     return jax.vmap(function, in_axes=(x_axis, kernel_axis))(x, kernel), True
-
-
-def from_tracker(extractor: Extractor, variables: Variables) -> Variables:
-    """TADT's variables out of those of the tracker whose backbone it uses (``extractor.scope``).
-
-    Raises:
-        JaxtrackError: the tracker has no such part.
-    """
-    params = variables["params"]
-    if extractor.scope not in params:
-        have = ", ".join(sorted(params))
-        raise JaxtrackError(f"TADT: these variables have no {extractor.scope!r}; they have {have}")
-    parts = {
-        name: tree[extractor.scope] for name, tree in variables.items() if extractor.scope in tree
-    }
-    named = {name: {extractor.scope: tree} for name, tree in parts.items()}
-    return {"params": named["params"], "batch_stats": named.get("batch_stats", {})}

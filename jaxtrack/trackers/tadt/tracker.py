@@ -18,7 +18,13 @@ Reference:
     ========== ============================================ ========================================
 
     The paper's pooled gradient of the ranking loss is zero for every channel, whatever the features (see
-    `tadt_ranking.rank_feature_gradient`); ``tadt`` therefore pools it after multiplying by the features.
+    `jaxtrack.trackers.tadt.ranking.rank_feature_gradient`); ``tadt`` therefore multiplies it by the features
+    before pooling.
+
+Read `jaxtrack.trackers.tadt.config`, then here `State`, `init` and the five steps from `cut` to `update` in
+the order in which `track_frame` takes them; then ``channels`` (which features tell the target apart: the
+paper's point) with its two branches ``ridge`` and ``ranking``; ``extractor``, ``geometry``, ``matching`` and
+``correlation`` are the means.
 
 The score of a prediction is the largest correlation relative to the template's correlation with itself:
 about 1 on the first frame, lower when the target is hidden or lost; it is not bounded by 1.
@@ -31,7 +37,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
-from jaxtrack.base import Prediction, Variables
+from jaxtrack.base import Frame, Look, Prediction, Steps, Variables
 from jaxtrack.models.alexnet import AlexNetConfig
 from jaxtrack.trackers.tadt import extractor as features_of
 from jaxtrack.trackers.tadt import geometry
@@ -117,8 +123,47 @@ class State(NamedTuple):
     frame_size: Int[Array, "2"]
 
 
+class Maps(NamedTuple):
+    """Responses of the template.
+
+    Attributes:
+        response: ``(n, f, f)`` on all scaled copies of the features, divided by their common maximum; the
+            true side of a map is ``input_side // stride``, zeros lie around it.
+        top: ``()`` that maximum.
+    """
+
+    response: Float[Array, "n f f"]
+    top: Float[Array, ""]
+
+
+class Decision(NamedTuple):
+    """How the target was found in one frame.
+
+    Attributes:
+        box: ``(4,)`` see `jaxtrack.base.Decision`; likewise ``score``.
+        score: ``()``.
+        which: ``()`` int32 0: there is one crop.
+        response: ``(f, f)`` the chosen copy's response, before it is upsampled and the window added.
+        peaks: the maximum of each copy's score map.
+        scale: ``()`` int32 the chosen copy.
+        peak_xy: ``(2,)`` int32 column and row of its maximum.
+        target: ``(4,)`` x, y, w, h of the target in the scaled image.
+        window: ``(4,)`` the next search window in the scaled image.
+    """
+
+    box: Float[Array, "4"]
+    score: Float[Array, ""]
+    which: Int[Array, ""]
+    response: Float[Array, "f f"]
+    peaks: responses.Peaks
+    scale: Int[Array, ""]
+    peak_xy: Int[Array, "2"]
+    target: Float[Array, "4"]
+    window: Float[Array, "4"]
+
+
 def init_variables(config: Config, key: Array) -> Variables:
-    """Random variables; TADT itself learns nothing off line, so they are the extractor's."""
+    """Draw random variables; TADT itself learns nothing off line, so they are the extractor's."""
     check(config)
     return features_of.init_network(config.extractor, key)
 
@@ -126,7 +171,7 @@ def init_variables(config: Config, key: Array) -> Variables:
 def upright(
     maps: Float[Array, "*n f f k"], template_size: Int[Array, "2"]
 ) -> Float[Array, "*n f f k"]:
-    """Maps with rows and columns swapped where the template is wider than high.
+    """Swap rows and columns of maps where the template is wider than high.
 
     Matching costs rows times the canvas's columns, so the template's shorter side lies along the columns.
     """
@@ -139,7 +184,7 @@ def cut_template(
     template_size: Int[Array, "2"],
     width: int,
 ) -> Float[Array, "f width k"]:
-    """The block about the map's middle, upright, moved to the middle of a canvas; zeros around it.
+    """Cut the block about the map's middle, upright, moved to the middle of a canvas; zeros around it.
 
     Args:
         features: canvas of a map.
@@ -158,13 +203,13 @@ def cut_template(
 
 def crop_search(
     config: Config,
-    frame: UInt8[Array, "h w 3"],
+    frame: Frame,
     frame_size: Int[Array, "2"],
     rescale: Float[Array, ""],
     window: Float[Array, "4"],
     input_side: Int[Array, ""],
-) -> UInt8[Array, "s s 3"]:
-    """The network's input (uint8) for a search window, widened by the extractor's margin."""
+) -> UInt8[Array, "s s 3"] | Float[Array, "s s 3"]:
+    """Cut the network's input for a search window, widened by the extractor's margin."""
     margin = config.extractor.margin
     canvas = config.input_canvas + margin
     if margin:
@@ -179,7 +224,7 @@ def crop_search(
 def first_frame(
     config: Config, box: Float[Array, "4"], frame_size: Int[Array, "2"]
 ) -> geometry.FirstFrame:
-    """`tadt_geometry.first_frame` with a config's numbers."""
+    """Call `jaxtrack.trackers.tadt.geometry.first_frame` with a config's numbers."""
     return geometry.first_frame(
         box,
         frame_size,
@@ -191,7 +236,7 @@ def first_frame(
 
 
 def fitting_template(first: geometry.FirstFrame) -> Int[Array, "2"]:
-    """The template's size, cut where the target fills the window.
+    """Return the template's size, cut where the target fills the window.
 
     The branches' kernels are one cell wider on every side and must fit the map; the published code fails
     there.
@@ -202,7 +247,7 @@ def fitting_template(first: geometry.FirstFrame) -> Int[Array, "2"]:
 def init(
     config: Config,
     variables: Variables,
-    frame: UInt8[Array, "h w 3"],
+    frame: Frame,
     box: Float[Array, "4"],
     frame_size: Int[Array, "2"],
 ) -> State:
@@ -240,7 +285,7 @@ def start_state(
     choice: Choice,
     frame_size: Int[Array, "2"],
 ) -> State:
-    """The state for given channels: template, weights, cut filters."""
+    """Make the state for given channels: template, weights, cut filters."""
     channels, weights, kept = [], [], []
     for layer, (mask, slots) in enumerate(zip(choice.masks, config.slots)):
         index, taken = kept_indices(mask, slots)
@@ -268,32 +313,16 @@ def start_state(
     )
 
 
-def search_features(
-    config: Config, variables: Variables, state: State, frame: UInt8[Array, "h w 3"]
-) -> Float[Array, "f f k"]:
-    """The kept, balanced features of the search window."""
-    crop = crop_search(
-        config, frame, state.frame_size, state.rescale, state.window, state.input_side
-    )
-    map_size = state.input_side // config.stride
-    features = features_of.extract_kept(
-        config.extractor, variables, crop, map_size, state.channels, state.filters
-    )
-    return features * state.weights[None, None, :]
-
-
 def match(
     config: Config,
     template: Float[Array, "f width k"],
     template_size: Int[Array, "2"],
     features: Float[Array, "f f k"],
     map_size: Int[Array, ""],
-) -> tuple[Float[Array, "n f f"], Float[Array, ""]]:
+) -> Maps:
     """Correlate the template with the scaled copies of the search features.
 
-    Returns:
-        Responses over all scales divided by their common maximum, zero where the template would leave
-        the map; and that maximum.
+    The response is zero where the template would leave the map.
     """
     turned = upright(features, template_size)
     copies = responses.scaled_maps(
@@ -306,11 +335,11 @@ def match(
     rows, columns = ((cells >= h) & (cells < map_size - h) for h in (half[0], half[1]))
     raw = jnp.where(rows[:, None] & columns[None, :], raw, 0)
     top = jnp.max(raw)
-    return raw / jnp.where(top > 0, top, 1), top
+    return Maps(raw / jnp.where(top > 0, top, 1), top)
 
 
 def choose_scale(config: Config, peaks: responses.Peaks) -> Int[Array, ""]:
-    """Index of the scale whose best score, times the scale's weight, is greatest."""
+    """Return the index of the scale whose best score, times the scale's weight, is greatest."""
     weights = jnp.asarray(config.scale_weights, peaks.value.dtype)
     return jnp.argmax(peaks.value * weights).astype(jnp.int32)
 
@@ -322,7 +351,7 @@ def move(
     scale_index: Int[Array, ""],
     peak_xy: Int[Array, "2"],
 ) -> tuple[Float[Array, "4"], Float[Array, "4"]]:
-    """New target and search window (scaled image) from the peak of the score map.
+    """Return the new target and search window (scaled image) from the peak of the score map.
 
     A window that would pass ``max_window``, and a target that would shrink below 1/16 pixel, keep their
     size: the published code has no limit, but a lost target would let them run away.
@@ -344,37 +373,92 @@ def move(
 
 
 def report_box(target: Float[Array, "4"], rescale: Float[Array, ""]) -> Float[Array, "4"]:
-    """The target's box in the frame, 0-based corner."""
+    """Return the target's box in the frame, 0-based corner."""
     return geometry.zero_based(geometry.one_based(target) / rescale)
 
 
-def track_frame(
-    config: Config, variables: Variables, state: State, frame: UInt8[Array, "h w 3"]
-) -> tuple[State, Prediction]:
-    """Find the target in the next frame.
+def cut(config: Config, state: State, frame: Frame) -> Look:
+    """Cut the search window out of the scaled frame."""
+    image = crop_search(
+        config, frame, state.frame_size, state.rescale, state.window, state.input_side
+    )
+    return Look(state.window[None], image[None])
 
-    Args:
-        config: settings.
-        variables: the extractor's learned values.
-        state: from `init` or the previous frame.
-        frame: uint8 RGB.
 
-    Returns:
-        The next state and the `Prediction`.
+def map_size(config: Config, state: State) -> Int[Array, ""]:
+    """Return the true side of the feature map, cells."""
+    return state.input_side // config.stride
+
+
+def embed(
+    config: Config, variables: Variables, state: State, look: Look
+) -> Float[Array, "1 f f k"]:
+    """Compute the kept features of the search window, balanced between layers."""
+    features = features_of.extract_kept(
+        config.extractor,
+        variables,
+        look.crops[0],
+        map_size(config, state),
+        state.channels,
+        state.filters,
+    )
+    return (features * state.weights[None, None, :])[None]
+
+
+def respond(
+    config: Config, variables: Variables, state: State, features: Float[Array, "1 f f k"]
+) -> Maps:
+    """Correlate the template with scaled copies of the features."""
+    size = map_size(config, state)
+    return match(config, state.template, state.template_size, features[0], size)
+
+
+def decide(config: Config, variables: Variables, state: State, look: Look, maps: Maps) -> Decision:
+    """Upsample the responses to the window, add the Hann window, take peak and scale.
 
     Reference:
         TADT, section 3.4; ZikunZhou/TADT-python.
     """
-    features = search_features(config, variables, state, frame)
-    map_size = state.input_side // config.stride
-    response, top = match(config, state.template, state.template_size, features, map_size)
-    side = state.window[2].astype(jnp.int32)
     peaks = responses.score_peaks(
-        response, map_size, side, config.window_weight, matlab=config.matlab_resampling
+        maps.response,
+        map_size(config, state),
+        state.window[2].astype(jnp.int32),
+        config.window_weight,
+        matlab=config.matlab_resampling,
     )
     best = choose_scale(config, peaks)
     peak_xy = jnp.stack([peaks.column[best], peaks.row[best]])
     target, window = move(config, state.target, state.window, best, peak_xy)
-    score = top / jnp.where(state.energy > 0, state.energy, 1)
-    box = report_box(target, state.rescale)
-    return state._replace(target=target, window=window), Prediction(box, score)
+    return Decision(
+        box=report_box(target, state.rescale),
+        score=maps.top / jnp.where(state.energy > 0, state.energy, 1),
+        which=jnp.zeros((), jnp.int32),
+        response=maps.response[best],
+        peaks=peaks,
+        scale=best,
+        peak_xy=peak_xy,
+        target=target,
+        window=window,
+    )
+
+
+def update(
+    config: Config, variables: Variables, state: State, frame: Frame, decision: Decision
+) -> State:
+    """Move target and search window; template and channels stay."""
+    return state._replace(target=decision.target, window=decision.window)
+
+
+def track_frame(
+    config: Config, variables: Variables, state: State, frame: Frame
+) -> tuple[State, Prediction]:
+    """Find the target in the next frame; see `jaxtrack.base.track_frame`."""
+    look = cut(config, state, frame)
+    features = embed(config, variables, state, look)
+    maps = respond(config, variables, state, features)
+    decision = decide(config, variables, state, look, maps)
+    state = update(config, variables, state, frame, decision)
+    return state, Prediction(decision.box, decision.score)
+
+
+STEPS = Steps(cut, embed, respond, decide, update)
