@@ -253,7 +253,11 @@ class Family:
 
     def owns(self, tracker: Tracker) -> bool:
         """Say whether a tracker, whatever its config, is made of this family's functions."""
-        return tracker == self.tracker(tracker.config)
+        return (tracker.init_variables, tracker.init, tracker.track_frame) == (
+            self.init_variables,
+            self.init,
+            self.track_frame,
+        )
 
 
 def init(

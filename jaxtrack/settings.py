@@ -52,7 +52,7 @@ def replaced(value: T, changes: Iterable[str] | Mapping[str, Any]) -> T:
     tree: dict[str, Any] = {}
     for leaf in leaves:
         _place(tree, leaf)
-    return _changed(value, tree)
+    return _changed(value, tree) if tree else value
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """One test over all trackers: what the interface promises holds for each of them."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxtrack
-from jaxtrack import trackers
+from jaxtrack import base, trackers
 from tests.parity.standin import frames as draw
 
 TINY = [name for name in trackers.names() if name.endswith("-tiny")]
@@ -28,25 +29,47 @@ def shapes(tree):
 
 
 def test_every_family_has_a_tiny_preset():
-    for family in trackers.FAMILIES:
-        assert any(name in trackers.family_of(name).presets for name in TINY if family[:4] in name)
+    for key in trackers.FAMILIES:
+        family = trackers.family(key)
+        tiny = [name for name in family.presets if name.endswith("-tiny")]
+        assert tiny, key
+        assert trackers.family_of(tiny[0]) is family
+        assert family.owns(jaxtrack.get_tracker(tiny[0]))
+
+
+def parts(value):
+    """The parts of a config, as deep as dataclasses and tuples go."""
+    if dataclasses.is_dataclass(value):
+        return [p for f in dataclasses.fields(value) for p in parts(getattr(value, f.name))]
+    if isinstance(value, tuple):
+        return [part for item in value for part in parts(item)]
+    return [value]
 
 
 @pytest.mark.parametrize("name", trackers.names())
 def test_presets_are_values(name):
     tracker = jaxtrack.get_tracker(name)
-    assert tracker == jaxtrack.get_tracker(name)
-    assert hash(tracker) == hash(jaxtrack.get_tracker(name))
-    assert not jax.tree.leaves(tracker.config) or not any(
-        isinstance(leaf, (jax.Array, np.ndarray)) for leaf in jax.tree.leaves(tracker.config)
+    # Made anew, so that equality is that of values and not of the one object.
+    again = dataclasses.replace(tracker, config=dataclasses.replace(tracker.config))
+    assert tracker == again
+    assert hash(tracker) == hash(again)
+    assert type(tracker.config).__dataclass_params__.frozen
+    assert {type(part) for part in parts(tracker.config)} <= {int, float, str, bool, type(None)}
+    field = next(
+        f.name
+        for f in dataclasses.fields(tracker.config)
+        if isinstance(getattr(tracker.config, f.name), float)
     )
+    other = tracker.replace(**{field: getattr(tracker.config, field) / 2 + 1e-3})
+    assert other != tracker
+    assert trackers.family_of(other) is trackers.family_of(name)
 
 
 @pytest.mark.parametrize("name", TINY)
 def test_state_is_closed_and_nothing_is_retraced(name):
     tracker, variables, images, box = setting(name)
     state = jaxtrack.init(tracker, variables, images[0], box)
-    before = jaxtrack.track_frame._cache_size()
+    before = base._track_frame._cache_size()
     after, prediction = jaxtrack.track_frame(tracker, variables, state, images[1])
     assert isinstance(state, tuple)
     assert hasattr(state, "_fields")
@@ -56,7 +79,7 @@ def test_state_is_closed_and_nothing_is_retraced(name):
     assert prediction.box.dtype == jnp.float32
     assert prediction.score.shape == ()
     jaxtrack.track_frame(tracker, variables, after, images[2])
-    assert jaxtrack.track_frame._cache_size() == before + 1
+    assert base._track_frame._cache_size() == before + 1
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -109,12 +132,83 @@ def test_padding_of_the_canvas_is_never_seen(name):
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_jit_changes_nothing(name):
+def test_steps_one_by_one_are_the_frame(name):
+    """Without compilation, and stopping at every step, a frame gives what the compiled verbs give."""
+    tracker, variables, images, box = setting(name)
+    config, steps = tracker.config, tracker.steps
+    state = jaxtrack.init(tracker, variables, images[0], box)
+    want_state, want = jaxtrack.track_frame(tracker, variables, state, images[1])
+    look = steps.cut(config, state, images[1])
+    features = steps.embed(config, variables, state, look)
+    maps = steps.respond(config, variables, state, features)
+    decision = steps.decide(config, variables, state, look, maps)
+    after = steps.update(config, variables, state, images[1], decision)
+    count = len(look.crops)
+    assert look.crops.dtype == jnp.uint8
+    assert look.crops.shape[1] == look.crops.shape[2]
+    assert {leaf.shape[0] for leaf in jax.tree.leaves(look.windows)} == {count}
+    assert decision.box.dtype == jnp.float32
+    assert 0 <= int(decision.which) < count
+    assert decision.response.ndim == 2
+    np.testing.assert_allclose(decision.box, want.box, atol=2e-2)
+    np.testing.assert_allclose(decision.score, want.score, atol=1e-3)
+    assert shapes(after) == shapes(want_state)
+
+
+def test_a_tracker_that_cannot_be_taken_apart_says_so():
+    assert jaxtrack.get_tracker("siamrpnpp-r50-lt").steps is None
+    assert jaxtrack.get_tracker("siamrpnpp-r50").steps is not None
+
+
+BOXES = {
+    "list": lambda box: box.astype(int).tolist(),
+    "tuple": lambda box: tuple(float(v) for v in box),
+    "int": lambda box: box.astype(np.int64),
+    "float64": lambda box: box.astype(np.float64),
+    "uint8": lambda box: box.astype(np.uint8),
+    "float16": lambda box: box.astype(np.float16),
+    "int on device": lambda box: jnp.asarray(box.astype(np.int32)),
+}
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_boxes_of_any_kind_give_the_same_track(name):
+    tracker, variables, images, box = setting(name)
+    whole = np.rint(np.asarray(box)).astype(np.float32)
+    want = jaxtrack.init(tracker, variables, images[0], jnp.asarray(whole))
+    moved, seen = jaxtrack.track_frame(tracker, variables, want, images[1])
+    for kind, make in BOXES.items():
+        got = jaxtrack.init(tracker, variables, images[0], make(whole))
+        assert shapes(got) == shapes(want), kind
+        jax.tree.map(np.testing.assert_array_equal, got, want)
+    after, prediction = jaxtrack.track_frame(tracker, variables, got, images[1])
+    np.testing.assert_array_equal(prediction.box, seen.box)
+    assert shapes(after) == shapes(moved)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_gradients_reach_pixels_and_box(name):
+    """Of score and box, with respect to both frames (floats) and the first box; true by differences."""
     tracker, variables, images, box = setting(name)
     size = jnp.asarray(images.shape[1:3], jnp.int32)
-    state = jaxtrack.init(tracker, variables, images[0], box)
-    _, want = jaxtrack.track_frame(tracker, variables, state, images[1])
-    plain = tracker.init(tracker.config, variables, images[0], box, size)
-    _, got = tracker.track_frame(tracker.config, variables, plain, images[1])
-    np.testing.assert_allclose(got.box, want.box, atol=2e-2)
-    np.testing.assert_allclose(got.score, want.score, atol=1e-3)
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, argnums=(0, 1, 2))
+    def outcome(template, search, box):
+        state = tracker.init(tracker.config, variables, template, box, size)
+        _, prediction = tracker.track_frame(tracker.config, variables, state, search)
+        return prediction.score + jnp.sum(prediction.box) / 100
+
+    given = [images[0].astype(jnp.float32), images[1].astype(jnp.float32), box]
+    _, gradients = outcome(*given)
+    for place, (gradient, step) in enumerate(zip(gradients, (3.0, 3.0, 3e-3))):
+        length = float(jnp.linalg.norm(gradient.ravel()))
+        assert length > 0, place
+
+        def at(factor, place=place, gradient=gradient, length=length):
+            moved = list(given)
+            moved[place] = moved[place] + factor * gradient / length
+            return float(outcome(*moved)[0])
+
+        slope = (at(step) - at(-step)) / (2 * step)
+        np.testing.assert_allclose(slope, length, rtol=0.1, err_msg=f"argument {place}")

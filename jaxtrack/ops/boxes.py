@@ -1,41 +1,46 @@
 """Box arithmetic. Boxes are ``(..., 4)``; the convention is in each function's name.
 
 ``xywh``: top-left corner and size; ``xyxy``: two corners; ``cxcywh``: centre and size. All are continuous
-(no "+1"): area is ``w * h``. Works for jax and numpy arrays of any float dtype.
+(no "+1"): area is ``w * h``. Numpy arrays give numpy arrays; jax arrays, or both kinds together, give jax
+arrays.
 """
 
 from __future__ import annotations
 
+from types import ModuleType
+from typing import TypeVar
+
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Float
+
+A = TypeVar("A", jax.Array, np.ndarray)
 
 
-def xywh_to_xyxy(boxes: Float[Array, "*n 4"]) -> Float[Array, "*n 4"]:
-    """Corner-and-size boxes as two corners."""
-    return jnp.concatenate([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], axis=-1)
+def _library(*arrays: jax.Array | np.ndarray) -> ModuleType:
+    """Return numpy for arrays of the host, else `jax.numpy`."""
+    return np if all(isinstance(array, np.ndarray) for array in arrays) else jnp
 
 
-def xyxy_to_xywh(boxes: Float[Array, "*n 4"]) -> Float[Array, "*n 4"]:
-    """Two-corner boxes as corner and size."""
-    return jnp.concatenate([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], axis=-1)
+def xywh_to_xyxy(boxes: Float[A, "*n 4"]) -> Float[A, "*n 4"]:
+    """Return corner-and-size boxes as two corners."""
+    xp = _library(boxes)
+    return xp.concatenate([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], axis=-1)
 
 
-def xywh_to_cxcywh(boxes: Float[Array, "*n 4"]) -> Float[Array, "*n 4"]:
-    """Corner-and-size boxes as centre and size (centre = corner + size / 2)."""
-    return jnp.concatenate([boxes[..., :2] + boxes[..., 2:] / 2, boxes[..., 2:]], axis=-1)
+def cxcywh_to_xywh(boxes: Float[A, "*n 4"]) -> Float[A, "*n 4"]:
+    """Return centre-and-size boxes as corner and size."""
+    xp = _library(boxes)
+    return xp.concatenate([boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., 2:]], axis=-1)
 
 
-def cxcywh_to_xywh(boxes: Float[Array, "*n 4"]) -> Float[Array, "*n 4"]:
-    """Centre-and-size boxes as corner and size."""
-    return jnp.concatenate([boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., 2:]], axis=-1)
-
-
-def cxcywh_to_xyxy(boxes: Float[Array, "*n 4"]) -> Float[Array, "*n 4"]:
-    """Centre-and-size boxes as two corners."""
+def cxcywh_to_xyxy(boxes: Float[A, "*n 4"]) -> Float[A, "*n 4"]:
+    """Return centre-and-size boxes as two corners."""
     return xywh_to_xyxy(cxcywh_to_xywh(boxes))
 
 
-def middle_of(box: Float[Array, "4"]) -> tuple[Float[Array, "2"], Float[Array, "2"]]:
+def middle_of(box: Float[A, "4"]) -> tuple[Float[A, "2"], Float[A, "2"]]:
     """Return a box's middle pixel (row, column) and size (height, width): corner + (size - 1) / 2.
 
     Reference:
@@ -45,14 +50,15 @@ def middle_of(box: Float[Array, "4"]) -> tuple[Float[Array, "2"], Float[Array, "
     return box[1::-1] + (size - 1) / 2, size
 
 
-def box_about(middle: Float[Array, "2"], size: Float[Array, "2"]) -> Float[Array, "4"]:
+def box_about(middle: Float[A, "2"], size: Float[A, "2"]) -> Float[A, "4"]:
     """Return the box ``x, y, w, h`` of a middle pixel and a size; undoes `middle_of`."""
+    xp = _library(middle, size)
     corner = middle - (size - 1) / 2
-    return jnp.concatenate([corner[::-1], size[::-1]])
+    return xp.concatenate([corner[::-1], size[::-1]])
 
 
-def iou_xyxy(a: Float[Array, "*n 4"], b: Float[Array, "*n 4"]) -> Float[Array, "*n"]:
-    """Intersection over union of two-corner boxes, element by element (broadcasting).
+def iou_xyxy(a: Float[A, "*n 4"], b: Float[A, "*n 4"]) -> Float[A, "*n"]:
+    """Return the intersection over union of two-corner boxes, element by element (broadcasting).
 
     Args:
         a: ``(..., 4)`` boxes, pixels or any common unit.
@@ -61,9 +67,10 @@ def iou_xyxy(a: Float[Array, "*n 4"], b: Float[Array, "*n 4"]) -> Float[Array, "
     Returns:
         Values in [0, 1]; 0 where the union is empty.
     """
-    size = jnp.minimum(a[..., 2:], b[..., 2:]) - jnp.maximum(a[..., :2], b[..., :2])
-    inter = jnp.prod(jnp.maximum(size, 0), axis=-1)
-    area_a = jnp.prod(a[..., 2:] - a[..., :2], axis=-1)
-    area_b = jnp.prod(b[..., 2:] - b[..., :2], axis=-1)
+    xp = _library(a, b)
+    size = xp.minimum(a[..., 2:], b[..., 2:]) - xp.maximum(a[..., :2], b[..., :2])
+    inter = xp.prod(xp.maximum(size, 0), axis=-1)
+    area_a = xp.prod(a[..., 2:] - a[..., :2], axis=-1)
+    area_b = xp.prod(b[..., 2:] - b[..., :2], axis=-1)
     union = area_a + area_b - inter
-    return jnp.where(union > 0, inter / jnp.where(union > 0, union, 1), 0)
+    return xp.where(union > 0, inter / xp.where(union > 0, union, 1), 0)

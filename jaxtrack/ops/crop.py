@@ -5,6 +5,10 @@ uint8 ``INTER_LINEAR`` bit for bit (half-pixel centres, no antialiasing, 11-bit 
 vertical pass on values shifted by 4), because the published trackers were trained and tuned on exactly
 these pixels. It reads only the pixels that it needs, so its cost depends on the output side alone.
 
+Frames of floats are for gradients: the same window is sampled at the same points by the same gather, but
+bilinearly in the frame's own dtype and without rounding, so that the crop is a smooth (a linear) function of
+the pixels. It lies within one grey level of the exact crop. Windows stay whole pixels in both.
+
 A *window rule*, named after its source, turns a box or a state into a window; the published codes round
 and centre differently, and these differences stay named.
 """
@@ -35,12 +39,19 @@ class Window(NamedTuple):
 
 
 class Taps(NamedTuple):
-    """Two source positions and their fixed-point weights (they sum to about 2048) per output position."""
+    """Two source positions per output position, and what each counts.
+
+    Attributes:
+        lower, upper: source positions.
+        weight_lower, weight_upper: fixed-point weights; they sum to about 2048.
+        fraction: weight of the upper one in [0, 1], before it was rounded to a fixed point.
+    """
 
     lower: Int[Array, "n"]
     upper: Int[Array, "n"]
     weight_lower: Int[Array, "n"]
     weight_upper: Int[Array, "n"]
+    fraction: Float[Array, "n"]
 
 
 def round_half_even(value: Float[Array, "*n"]) -> Int[Array, "*n"]:
@@ -54,7 +65,7 @@ def linear_taps(
     size_out: Int[Array, ""] | int,
     axis: Literal["row", "column"],
 ) -> Taps:
-    """Source taps of OpenCV's uint8 bilinear resize from ``size_in`` to ``size_out`` pixels.
+    """Return the source taps of OpenCV's uint8 bilinear resize from ``size_in`` to ``size_out`` pixels.
 
     Args:
         index: ``(n,)`` int output positions along the axis, each in ``[0, size_out)``.
@@ -85,6 +96,7 @@ def linear_taps(
         upper=jnp.clip(lower + 1, 0, last),
         weight_lower=jnp.rint(_WEIGHT_ONE * (1 - fraction)).astype(jnp.int32),
         weight_upper=jnp.rint(_WEIGHT_ONE * fraction).astype(jnp.int32),
+        fraction=fraction,
     )
 
 
@@ -113,14 +125,27 @@ def _rounded_fraction(
 
 
 def combine_taps(
-    lower_left: Int[Array, "r c k"],
-    lower_right: Int[Array, "r c k"],
-    upper_left: Int[Array, "r c k"],
-    upper_right: Int[Array, "r c k"],
-    rows: Taps,
-    columns: Taps,
-) -> UInt8[Array, "r c k"]:
-    """OpenCV's two fixed-point passes over the four taps of every output pixel (int32 in, uint8 out)."""
+    block: Int[Array, "rr cc k"] | Float[Array, "rr cc k"], rows: Taps, columns: Taps
+) -> UInt8[Array, "r c k"] | Float[Array, "r c k"]:
+    """Combine the four taps of every output pixel.
+
+    Args:
+        block: pixels at the lower, then the upper rows; at the lower, then the upper columns.
+        rows: taps of the r output rows.
+        columns: taps of the c output columns.
+
+    Returns:
+        From int32: OpenCV's two fixed-point passes, uint8. From floats: bilinear, in their dtype.
+    """
+    r, c = block.shape[0] // 2, block.shape[1] // 2
+    lower_left, lower_right = block[:r, :c], block[:r, c:]
+    upper_left, upper_right = block[r:, :c], block[r:, c:]
+    if jnp.issubdtype(block.dtype, jnp.floating):
+        across = columns.fraction.astype(block.dtype)[None, :, None]
+        down = rows.fraction.astype(block.dtype)[:, None, None]
+        first = lower_left + (lower_right - lower_left) * across
+        second = upper_left + (upper_right - upper_left) * across
+        return first + (second - first) * down
     left, right = columns.weight_lower[None, :, None], columns.weight_upper[None, :, None]
     above = lower_left * left + lower_right * right
     below = upper_left * left + upper_right * right
@@ -130,54 +155,58 @@ def combine_taps(
 
 
 def take_pixels(
-    frame: UInt8[Array, "h w k"],
+    frame: UInt8[Array, "h w k"] | Float[Array, "h w k"],
     rows: Int[Array, "r"],
     columns: Int[Array, "c"],
     frame_size: Int[Array, "2"],
     fill: Float[Array, "k"] | Int[Array, "k"] | None,
-) -> Int[Array, "r c k"]:
-    """The gather: pixels at rows x columns, int32.
+) -> Int[Array, "r c k"] | Float[Array, "r c k"]:
+    """Gather the pixels at rows x columns.
 
     Args:
-        frame: uint8 image, possibly padded to a larger canvas.
+        frame: uint8 or float image, possibly padded to a larger canvas.
         rows: ``(r,)`` int row indices, anywhere.
         columns: ``(c,)`` int column indices, anywhere.
         frame_size: ``(2,)`` true height and width.
         fill: colour beyond the border; None repeats the border pixel instead.
 
     Returns:
-        ``(r, c, k)`` int32.
+        ``(r, c, k)`` int32, or in the frame's float dtype.
     """
-    height, width = frame_size[0], frame_size[1]
+    # A frame that is smaller than the true size says (another clip's) must not be read beyond its end.
+    height = jnp.minimum(frame_size[0], frame.shape[0])
+    width = jnp.minimum(frame_size[1], frame.shape[1])
     inner_rows = jnp.clip(rows, 0, height - 1)
     inner_columns = jnp.clip(columns, 0, width - 1)
     # Indices are in range by the clip above; "promise_in_bounds" spares XLA's own clamp and masks.
     picked = frame.at[inner_rows].get(mode="promise_in_bounds")
-    picked = picked.at[:, inner_columns].get(mode="promise_in_bounds").astype(jnp.int32)
+    picked = picked.at[:, inner_columns].get(mode="promise_in_bounds")
+    if not jnp.issubdtype(frame.dtype, jnp.floating):
+        picked = picked.astype(jnp.int32)
     if fill is None:
         return picked
     inside = (rows == inner_rows)[:, None] & (columns == inner_columns)[None, :]
-    return jnp.where(inside[:, :, None], picked, fill.astype(jnp.int32))
+    return jnp.where(inside[:, :, None], picked, fill.astype(picked.dtype))
 
 
 def resize_window(
-    frame: UInt8[Array, "h w k"],
+    frame: UInt8[Array, "h w k"] | Float[Array, "h w k"],
     window: Window,
     out_size: tuple[int, int],
     frame_size: Int[Array, "2"],
     fill: Float[Array, "k"] | Int[Array, "k"] | None,
-) -> UInt8[Array, "oh ow k"]:
+) -> UInt8[Array, "oh ow k"] | Float[Array, "oh ow k"]:
     """Cut a window out of a frame and resize it, bit-equal to OpenCV's uint8 ``INTER_LINEAR``.
 
     Args:
-        frame: uint8 image ``(h, w, k)``.
+        frame: uint8 image ``(h, w, k)``; a float one is resized without rounding.
         window: integer window; its sides are at least 1 pixel.
         out_size: ``(height, width)`` of the result, static.
         frame_size: ``(2,)`` int32 true size of the picture inside the canvas.
         fill: ``(k,)`` colour (whole numbers) beyond the border, or None to repeat the border.
 
     Returns:
-        ``(*out_size, k)`` uint8.
+        ``(*out_size, k)`` in the frame's dtype.
     """
     rows = linear_taps(jnp.arange(out_size[0]), window.height, out_size[0], "row")
     columns = linear_taps(jnp.arange(out_size[1]), window.width, out_size[1], "column")
@@ -185,23 +214,24 @@ def resize_window(
     row_index = window.top + jnp.concatenate([rows.lower, rows.upper])
     column_index = window.left + jnp.concatenate([columns.lower, columns.upper])
     block = take_pixels(frame, row_index, column_index, frame_size, fill)
-    oh, ow = out_size
-    return combine_taps(
-        block[:oh, :ow], block[:oh, ow:], block[oh:, :ow], block[oh:, ow:], rows, columns
-    )
+    return combine_taps(block, rows, columns)
 
 
-def mean_colour(frame: UInt8[Array, "h w k"], frame_size: Int[Array, "2"]) -> Float[Array, "k"]:
-    """Mean colour of the picture inside the canvas, per channel, 0..255.
+def mean_colour(
+    frame: UInt8[Array, "h w k"] | Float[Array, "h w k"], frame_size: Int[Array, "2"]
+) -> Float[Array, "k"]:
+    """Return the mean colour of the picture inside the canvas, per channel, 0..255.
 
-    Sums run in integers, row by row, so that they are exact for frames of up to 2**31 / 255 pixels a row
-    (and the division is the only rounding).
+    Sums of uint8 frames run in integers, row by row, so that they are exact for frames of up to 2**31 / 255
+    pixels a row (and the division is the only rounding).
     """
     height, width = frame_size[0], frame_size[1]
     inside = (jnp.arange(frame.shape[0]) < height)[:, None] & (jnp.arange(frame.shape[1]) < width)[
         None, :
     ]
-    masked = jnp.where(inside[:, :, None], frame, jnp.uint8(0))
+    masked = jnp.where(inside[:, :, None], frame, jnp.zeros((), frame.dtype))
+    if jnp.issubdtype(frame.dtype, jnp.floating):
+        return jnp.sum(jnp.sum(masked, axis=1) / width, axis=0) / height
     row_sums = jnp.sum(masked, axis=1, dtype=jnp.int32)
     # Whole and fractional part of the mean, from integers: one float32 sum would lose the last digits.
     wide = jnp.result_type(float)
@@ -214,7 +244,7 @@ def mean_colour(frame: UInt8[Array, "h w k"], frame_size: Int[Array, "2"]) -> Fl
 
 
 def context_side(size: Float[Array, "2"], amount: float = 0.5) -> Float[Array, ""]:
-    """Side of the square that holds a target and its context: ``sqrt((w + p) (h + p))``.
+    """Return the side of the square that holds a target and its context: ``sqrt((w + p) (h + p))``.
 
     Args:
         size: ``(2,)`` target width and height (in either order), pixels.
@@ -231,7 +261,7 @@ def context_side(size: Float[Array, "2"], amount: float = 0.5) -> Float[Array, "
 
 
 def window_siamfc(centre_yx: Float[Array, "2"], side: Float[Array, ""]) -> Window:
-    """The square window of siamfc-pytorch: side and corner rounded half to even, sub-pixels lost.
+    """Return the square window of siamfc-pytorch: side and corner rounded half to even, sub-pixels lost.
 
     Args:
         centre_yx: ``(2,)`` centre row and column, 0-based pixel centres.
@@ -251,12 +281,12 @@ def windows_siamfc(centre_yx: Float[Array, "2"], sides: Float[Array, "n"]) -> Wi
 
 
 def cut_siamfc(
-    frame: UInt8[Array, "h w 3"],
+    frame: UInt8[Array, "h w 3"] | Float[Array, "h w 3"],
     windows: Window,
     size: int,
     fill: Float[Array, "3"],
     frame_size: Int[Array, "2"],
-) -> UInt8[Array, "n s s 3"]:
+) -> UInt8[Array, "n s s 3"] | Float[Array, "n s s 3"]:
     """Cut windows out of a frame as siamfc-pytorch does: the rounded mean colour lies beyond the border.
 
     Args:

@@ -24,6 +24,7 @@ from jaxtrack.ops import crop, losses
 from jaxtrack.ops.boxes import box_about
 from jaxtrack.ops.correlation import cross_correlation, cross_correlation_pairs
 from jaxtrack.ops.response import hann_window, scale_factors
+from jaxtrack.trackers.siamfc import losses as own_losses
 from jaxtrack.trackers.siamfc import tracker as siamfc
 from jaxtrack.weights.names import NameTable, from_published
 from tests.parity.case import Case, ParityError, Report, apply_edits, frames, sequence_frames
@@ -443,25 +444,25 @@ def hl_losses(case: Case, report: Report) -> None:
     labels = jnp.asarray(target)
 
     def ghm(momentum: float, warm: Any = None) -> Any:
-        state = losses.ghm_c_init()
+        state = own_losses.ghm_c_init()
         if warm is not None:
-            state = losses.ghm_c(jnp.asarray(warm), labels, state, momentum)[1]
-        return lambda x: losses.ghm_c(x, labels, state, momentum)[0]
+            state = own_losses.ghm_c(jnp.asarray(warm), labels, state, momentum)[1]
+        return lambda x: own_losses.ghm_c(x, labels, state, momentum)[0]
 
     for name in case.config["responses"]:
         x, second = jnp.asarray(given[name]), given.get(f"{name}_second")
         functions = {
             "balanced": (lambda v: losses.balanced_logistic(v, labels), x),
             "balanced_nw05": (lambda v: losses.balanced_logistic(v, labels, 0.5), x),
-            "focal": (lambda v: losses.focal(v, labels), x),
-            "ohnm": (lambda v: losses.hard_negative_mining(v, labels), x),
+            "focal": (lambda v: own_losses.focal(v, labels), x),
+            "ohnm": (lambda v: own_losses.hard_negative_mining(v, labels), x),
             "ghmc_m0": (ghm(0.0), x),
             "ghmc_call1": (ghm(0.5), x),
         }
         if second is not None:
             functions["ghmc_call2"] = (ghm(0.5, given[name]), jnp.asarray(second))
-            state = losses.ghm_c(x, labels, losses.ghm_c_init(), 0.5)[1]
-            state = losses.ghm_c(jnp.asarray(second), labels, state, 0.5)[1]
+            state = own_losses.ghm_c(x, labels, own_losses.ghm_c_init(), 0.5)[1]
+            state = own_losses.ghm_c(jnp.asarray(second), labels, state, 0.5)[1]
             report.check(f"{name}_ghmc_acc_sum", state.counts)
         for loss_name, (function, at) in functions.items():
             if loss_name in case.config.get("skip", []):
@@ -553,7 +554,7 @@ def _log_leaves(log: dict[str, list[Any]], prefix: str, tree: Any, names: list[s
 
 
 def _ra_label(label: dict[str, Any]) -> np.ndarray:
-    positive, weight = losses.threshold_labels(
+    positive, weight = own_losses.threshold_labels(
         label["label_size"], label["pos_thr"], label["neg_thr"], label["upscale_factor"]
     )
     return np.stack([positive, weight], axis=-1)
@@ -641,7 +642,7 @@ def _ra_match_mode(
             mutable=["batch_stats"],
         )
         targets = jnp.broadcast_to(jnp.asarray(label), (*maps.shape, 2))
-        value = losses.masked_logistic(maps, targets[..., 0], targets[..., 1])
+        value = own_losses.masked_logistic(maps, targets[..., 0], targets[..., 1])
         return value, (maps, changed)
 
     (value, (maps, changed)), grads = jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)(
@@ -673,7 +674,7 @@ def ra_loss(case: Case, report: Report) -> None:
         report.check(f"{name}_labels", labels[:, ::step, ::step])
 
         def loss(v: Any, labels: np.ndarray = labels) -> Any:
-            return losses.masked_logistic(
+            return own_losses.masked_logistic(
                 v, jnp.asarray(labels[..., 0]), jnp.asarray(labels[..., 1])
             )
 

@@ -152,12 +152,14 @@ def choose_channels(
     """
     kernel_size = geometry.kernel_cells(template_size)
     sigma = config.label_sigma * template_size.astype(jnp.float32)
+    # Which channels are kept does not change by a small step: no gradient goes through the branches.
+    still = jax.lax.stop_gradient(maps)
     ridge = tuple(
         ridge_importance(config, m, kernel, kernel_size, map_size, sigma)
-        for m, kernel in zip(maps, kernels.ridge)
+        for m, kernel in zip(still, kernels.ridge)
     )
     ranking = []
-    for i, m in enumerate(maps if config.selection == "ranking" else maps[:1]):
+    for i, m in enumerate(still if config.selection == "ranking" else still[:1]):
         if config.ranking_rule == "none" or config.selection == "ridge":
             ranking.append(jnp.ones_like(ridge[i]))
             continue

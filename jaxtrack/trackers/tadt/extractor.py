@@ -250,17 +250,30 @@ def _by_taps(x: Float[Array, "n h w i"], kernel: Float[Array, "kh kw i k"]) -> A
     return total
 
 
-@jax.custom_batching.custom_vmap
+@jax.custom_jvp
 def _unpadded(x: Float[Array, "n h w i"], kernel: Float[Array, "kh kw i k"]) -> Array:
-    """Unpadded convolution: XLA's for one target, matrix products for several targets.
+    """Convolve without padding: XLA's convolution for one target, matrix products for several targets.
 
     Each target has filters of its own, which XLA would take for a slow grouped convolution.
     """
+    return _for_one_or_many(x, kernel)
+
+
+@_unpadded.defjvp
+def _unpadded_derivative(
+    given: tuple[Array, Array], change: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    (x, kernel), (dx, dkernel) = given, change
+    return _unpadded(x, kernel), conv2d_xla(dx, kernel) + conv2d_xla(x, dkernel)
+
+
+@jax.custom_batching.custom_vmap
+def _for_one_or_many(x: Array, kernel: Array) -> Array:
     return conv2d_xla(x, kernel)
 
 
-@_unpadded.def_vmap
-def _unpadded_for_many(
+@_for_one_or_many.def_vmap
+def _for_many(
     axis_size: int, in_batched: list[bool], x: Array, kernel: Array
 ) -> tuple[Array, bool]:
     x_axis, kernel_axis = (0 if batched else None for batched in in_batched)

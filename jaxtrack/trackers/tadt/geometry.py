@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
+from jaxtrack.base import Frame
 from jaxtrack.ops import crop
 
 
@@ -146,20 +147,20 @@ def window_pixels(
 
 
 def crop_window(
-    frame: UInt8[Array, "h w 3"],
+    frame: Frame,
     frame_size: Int[Array, "2"],
     rescale: Float[Array, ""],
     window: Float[Array, "4"],
     input_size: Int[Array, "2"],
     canvas: tuple[int, int],
-) -> UInt8[Array, "ch cw 3"]:
+) -> UInt8[Array, "ch cw 3"] | Float[Array, "ch cw 3"]:
     """Scale the frame, cut a window with repeated borders, resize it to the network's input.
 
-    Both resizes are OpenCV's uint8 bilinear one, rounded in between, but only the pixels that the result
-    needs are ever computed: two source lines per output line in the scaled image, four in the frame.
+    Both resizes are OpenCV's bilinear one (of uint8 frames rounded in between), but only the pixels that the
+    result needs are ever computed: two source lines per output line in the scaled image, four in the frame.
 
     Args:
-        frame: uint8 RGB, maybe padded.
+        frame: RGB, maybe padded.
         frame_size: ``(2,)`` true height and width.
         rescale: from the frame to the scaled image.
         window: ``(4,)`` x, y, w, h in the scaled image; the sides are whole numbers of at least 1.
@@ -189,11 +190,7 @@ def crop_window(
         frame_size,
         None,
     )
-    h, w = 2 * canvas[0], 2 * canvas[1]
-    image = crop.combine_taps(
-        block[:h, :w], block[:h, w:], block[h:, :w], block[h:, w:], rows, columns
-    ).astype(jnp.int32)
-    h, w = canvas
-    return crop.combine_taps(
-        image[:h, :w], image[:h, w:], image[h:, :w], image[h:, w:], second_rows, second_columns
-    )
+    image = crop.combine_taps(block, rows, columns)
+    if image.dtype == jnp.uint8:
+        image = image.astype(jnp.int32)
+    return crop.combine_taps(image, second_rows, second_columns)

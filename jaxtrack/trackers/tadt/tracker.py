@@ -34,6 +34,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
@@ -419,8 +420,9 @@ def decide(config: Config, variables: Variables, state: State, look: Look, maps:
     Reference:
         TADT, section 3.4; ZikunZhou/TADT-python.
     """
+    # Places of peaks are whole numbers: no gradient, and none is asked of the loop over tiles.
     peaks = responses.score_peaks(
-        maps.response,
+        jax.lax.stop_gradient(maps.response),
         map_size(config, state),
         state.window[2].astype(jnp.int32),
         config.window_weight,

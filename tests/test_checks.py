@@ -1,0 +1,138 @@
+"""What the verbs are handed by mistake: one clear line each, before anything is compiled."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxtrack
+from jaxtrack import JaxtrackError, checks
+
+FRAME = np.zeros((40, 50, 3), np.uint8)
+CLIP = np.zeros((2, 40, 50, 3), np.uint8)
+BOX = [10, 10, 12, 9]
+
+
+@functools.cache
+def started():
+    tracker = jaxtrack.get_tracker("siamfc-tiny")
+    variables = jax.eval_shape(lambda: tracker.init_variables(tracker.config, jax.random.key(0)))
+    return tracker, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), variables)
+
+
+BAD_BOXES = {
+    "three": ([1, 2, 3], r"shape \(3,\)"),
+    "eight": (np.zeros(8), r"shape \(8,\)"),
+    "rows": ([[1, 2, 3, 4]], r"shape \(1, 4\)"),
+    "ragged": ([1, [2, 3], 4, 5], "not four numbers"),
+    "none": (None, "not numbers"),
+    "text": ("1,2,3,4", "not numbers"),
+    "bool": ([True, True, True, True], "bool"),
+    "complex": (np.ones(4, complex), "complex"),
+    "nan": ([np.nan, 1, 2, 3], "not finite"),
+    "inf": ([1, 1, np.inf, 3], "not finite"),
+    "beyond float32": ([1, 1, 1e300, 3], "not finite"),
+    "no width": ([1, 1, 0, 3], "no positive width"),
+    "below float32": ([1, 1, 1e-60, 3], "no positive width"),
+    "negative": ([1, 1, 5, -3], "no positive width"),
+    "on the device": (jnp.asarray([1.0, 1.0, -5.0, 3.0]), "no positive width"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_BOXES)
+def test_bad_boxes_are_refused(kind):
+    value, message = BAD_BOXES[kind]
+    with pytest.raises(JaxtrackError, match=message) as caught:
+        jaxtrack.init(*started(), FRAME, value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+BAD_FRAMES = {
+    "int8": (FRAME.astype(np.int8), "int8"),
+    "int32": (FRAME.astype(np.int32), "int32"),
+    "bool": (FRAME.astype(bool), "bool"),
+    "complex": (FRAME.astype(complex), "complex"),
+    "grey": (FRAME[..., 0], r"shape \(40, 50\)"),
+    "four channels": (np.zeros((40, 50, 4), np.uint8), r"shape \(40, 50, 4\)"),
+    "channels first": (FRAME.transpose(2, 0, 1), "channels"),
+    "a clip": (CLIP, r"shape \(2, 40"),
+    "empty": (FRAME[:0], r"shape \(0, 50"),
+    "list": (FRAME.tolist(), "is a list"),
+    "path": ("frame.jpg", "type str"),
+    "none": (None, "type NoneType"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_FRAMES)
+def test_bad_frames_are_refused(kind):
+    value, message = BAD_FRAMES[kind]
+    tracker, variables = started()
+    with pytest.raises(JaxtrackError, match=message):
+        jaxtrack.init(tracker, variables, value, BOX)
+    with pytest.raises(JaxtrackError, match=message):
+        jaxtrack.track_frame(tracker, variables, None, value)
+
+
+def test_a_clip_is_one_array():
+    tracker, variables = started()
+    for value, message in (
+        (list(CLIP), "stack them"),
+        (FRAME, r"\(40, 50, 3\)"),
+        (CLIP[:0], "0, 40"),
+    ):
+        with pytest.raises(JaxtrackError, match=message):
+            jaxtrack.track_clip(tracker, variables, None, value)
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [((40,), "two integers"), ((40.0, 50.0), "two integers"), ((41, 50), "fit"), ((0, 5), "fit")],
+)
+def test_bad_frame_sizes_are_refused(size, message):
+    with pytest.raises(JaxtrackError, match=message):
+        jaxtrack.init(*started(), FRAME, BOX, size)
+
+
+@pytest.mark.parametrize("value", ["siamfc-tiny", "x" * 5000, None, 3])
+def test_a_tracker_is_a_value(value):
+    calls = (
+        lambda: jaxtrack.init(value, {}, FRAME, BOX),
+        lambda: jaxtrack.track_frame(value, {}, None, FRAME),
+        lambda: jaxtrack.track_clip(value, {}, None, CLIP),
+    )
+    for call in calls:
+        with pytest.raises(JaxtrackError, match="get_tracker") as caught:
+            call()
+        assert len(str(caught.value)) < 300
+
+
+def test_weights_of_another_preset_are_told_by_both_lists():
+    tracker, variables = started()
+    other = jaxtrack.get_tracker("siamrpnpp-tiny")
+    with pytest.raises(JaxtrackError, match=r"needs batch_stats\.backbone.* here batch") as caught:
+        jaxtrack.init(other, variables, FRAME, BOX)
+    assert "more" in str(caught.value)
+    assert len(str(caught.value)) < 900
+    with pytest.raises(JaxtrackError, match="there are none"):
+        jaxtrack.init(tracker, {}, FRAME, BOX)
+
+
+def test_more_weights_than_needed_are_no_mistake():
+    have = {"params": {"a": np.zeros(3), "b": np.zeros(2)}, "batch_stats": {}}
+    checks.variables(have, {"params": {"a": np.zeros(3)}})
+    with pytest.raises(JaxtrackError, match=r"needs params\.a \(4,\); here params\.a \(3,\)"):
+        checks.variables(have, {"params": {"a": np.zeros(4)}})
+
+
+def test_a_traced_box_is_not_looked_at():
+    """Inside `jax.jit` and `jax.vmap` values are unknown: shape and kind are still checked."""
+    seen = jax.jit(checks.box)(jnp.arange(1, 5))
+    assert seen.dtype == jnp.float32
+    assert jax.vmap(checks.box)(jnp.ones((3, 4), jnp.int32)).dtype == jnp.float32
+    mixed = jax.jit(lambda x: checks.box([1, x, 3, 4]))(2.0)
+    np.testing.assert_array_equal(mixed, [1, 2, 3, 4])
+    with pytest.raises(JaxtrackError, match=r"shape \(3,\)"):
+        jax.jit(checks.box)(jnp.ones(3))
