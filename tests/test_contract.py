@@ -186,29 +186,40 @@ def test_boxes_of_any_kind_give_the_same_track(name):
     assert shapes(after) == shapes(moved)
 
 
+# Trained networks are surer of the target than float32 can resolve a slope of: these two are taken at random
+# weights, where a response is all but linear in the pixels. Steps are grey levels (norm over the frame).
+AT_RANDOM, PIXEL_STEP = {"siamfc-tiny", "mlt-tiny"}, {"siamfc-tiny": 10.0, "mlt-tiny": 10.0}
+
+
 @pytest.mark.parametrize("name", TINY)
 def test_gradients_reach_pixels_and_box(name):
     """Of score and box, with respect to both frames (floats) and the first box; true by differences."""
     tracker, variables, images, box = setting(name)
+    if name not in AT_RANDOM:
+        variables = jaxtrack.load_weights(name)
     size = jnp.asarray(images.shape[1:3], jnp.int32)
 
     @jax.jit
-    @functools.partial(jax.value_and_grad, argnums=(0, 1, 2))
+    @functools.partial(jax.value_and_grad, argnums=(0, 1, 2), has_aux=True)
     def outcome(template, search, box):
         state = tracker.init(tracker.config, variables, template, box, size)
         _, prediction = tracker.track_frame(tracker.config, variables, state, search)
-        return prediction.score + jnp.sum(prediction.box) / 100
+        return prediction.score + jnp.sum(prediction.box) / 100, prediction
 
+    # Nothing that is rounded lies on an edge.
+    box = box + jnp.asarray([0.21, 0.13, 0.17, 0.29])
     given = [images[0].astype(jnp.float32), images[1].astype(jnp.float32), box]
     _, gradients = outcome(*given)
-    for place, (gradient, step) in enumerate(zip(gradients, (3.0, 3.0, 3e-3))):
+    pixel = PIXEL_STEP.get(name, 1.0)
+    for place, (gradient, step) in enumerate(zip(gradients, (pixel, pixel, 3e-3))):
         length = float(jnp.linalg.norm(gradient.ravel()))
         assert length > 0, place
 
         def at(factor, place=place, gradient=gradient, length=length):
             moved = list(given)
             moved[place] = moved[place] + factor * gradient / length
-            return float(outcome(*moved)[0])
+            (_, prediction), _ = outcome(*moved)
+            return float(prediction.score) + np.sum(prediction.box, dtype=np.float64) / 100
 
         slope = (at(step) - at(-step)) / (2 * step)
-        np.testing.assert_allclose(slope, length, rtol=0.1, err_msg=f"argument {place}")
+        np.testing.assert_allclose(slope, length, rtol=0.05, err_msg=f"argument {place}")

@@ -205,7 +205,7 @@ def check_selection(
         choice.ridge, jnp.asarray(admitted), config.caps, config.minimum
     )
     recorded = report.case.arrays["feature_mask"].astype(bool)
-    accepted, different = True, 0
+    accepted, different, margins = True, 0, []
     for i, layer in enumerate(layers):
         ours, wanted = np.asarray(masks[i]), recorded[i][: len(masks[i])]
         values = np.asarray(choice.ridge[i], np.float64)
@@ -225,11 +225,15 @@ def check_selection(
         good = bool(np.all(distance[swapped] <= slack[swapped]))
         accepted &= good
         different += int(swapped.sum())
+        mask = jnp.asarray(admitted) if i == 0 else None
+        margin = float(tadt_choice.cut_margin(choice.ridge[i], masks[i], mask))
+        margins.append(f"{layer} {margin:.1e}")
         if f"selected_{layer}" in report.case.arrays:
             kept = np.flatnonzero(wanted)
             same = np.array_equal(kept, report.case.arrays[f"selected_{layer}"])
             report.check_true(f"selected_{layer}", good and same, float(swapped.sum()), "equal set")
-    report.check_true("feature_mask", accepted, float(different), "equal set")
+    note = f"margin of the last kept channel over the first dropped: {', '.join(margins)}"
+    report.check_true("feature_mask", accepted, float(different), "equal set", note)
     report.check("balance_weights", choice.balance)
     if "counts" in report.case.arrays:
         first, last = (np.asarray(values) for values in choice.ridge)

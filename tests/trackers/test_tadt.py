@@ -284,3 +284,13 @@ def test_a_lost_target_lets_nothing_run_away():
     grown, kept = tadt.move(TINY, target, wide, jnp.int32(2), jnp.asarray([5, 5]))
     np.testing.assert_allclose(grown[2:], target[2:])
     np.testing.assert_allclose(kept[2:], wide[2:])
+
+
+def test_the_margin_of_the_cut_tells_a_tie():
+    importance = jnp.asarray([4.0, -1.0, 2.0, 2.0, 3.0])
+    (kept,) = tadt_choice.select_channels((importance,), jnp.ones(5, bool), (3,), 0)
+    assert kept.tolist() == [True, False, True, False, True]
+    assert float(tadt_choice.cut_margin(importance, kept)) == 0
+    admitted = jnp.asarray([True, True, True, False, True])
+    assert float(tadt_choice.cut_margin(importance, kept, admitted)) == 0.75
+    assert np.isinf(tadt_choice.cut_margin(importance, jnp.ones(5, bool)))

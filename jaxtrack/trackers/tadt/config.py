@@ -40,7 +40,7 @@ class Config:
         label_sigma: width of the label, in template sides.
         caps: greatest number of channels of each layer.
         minimum: least number of channels of all layers together; at most the last layer's channels.
-        balance_top: channels that measure a layer's strength (see `tadt_choice.balance_weights`).
+        balance_top: channels that measure a layer's strength (see `channels.balance_weights`).
         selection: which branches decide; ``all`` and ``random`` are for comparison (random: as many
             channels as ``both`` would keep).
         matlab_resampling: scaled copies with corners aligned, responses upsampled with half-pixel centres
