@@ -16,8 +16,8 @@ import safetensors.numpy
 from jaxtrack.data import source
 from jaxtrack.io import images
 from jaxtrack.models.alexnet import AlexNetConfig
-from jaxtrack.ops import losses
 from jaxtrack.synthetic.world import Clip, PatchConfig
+from jaxtrack.trackers.siamfc import losses
 from tests import data_fixtures, toy_training
 from train import data, look, presets, run, validation
 from train.augment import AugmentConfig

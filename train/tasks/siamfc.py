@@ -10,17 +10,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxtrack.ops.correlation import cross_correlation_pairs
-from jaxtrack.ops.losses import (
-    balanced_logistic,
-    binary_cross_entropy,
-    distance_labels,
-    focal,
-    ghm_c,
-    ghm_c_init,
-    hard_negative_mining,
-)
+from jaxtrack.ops.losses import balanced_logistic, binary_cross_entropy, distance_labels
 from jaxtrack.synthetic.world import PatchConfig, WorldConfig, make_pair
 from jaxtrack.trackers.siamfc import tracker as siamfc
+from jaxtrack.trackers.siamfc.losses import focal, ghm_c, ghm_c_init, hard_negative_mining
 from train.augment import AugmentConfig, augment_pairs
 from train.optim import OptimConfig, Schedule
 from train.presets import Preset, same_patches
