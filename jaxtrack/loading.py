@@ -44,7 +44,7 @@ def load_weights(
         )
     record = trackers.get(tracker) if isinstance(tracker, str) else tracker
     if path is None:
-        name = tracker if isinstance(tracker, str) else preset_of(tracker)
+        name = tracker if isinstance(tracker, str) else trackers.preset_of(tracker)
         if name is None:
             raise JaxtrackError("this configuration is no preset: give the file of its weights")
         path = weights.shipped_path(name)
@@ -56,8 +56,3 @@ def load_weights(
     return weights.load_into(
         template, path, tables, source=source, key=key, interpolate=interpolate
     )
-
-
-def preset_of(tracker: Tracker) -> str | None:
-    """Return the name under which a tracker is a preset, or None."""
-    return next((name for name in trackers.names() if trackers.get(name) == tracker), None)
