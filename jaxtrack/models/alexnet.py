@@ -136,13 +136,13 @@ class SiamFC(nn.Module):
             self.match_batchnorm = BatchNorm(0.1, 1e-5)
 
     def embed(self, images: Float[Array, "n h w 3"], train: bool = False) -> list[Array]:
-        """Outputs of the five blocks; see `AlexNet`."""
+        """Return the outputs of the five blocks; see `AlexNet`."""
         return self.backbone(images, train)
 
     def match(
         self, responses: Float[Array, "n h w"], train: bool = False
     ) -> Float[Array, "n oh ow"]:
-        """From raw correlations to responses (logits): scale, normalisation, bilinear upscale.
+        """Turn raw correlations into responses (logits): scale, normalisation, bilinear upscale.
 
         Args:
             responses: raw cross-correlations.
@@ -162,7 +162,7 @@ class SiamFC(nn.Module):
         searches: Float[Array, "n sh sw 3"],
         train: bool = False,
     ) -> Float[Array, "n oh ow"]:
-        """Responses of a batch of pairs; the two branches are normalised apart, exemplars first."""
+        """Return the responses of a batch of pairs; both branches are normalised apart, exemplars first."""
         z = self.embed(exemplars, train)[-1]
         x = self.embed(searches, train)[-1]
         return self.match(cross_correlation_pairs(z, x), train)

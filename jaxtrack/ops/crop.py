@@ -103,7 +103,7 @@ def linear_taps(
 def _rounded_fraction(
     whole: Int[Array, "n"], rest: Int[Array, "n"], denominator: Int[Array, ""]
 ) -> Float[Array, "n"]:
-    """``p - floor(p)`` of ``p = whole + rest / denominator`` after rounding p to float32.
+    """Return ``p - floor(p)`` of ``p = whole + rest / denominator`` after rounding p to float32.
 
     OpenCV rounds the position, and the lost digits decide ties of the fixed-point weights. Compilers may
     divide by a rounded reciprocal, so the quotient is corrected by its exact remainder.

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 
 def hann_window(size: int) -> np.ndarray:
-    """Outer product of two Hann windows that touch zero at the border (``numpy.hanning``), float64.
+    """Return the outer product of two ``numpy.hanning`` windows, which touch zero at the border; float64.
 
     Args:
         size: side of the map.
@@ -38,7 +38,7 @@ def resize_matrix(
     align_corners: bool = False,
     a: float = -0.75,
 ) -> np.ndarray:
-    """One-dimensional resampling as a matrix: ``out = M @ in``; borders are repeated, no antialiasing.
+    """Return one-dimensional resampling as a matrix: ``out = M @ in``; borders repeat, no antialiasing.
 
     Args:
         size_in: samples before.
@@ -100,13 +100,13 @@ def resize_maps(
 
 
 def first_peak(response: Float[Array, "h w"]) -> Int[Array, "2"]:
-    """Row and column of the maximum; the first in row-major order on ties."""
+    """Return the row and column of the maximum; the first in row-major order on ties."""
     flat = jnp.argmax(response)
     return jnp.stack([flat // response.shape[1], flat % response.shape[1]]).astype(jnp.int32)
 
 
 def entropy(response: Float[Array, "*n h w"], epsilon: float = 1e-12) -> Float[Array, "*n"]:
-    """Shannon entropy (nats) of responses, each shifted to minimum zero and normalised to sum one.
+    """Return the Shannon entropy (nats) of responses, each shifted to minimum zero and normalised to sum one.
 
     Args:
         response: maps of any range.

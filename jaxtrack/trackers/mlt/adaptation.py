@@ -60,14 +60,14 @@ class Problem:
     weights: Float[Array, "n"]
 
     def patch_loss(self, kernel: Array, patch: Patch) -> Float[Array, ""]:
-        """The loss of one patch with one kernel in both branches."""
+        """Return the loss of one patch with one kernel in both branches."""
         return self.loss(self.respond(kernel, kernel, patch))
 
 
 def mean_loss(
     kernel: Array, loss: PatchLoss, patches: Patch, weights: Float[Array, "n"] | None = None
 ) -> Float[Array, ""]:
-    """Weighted mean of a loss over patches (all alike without weights); zero where all weights are."""
+    """Return the weighted mean of a loss over patches (without weights: all alike; all zero: zero)."""
     losses = jax.vmap(loss, in_axes=(None, 0))(kernel, patches)
     if weights is None:
         return jnp.mean(losses)
@@ -78,7 +78,7 @@ def mean_loss(
 def negative_gradient(
     kernel: Array, loss: PatchLoss, patches: Patch, weights: Float[Array, "n"] | None = None
 ) -> Array:
-    """``delta = -(1 / M) sum_i d loss(kernel, patch_i) / d kernel``, by automatic differentiation.
+    """Return ``delta = -(1 / M) sum_i d loss(kernel, patch_i) / d kernel``, by automatic differentiation.
 
     Args:
         kernel: the last layer's values (an array, or a tree).
@@ -136,7 +136,7 @@ def adapt(
 
 
 def unadapted(problem: Problem) -> Adapted:
-    """The layer as it is."""
+    """Return the layer as it is."""
     ones = jnp.ones(problem.kernel.shape[-1:], problem.kernel.dtype)
     return Adapted(problem.kernel, problem.kernel, ones)
 
@@ -146,14 +146,14 @@ def meta_learned(
     learner: Callable[[Array], tuple[Array, Array]],
     first_order: bool = False,
 ) -> Adapted:
-    """`adapt` on a `Problem`: one gradient, one forward pass of the meta-learner."""
+    """Call `adapt` on a `Problem`: one gradient, one forward pass of the meta-learner."""
     return adapt(
         problem.kernel, problem.patch_loss, problem.patches, learner, problem.weights, first_order
     )
 
 
 def gradient_steps(problem: Problem, steps: int, rate: float | Array) -> Adapted:
-    """Plain gradient descent on the kernel, as in the inner loop of MAML.
+    """Run plain gradient descent on the kernel, as in the inner loop of MAML.
 
     Args:
         problem: what to adapt to.
@@ -180,7 +180,7 @@ def adam_steps(
     betas: tuple[float, float] = (0.9, 0.999),
     epsilon: float = 1e-8,
 ) -> Adapted:
-    """Adam on the kernel from moments of zero: the fine-tuning of MLT's ``mt+ft``.
+    """Run Adam on the kernel from moments of zero: the fine-tuning of MLT's ``mt+ft``.
 
     Args:
         problem: what to adapt to; starts from its kernel.
@@ -211,7 +211,7 @@ def adam_steps(
 
 
 def ridge(problem: Problem, penalty: float | Array, target_gain: float = 3.0) -> Adapted:
-    """Ridge regression in closed form: the search branch's kernel that fits the labels best.
+    """Solve a ridge regression in closed form: the search branch's kernel that fits the labels best.
 
     With the template held, the response is affine in the search kernel, so the minimum of
     ``sum_i weight_i |response_i - target_i|^2 + penalty * |kernel - own kernel|^2`` is one linear system,
@@ -267,7 +267,7 @@ class Memory(NamedTuple):
 
 
 def empty_memory(slots: int, features: tuple[int, ...], response: tuple[int, int]) -> Memory:
-    """A memory of ``slots`` patches with nothing in it."""
+    """Return a memory of ``slots`` patches with nothing in it."""
     return Memory(
         jnp.zeros((slots, *features), jnp.float32),
         jnp.zeros((slots, *response), jnp.float32),
@@ -294,7 +294,7 @@ def remember(
 def least_entropy(
     responses: Float[Array, "k m m"], count: int, filled: Int[Array, ""] | int | None = None
 ) -> tuple[Int[Array, "count"], Float[Array, "count"]]:
-    """The patches whose normalised responses have the least entropy: one clear peak each.
+    """Return the patches whose normalised responses have the least entropy: one clear peak each.
 
     Args:
         responses: responses of all slots.

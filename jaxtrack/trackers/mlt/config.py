@@ -136,14 +136,14 @@ class Tuning(NamedTuple):
 
 
 def tuning(config: Config, variables: Any) -> Tuning:
-    """The hyper-parameters in force: ``variables["tuning"]`` (a dict or `Tuning`), else the config's."""
+    """Return the hyper-parameters in force: ``variables["tuning"]`` (dict or `Tuning`), else the config's."""
     given = variables.get("tuning", {})
     given = given._asdict() if isinstance(given, Tuning) else given
     return Tuning(**{name: given.get(name, getattr(config, name)) for name in Tuning._fields})
 
 
 def switched(config: Config, meta_learner: bool, attention: bool, fine_tuning: bool) -> Config:
-    """The same tracker with other switches; weights of the full one serve all of them."""
+    """Return the same tracker with other switches; weights of the full one serve all of them."""
     return dataclasses.replace(
         config, meta_learner=meta_learner, attention=attention, fine_tuning=fine_tuning
     )
@@ -175,7 +175,7 @@ def _no_attention(config: Config) -> Config:
 
 
 def _family(name: str, config: Config) -> dict[str, Config]:
-    """The paper's variants of one network: full, mt, mt+ft, and without attention."""
+    """Return the paper's variants of one network: full, mt, mt+ft, and without attention."""
     return {
         name: config,
         f"{name}-mt": switched(config, False, False, False),

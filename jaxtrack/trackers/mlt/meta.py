@@ -71,7 +71,7 @@ class MetaLearner(nn.Module):
 
     @nn.compact
     def __call__(self, delta: Float[Array, "kh kw i o"], train: bool = False) -> MetaOutput:
-        """One forward pass.
+        """Run one forward pass.
 
         Args:
             delta: negative gradient of the loss with respect to the last layer's kernel.

@@ -60,13 +60,13 @@ class Head(NamedTuple):
 
 
 def _affine(params: Any, stats: Any, epsilon: float) -> tuple[Array, Array]:
-    """Factor and offset of a batch normalisation at rest, as `layers.BatchNorm` computes them."""
+    """Return the factor and offset of a batch normalisation at rest, as `layers.BatchNorm` computes them."""
     factor = params["scale"] * jax.lax.rsqrt(stats["var"] + epsilon)
     return factor, params["bias"] - stats["mean"] * factor
 
 
 def last_layer(module: SiamFC, variables: Any) -> LastLayer:
-    """The fifth convolution with its bias and normalisation."""
+    """Return the fifth convolution with its bias and normalisation."""
     network = module.network
     params = variables["params"][module.backbone_name]
     conv = params[network.conv_names[4]]
@@ -79,7 +79,7 @@ def last_layer(module: SiamFC, variables: Any) -> LastLayer:
 
 
 def head(module: SiamFC, variables: Any) -> Head:
-    """The matching head at rest: scale and, where it has one, the one-channel normalisation."""
+    """Return the matching head at rest: scale and, where it has one, the one-channel normalisation."""
     if not module.match_norm:
         one = jnp.ones((), jnp.float32)
         return Head(one * module.out_scale, 0 * one)
@@ -119,7 +119,7 @@ def apply_last(
 def correlate(
     template: Float[Array, "h w c"], searches: Float[Array, "n a b c"]
 ) -> Float[Array, "n oh ow"]:
-    """`ops.correlation.cross_correlation` as one matrix product over the channels and shifted sums.
+    """Correlate by one matrix product over the channels and shifted sums.
 
     For templates of many channels: needs no patch matrix (which is ``h * w`` times the search map, for
     every scale and memory patch), and its gradient is as cheap.
@@ -149,7 +149,7 @@ def respond(
     exemplar: Float[Array, "h w c"],
     searches: Float[Array, "n a b c"],
 ) -> Float[Array, "n oh ow"]:
-    """Responses (logits) of one exemplar on searches under an adapted last layer.
+    """Return the responses (logits) of one exemplar on searches under an adapted last layer.
 
     Args:
         layer: the last layer at rest.
@@ -172,7 +172,7 @@ def run_meta(
     delta: Float[Array, "kh kw i o"],
     dropout_key: Array | None = None,
 ) -> MetaOutput:
-    """The meta-learner on a gradient; with a key, in training (dropout)."""
+    """Run the meta-learner on a gradient; with a key, in training (dropout)."""
     rngs = None if dropout_key is None else {"dropout": dropout_key}
     out: Any = MetaLearner(config).apply(
         {"params": params}, delta, dropout_key is not None, rngs=rngs
@@ -181,12 +181,12 @@ def run_meta(
 
 
 def init_meta(config: MetaConfig, kernel_shape: tuple[int, ...], key: Array) -> Any:
-    """Random parameters of the meta-learner for a last layer of this shape."""
+    """Draw random parameters of the meta-learner for a last layer of this shape."""
     delta = jnp.zeros(kernel_shape, jnp.float32)
     return dict(MetaLearner(config).init(key, delta)["params"])
 
 
 def kernel_shape(network: AlexNetConfig) -> tuple[int, int, int, int]:
-    """Shape of the last layer's kernel."""
+    """Return the shape of the last layer's kernel."""
     side, groups = network.kernels[4], network.groups[4]
     return side, side, network.channels[3] // groups, network.channels[4]

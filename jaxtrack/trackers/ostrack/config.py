@@ -89,7 +89,7 @@ _LARGE = dataclasses.replace(_BASE, template_size=192, search_size=384, search_f
 
 
 def _eliminating(config: Config) -> Config:
-    """Elimination in the fourth, seventh and tenth block, as all published configurations have it."""
+    """Add elimination in the fourth, seventh and tenth block, as all published configurations have it."""
     return dataclasses.replace(config, ce_blocks=(3, 6, 9), ce_keep_ratios=(0.7, 0.7, 0.7))
 
 

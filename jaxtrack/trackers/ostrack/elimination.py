@@ -35,7 +35,7 @@ def keep_counts(ratios: tuple[float, ...], count: int) -> tuple[int, ...]:
 
 
 def template_rows(grid: int, template_range: str) -> tuple[int, ...] | None:
-    """Template tokens whose attention scores the search tokens; flat row-major indices.
+    """Return template tokens whose attention scores the search tokens; flat row-major indices.
 
     Args:
         grid: side of the template's token grid.
@@ -63,7 +63,7 @@ def template_rows(grid: int, template_range: str) -> tuple[int, ...] | None:
 
 
 def box_rows(boxes: Float[Array, "b 4"], size: int, patch: int) -> Bool[Array, "b n"]:
-    """Template tokens under the target's box (range ``GT_BOX``).
+    """Return template tokens under the target's box (range ``GT_BOX``).
 
     Args:
         boxes: ``(b, 4)`` ``x, y, w, h`` as fractions of the template crop.
@@ -116,7 +116,7 @@ def elimination_score(
 
 
 def order_by_score(score: Float[Array, "b n"]) -> Int[Array, "b n"]:
-    """Token indices in descending score; equal scores keep their order."""
+    """Return token indices in descending score; equal scores keep their order."""
     return jax.lax.top_k(jax.lax.stop_gradient(score), score.shape[-1])[1]
 
 
@@ -128,7 +128,7 @@ def take_tokens(tokens: Float[Array, "b n *c"], index: Int[Array, "b k"]) -> Flo
 def still_kept(
     score: Float[Array, "b n"], kept: Bool[Array, "b n"], count: Int[Array, ""]
 ) -> Bool[Array, "b n"]:
-    """The masked form: of the tokens still kept, those with the ``count`` highest scores.
+    """Keep, of the tokens still kept, those with the ``count`` highest scores: the masked form.
 
     Args:
         score: elimination scores; those of removed tokens do not matter.

@@ -33,7 +33,7 @@ class CentreMaps(NamedTuple):
 
 
 def bounded_sigmoid(logits: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """Sigmoid clamped to [1e-4, 1 - 1e-4]; no gradient beyond."""
+    """Return the sigmoid clamped to [1e-4, 1 - 1e-4]; no gradient beyond."""
     return jnp.clip(jax.nn.sigmoid(logits), _LOWEST, 1 - _LOWEST)
 
 
@@ -53,7 +53,7 @@ class CentreHead(nn.Module):
 
     @nn.compact
     def __call__(self, features: Float[Array, "b s s c"], train: bool) -> CentreMaps:
-        """Maps from the search tokens laid out on their grid.
+        """Make maps from the search tokens laid out on their grid.
 
         Args:
             features: ``(b, s, s, c)``.

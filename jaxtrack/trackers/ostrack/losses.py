@@ -9,7 +9,7 @@ from jaxtrack.ops.boxes import iou_xyxy
 
 
 def gaussian_radius(size: Float[Array, "*n 2"], min_overlap: float = 0.7) -> Int[Array, "*n"]:
-    """Radius, in cells, within which a shifted box still overlaps the target enough.
+    """Return the radius, in cells, within which a shifted box still overlaps the target enough.
 
     Args:
         size: ``(..., 2)`` width and height in cells.
@@ -37,7 +37,7 @@ def gaussian_radius(size: Float[Array, "*n 2"], min_overlap: float = 0.7) -> Int
 def gaussian_heatmap(
     boxes: Float[Array, "b 4"], side: int, min_overlap: float = 0.7
 ) -> Float[Array, "b s s"]:
-    """Target score maps: a Gaussian around the cell of each box's centre.
+    """Return the target score maps: a Gaussian around the cell of each box's centre.
 
     Args:
         boxes: ``(b, 4)`` ``x, y, w, h`` as fractions of the crop.
@@ -67,7 +67,7 @@ def gaussian_heatmap(
 def heatmap_focal(
     score: Float[Array, "*n"], target: Float[Array, "*n"], alpha: float = 2.0, beta: float = 4.0
 ) -> Float[Array, ""]:
-    """Focal loss of a score map against a Gaussian one: sum over all maps over the number of ones.
+    """Return the focal loss of a score map against a Gaussian one: sum over all maps over the number of ones.
 
     Args:
         score: probabilities, strictly inside (0, 1).
@@ -89,7 +89,7 @@ def heatmap_focal(
 
 
 def generalized_iou(a: Float[Array, "*n 4"], b: Float[Array, "*n 4"]) -> Float[Array, "*n"]:
-    """Generalised IoU of two-corner boxes, element by element, in [-1, 1].
+    """Return the generalised IoU of two-corner boxes, element by element, in [-1, 1].
 
     Args:
         a: ``(..., 4)`` boxes of positive area.
@@ -108,7 +108,7 @@ def generalized_iou(a: Float[Array, "*n 4"], b: Float[Array, "*n 4"]) -> Float[A
 
 
 def giou_loss(predicted: Float[Array, "n 4"], target: Float[Array, "n 4"]) -> Float[Array, ""]:
-    """Mean of ``1 - GIoU`` over two-corner boxes; 0 for the whole batch where a box is inside out.
+    """Return the mean of ``1 - GIoU`` over two-corner boxes; 0 for the whole batch where a box is inside out.
 
     Args:
         predicted: ``x1, y1, x2, y2``.
@@ -122,5 +122,5 @@ def giou_loss(predicted: Float[Array, "n 4"], target: Float[Array, "n 4"]) -> Fl
 
 
 def l1_loss(predicted: Float[Array, "n 4"], target: Float[Array, "n 4"]) -> Float[Array, ""]:
-    """Mean absolute difference of all corner coordinates."""
+    """Return the mean absolute difference of all corner coordinates."""
     return jnp.mean(jnp.abs(predicted - target))

@@ -30,7 +30,7 @@ _POSITIONS = r"(^|[./])pos_embed_[zx]$"  # under the published names, and under 
 def resize_pos_embed(
     pos_embed: Float[np.ndarray, "1 n c"], grid: int, skip: int = 1
 ) -> Float[np.ndarray, "1 m c"]:
-    """A position embedding on another grid.
+    """Resize a position embedding to another grid.
 
     Args:
         pos_embed: ``(1, skip + g * g, c)``, a square grid in row-major order.

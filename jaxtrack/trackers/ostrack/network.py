@@ -25,7 +25,7 @@ class OneStream(nn.Module):
         self.box_head = CentreHead(self.config)
 
     def embed_template(self, image: Float[Array, "b h w 3"]) -> Float[Array, "b z c"]:
-        """Template tokens from a normalised template crop."""
+        """Make template tokens from a normalised template crop."""
         return self.backbone.embed_template(image)
 
     def features(
@@ -37,7 +37,7 @@ class OneStream(nn.Module):
         train: bool = False,
         search_only: bool = False,
     ) -> Features:
-        """Backbone output from template tokens and a normalised search crop.
+        """Run the backbone on template tokens and a normalised search crop.
 
         Args: as in `VisionTransformer.__call__`.
         """
@@ -52,7 +52,7 @@ class OneStream(nn.Module):
         )
 
     def maps(self, search_tokens: Float[Array, "b n c"], train: bool = False) -> CentreMaps:
-        """Head output from the backbone's search tokens."""
+        """Run the head on the backbone's search tokens."""
         side = self.config.search_grid
         grid = search_tokens.reshape(search_tokens.shape[0], side, side, -1)
         return self.box_head(grid, train)
@@ -65,7 +65,7 @@ class OneStream(nn.Module):
         row_weights: Float[Array, "b z"] | None = None,
         train: bool = False,
     ) -> CentreMaps:
-        """Maps from two normalised crops, as in training.
+        """Make maps from two normalised crops, as in training.
 
         Args: as in `VisionTransformer.__call__`; ``train`` also rules the head's batch normalisation.
         """

@@ -23,12 +23,12 @@ EMBEDDING = nn.initializers.normal(0.02)  # timm cuts at +-2, a hundred deviatio
 
 
 def highest(dtype: Any) -> jax.lax.Precision | None:
-    """Real float32 products where float32 is asked for (accelerators round them by default)."""
+    """Ask for real float32 products where the dtype is float32 (accelerators round them by default)."""
     return jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
 
 
 def uniform_fan_in(fan_in: int) -> nn.initializers.Initializer:
-    """PyTorch's default of convolutions and their biases: ``U(-1/sqrt(fan_in), 1/sqrt(fan_in))``."""
+    """Return PyTorch's default initialiser of convolutions and biases: ``U(-1, 1) / sqrt(fan_in)``."""
     bound = fan_in**-0.5
 
     def draw(key: Array, shape: Any, dtype: Any = jnp.float32, **_: Any) -> Array:
@@ -38,7 +38,7 @@ def uniform_fan_in(fan_in: int) -> nn.initializers.Initializer:
 
 
 def similarity_qkv(key: Array, shape: Any, dtype: Any = jnp.float32) -> Array:
-    """Kernel of a fused qkv layer whose keys equal its queries: attention starts as likeness of content.
+    """Draw a fused qkv kernel whose keys equal its queries: attention starts as likeness of content.
 
     Without pre-training a small model must first learn that like attends to like, which is most of what
     matching a template is; here it begins there.
@@ -54,7 +54,7 @@ def similarity_qkv(key: Array, shape: Any, dtype: Any = jnp.float32) -> Array:
 
 
 def wave_positions(grid: int, width: int, segment: float) -> Any:
-    """Initial position embedding of sines and cosines, and a constant that tells template from search.
+    """Return an initialiser of positions: sines, cosines, and a constant that tells template from search.
 
     Args:
         grid: side of the token grid; positions count from its centre, so that template and search
@@ -98,7 +98,7 @@ class ConvStem(nn.Module):
 
     @nn.compact
     def __call__(self, image: Float[Array, "b h w k"]) -> Float[Array, "b n c"]:
-        """``(b, h, w, k)`` to ``(b, n, c)``, row-major."""
+        """Turn ``(b, h, w, k)`` into ``(b, n, c)``, row-major."""
         config, dtype = self.config, self.config.dtype
         x = image.astype(dtype)
         for i, channels in enumerate(config.stem):
@@ -121,7 +121,7 @@ class PatchEmbed(nn.Module):
 
     @nn.compact
     def __call__(self, image: Float[Array, "b h w k"]) -> Float[Array, "b n c"]:
-        """``(b, h, w, k)`` to ``(b, (h / patch) * (w / patch), c)``, row-major."""
+        """Turn ``(b, h, w, k)`` into ``(b, (h / patch) * (w / patch), c)``, row-major."""
         batch, height, width, channels = image.shape
         p, features, dtype = self.config.patch, self.config.width, self.config.dtype
         fan_in = p * p * channels
@@ -138,7 +138,7 @@ class PatchEmbed(nn.Module):
 def attention_logits(
     q: Float[Array, "b q h d"], k: Float[Array, "b l h d"], kept: Bool[Array, "b l"] | None
 ) -> Float[Array, "b h q l"]:
-    """Scaled products of queries and keys; minus infinity at keys that are not kept. float32."""
+    """Return scaled products of queries and keys, float32; minus infinity at keys that are not kept."""
     logits = jnp.einsum("bqhd,blhd->bhql", q, k, precision=highest(q.dtype))
     logits = logits.astype(jnp.float32) * (q.shape[-1] ** -0.5)
     if kept is None:
@@ -152,7 +152,7 @@ def attend(
     v: Float[Array, "b l h d"],
     kept: Bool[Array, "b l"] | None = None,
 ) -> Float[Array, "b q c"]:
-    """Multi-head attention; heads joined in the last axis.
+    """Compute multi-head attention; heads are joined in the last axis.
 
     Args:
         q: queries.
@@ -177,7 +177,7 @@ def attend(
 
 
 def drop_path(branch: Float[Array, "b n c"], rate: float, key: Array) -> Float[Array, "b n c"]:
-    """Stochastic depth: whole samples of a residual branch are dropped, survivors are scaled up."""
+    """Drop whole samples of a residual branch and scale up the survivors (stochastic depth)."""
     survive = jax.random.bernoulli(key, 1 - rate, (branch.shape[0], 1, 1))
     return jnp.where(survive, branch / (1 - rate), 0)
 
@@ -374,13 +374,13 @@ class VisionTransformer(nn.Module):
         )
 
     def embed_template(self, image: Float[Array, "b h w 3"]) -> Float[Array, "b z c"]:
-        """Tokens of a normalised template, position embedding added; the same for a whole track."""
+        """Make tokens of a normalised template, positions added; the same for a whole track."""
         tokens = self.patch_embed(image)
         self.sow("intermediates", "patches_z", tokens)
         return tokens + self.pos_embed_z
 
     def embed_search(self, image: Float[Array, "b h w 3"]) -> Float[Array, "b n c"]:
-        """Tokens of a normalised search region, position embedding added."""
+        """Make tokens of a normalised search region, positions added."""
         tokens = self.patch_embed(image)
         self.sow("intermediates", "patches_x", tokens)
         return tokens + self.pos_embed_x

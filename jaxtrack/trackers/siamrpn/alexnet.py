@@ -1,4 +1,8 @@
-"""AlexNet as SiamRPN and SiamRPN++ use it: batch normalisation, pooling before the ReLU, no groups."""
+"""AlexNet as SiamRPN and SiamRPN++ use it: batch normalisation, pooling before the ReLU, no groups.
+
+It lies here and not with `jaxtrack.models.alexnet`, the embedding that SiamFC, MLT and TADT share: no other
+tracker uses it, and beside five convolutions the two have neither order of layers nor names in common.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +43,7 @@ class AlexNetRPN(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w 3"], train: bool = False) -> list[Array]:
-        """Images (BGR, 0..255) to the outputs of ``levels``.
+        """Turn images (BGR, 0..255) into the outputs of ``levels``.
 
         Args:
             x: ``(n, h, w, 3)``.

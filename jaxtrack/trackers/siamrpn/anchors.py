@@ -20,7 +20,7 @@ from jaxtrack.ops.boxes import iou_xyxy
 
 
 def base_anchors(stride: int, ratios: tuple[float, ...], scales: tuple[float, ...]) -> np.ndarray:
-    """Anchors about the origin.
+    """Return anchors about the origin.
 
     Args:
         stride: pixels between map cells; the unscaled anchors have an area of about ``stride ** 2``.
@@ -42,7 +42,7 @@ def base_anchors(stride: int, ratios: tuple[float, ...], scales: tuple[float, ..
 
 
 def anchor_grid(base: np.ndarray, stride: int, size: int, centre: float = 0.0) -> np.ndarray:
-    """Anchors of a whole map.
+    """Return anchors of a whole map.
 
     Args:
         base: ``(a, 4)`` corners about the origin, see `base_anchors`.
@@ -68,7 +68,7 @@ def anchor_grid(base: np.ndarray, stride: int, size: int, centre: float = 0.0) -
 
 
 def decode(deltas: Float[Array, "*n 4"], anchors: Float[Array, "*n 4"]) -> Float[Array, "*n 4"]:
-    """Boxes from regression outputs.
+    """Decode boxes from regression outputs.
 
     Args:
         deltas: ``dx, dy, dw, dh`` (no clamp on the logarithms).
@@ -85,7 +85,7 @@ def decode(deltas: Float[Array, "*n 4"], anchors: Float[Array, "*n 4"]) -> Float
 
 
 def encode(boxes: Float[Array, "*n 4"], anchors: Float[Array, "*n 4"]) -> Float[Array, "*n 4"]:
-    """Regression targets that `decode` turns into ``boxes`` (both ``cx, cy, w, h``)."""
+    """Return regression targets that `decode` turns into ``boxes`` (both ``cx, cy, w, h``)."""
     centre = (boxes[..., :2] - anchors[..., :2]) / anchors[..., 2:]
     return jnp.concatenate([centre, jnp.log(boxes[..., 2:] / anchors[..., 2:])], axis=-1)
 
@@ -116,7 +116,7 @@ class Candidates(NamedTuple):
 def choose(
     candidates: Array, priority: Float[Array, "*n"], limit: int, count: Array | int | None = None
 ) -> Array:
-    """The candidates of smallest priority (all of them when there are fewer).
+    """Return the candidates of smallest priority (all of them when there are fewer).
 
     Args:
         candidates: bool mask of any shape.
@@ -138,7 +138,7 @@ def choose(
 def negative_pair_cells(
     centre: Float[Array, "2"], stride: int, size: int, search_size: int, radius: int = 3
 ) -> Array:
-    """Cells about the target of a negative pair, where its negatives are taken from.
+    """Return cells about the target of a negative pair, where its negatives are taken from.
 
     Args:
         centre: ``(2,)`` cx, cy of the target in search pixels.
@@ -170,7 +170,7 @@ def match(
     high: float = 0.6,
     low: float = 0.3,
 ) -> tuple[Candidates, Float[Array, "a s s 4"], Float[Array, "a s s"]]:
-    """Candidates, regression targets and overlaps of every anchor with one target.
+    """Return candidates, regression targets and overlaps of every anchor with one target.
 
     Args:
         anchors: ``cx, cy, w, h`` in search pixels.
@@ -222,7 +222,7 @@ def assign(
     total: int = 64,
     negatives_of_pair: int = 16,
 ) -> AnchorTargets:
-    """Training targets of one search image; `jax.vmap` it over a batch.
+    """Make the training targets of one search image; `jax.vmap` it over a batch.
 
     Args:
         anchors: ``cx, cy, w, h`` in search pixels.
@@ -254,5 +254,5 @@ def assign(
 
 
 def random_priority(key: Array, shape: tuple[int, int, int]) -> Float[Array, "2 a s s"]:
-    """Random numbers for `assign`: an unbiased choice of positives and negatives."""
+    """Draw random numbers for `assign`: an unbiased choice of positives and negatives."""
     return jax.random.uniform(key, (2, *shape), jnp.float32)

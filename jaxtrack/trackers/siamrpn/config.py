@@ -78,7 +78,7 @@ _TINY = Config(
 
 
 def _with_levels(config: Config, levels: tuple[int, ...]) -> Config:
-    """The same network with fewer levels."""
+    """Return the same network with fewer levels."""
     count = len(levels)
     network = dataclasses.replace(
         config.network,

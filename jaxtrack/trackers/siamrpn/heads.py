@@ -24,7 +24,7 @@ torch_kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def torch_bias_init(fan_in: int) -> Any:
-    """PyTorch's default initialisation of a bias: ``U(-1, 1) / sqrt(fan_in)``."""
+    """Return PyTorch's default initialisation of a bias: ``U(-1, 1) / sqrt(fan_in)``."""
 
     def init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
         bound = fan_in**-0.5
@@ -83,7 +83,7 @@ class CorrelationBranch(nn.Module):
         self.head = Predictor(self.features, self.outputs)
 
     def kernel(self, template: Array, train: bool = False) -> Array:
-        """Template features to the correlation kernel."""
+        """Turn template features into the correlation kernel."""
         return self.conv_kernel(template, train)
 
     def predict(self, kernel: Array, search: Array, train: bool = False) -> Array:
@@ -110,18 +110,18 @@ class LevelHead(nn.Module):
     plain: bool = False
 
     def setup(self) -> None:
-        """Two branches with weights of their own."""
+        """Make two branches with weights of their own."""
         self.cls = CorrelationBranch(self.features, 2 * self.anchors, self.plain)
         self.loc = CorrelationBranch(self.features, 4 * self.anchors, self.plain)
 
     def kernels(self, template: Array, train: bool = False) -> tuple[Array, Array]:
-        """The kernels of both branches."""
+        """Return the kernels of both branches."""
         return self.cls.kernel(template, train), self.loc.kernel(template, train)
 
     def predict(
         self, kernels: tuple[Array, Array], search: Array, train: bool = False
     ) -> tuple[Array, Array]:
-        """``(n, s, s, 2 a)`` class logits and ``(n, s, s, 4 a)`` box deltas."""
+        """Return ``(n, s, s, 2 a)`` class logits and ``(n, s, s, 4 a)`` box deltas."""
         return (
             self.cls.predict(kernels[0], search, train),
             self.loc.predict(kernels[1], search, train),
@@ -159,13 +159,13 @@ class UpChannelHead(nn.Module):
         )
 
     def kernels(self, template: Array, train: bool = False) -> tuple[Array, Array]:
-        """The kernels of both branches, ``(n, h, w, outputs * features)``."""
+        """Return the kernels of both branches, ``(n, h, w, outputs * features)``."""
         return self.template_cls_conv(template), self.template_loc_conv(template)
 
     def predict(
         self, kernels: tuple[Array, Array], search: Array, train: bool = False
     ) -> tuple[Array, Array]:
-        """``(n, s, s, 2 a)`` class logits and ``(n, s, s, 4 a)`` box deltas."""
+        """Return ``(n, s, s, 2 a)`` class logits and ``(n, s, s, 4 a)`` box deltas."""
         features = self.search_cls_conv(search)
         self.sow("intermediates", "stage.cls_feature", features)
         cls = up_channel_correlation(kernels[0], features)
@@ -196,13 +196,13 @@ class FusedHead(nn.Module):
             self.loc_weight = self.param("loc_weight", nn.initializers.ones, shape, jnp.float32)
 
     def kernels(self, templates: list[Array], train: bool = False) -> Kernels:
-        """Per level, the kernels of both branches."""
+        """Return the kernels of both branches, level by level."""
         return tuple(head.kernels(z, train) for head, z in zip(self._heads(), templates))
 
     def predict(
         self, kernels: Kernels, searches: list[Array], train: bool = False
     ) -> tuple[Array, Array]:
-        """Fused ``(n, s, s, 2 a)`` class logits and ``(n, s, s, 4 a)`` box deltas."""
+        """Return fused ``(n, s, s, 2 a)`` class logits and ``(n, s, s, 4 a)`` box deltas."""
         outputs = [
             head.predict(k, x, train) for head, k, x in zip(self._heads(), kernels, searches)
         ]
@@ -221,7 +221,7 @@ class FusedHead(nn.Module):
 
 
 def level_head(correlation: Correlation, features: int, anchors: int) -> LevelHead | UpChannelHead:
-    """The head of one level for a kind of correlation."""
+    """Return the head of one level for a kind of correlation."""
     if correlation == "up":
         return UpChannelHead(features, anchors)
     return LevelHead(features, anchors, plain=correlation == "plain")

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 
 
 def anchor_logits(cls: Float[Array, "n s s o"]) -> Float[Array, "n a s s 2"]:
-    """Class outputs, anchor by anchor.
+    """Return the class outputs, anchor by anchor.
 
     Args:
         cls: ``(n, s, s, 2 a)``: a background logits, then a foreground logits.
@@ -22,7 +22,7 @@ def anchor_logits(cls: Float[Array, "n s s o"]) -> Float[Array, "n a s s 2"]:
 
 
 def anchor_deltas(loc: Float[Array, "n s s o"]) -> Float[Array, "n a s s 4"]:
-    """Box outputs ``(n, s, s, 4 a)`` (a of dx, then dy, dw, dh) as ``(n, a, s, s, 4)``."""
+    """Return the box outputs ``(n, s, s, 4 a)`` (a of dx, then dy, dw, dh) as ``(n, a, s, s, 4)``."""
     n, rows, columns, channels = loc.shape
     split = loc.reshape(n, rows, columns, 4, channels // 4)
     return jnp.transpose(split, (0, 4, 1, 2, 3))
@@ -33,7 +33,7 @@ def chosen_cross_entropy(
     labels: Int[Array, "n a s s"],
     drop_single: bool = True,
 ) -> Float[Array, ""]:
-    """Half the mean cross-entropy of the positives plus half that of the negatives, over the batch.
+    """Return half the mean cross-entropy of the positives plus half that of the negatives.
 
     Args:
         logits: background and foreground.
@@ -63,7 +63,7 @@ def weighted_l1(
     targets: Float[Array, "n a s s 4"],
     weights: Float[Array, "n a s s"],
 ) -> Float[Array, ""]:
-    """Absolute differences summed over coordinates, weighted per anchor, summed, over the batch size.
+    """Return absolute differences summed over coordinates, weighted per anchor, summed, over the batch size.
 
     Args:
         deltas: predicted.

@@ -45,7 +45,7 @@ TABLES: dict[str, NameTable] = {
 
 
 def torchvision_resnet50(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Torchvision's ``resnet50`` under our names, its 1x1 shortcuts widened where ours are 3x3.
+    """Rename torchvision's ``resnet50`` to our names, its 1x1 shortcuts widened where ours are 3x3.
 
     The strided and dilated stages here have 3x3 shortcuts; torchvision's weights become their centre tap
     (what PyTorch's network computes, up to one pixel of shift, is where fine-tuning starts).
@@ -67,7 +67,7 @@ def torchvision_resnet50(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.n
 
 
 def torchvision_mobilenet_v2(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Torchvision's ``mobilenet_v2`` (width 1) under our names.
+    """Rename torchvision's ``mobilenet_v2`` (width 1) to our names.
 
     Our first block has a 1x1 expansion even at factor 1; it becomes the identity, which changes nothing
     after a ReLU6.

@@ -61,7 +61,7 @@ class NetworkConfig:
 
 
 def central(x: Float[Array, "n h w c"], size: int) -> Float[Array, "n s s c"]:
-    """The central square of a square map."""
+    """Return the central square of a square map."""
     start = (x.shape[2] - size) // 2
     return x[:, start : start + size, start : start + size]
 
@@ -149,11 +149,11 @@ class SiamRPN(nn.Module):
             )
 
     def backbone_levels(self, images: Float[Array, "n h w 3"], train: bool = False) -> list[Array]:
-        """The backbone's used levels."""
+        """Return the backbone's used levels."""
         return self.backbone(images, train)
 
     def adjust(self, levels: list[Array], train: bool = False) -> list[Array]:
-        """The neck, where there is one."""
+        """Run the neck, where there is one."""
         return self.neck(levels, train) if self.config.neck else levels
 
     def features(
@@ -162,7 +162,7 @@ class SiamRPN(nn.Module):
         train: bool = False,
         train_backbone: bool | None = None,
     ) -> list[Array]:
-        """Images to what the head takes (backbone, then neck).
+        """Turn images into what the head takes (backbone, then neck).
 
         Args:
             images: ``(n, h, w, 3)`` BGR.
@@ -173,14 +173,14 @@ class SiamRPN(nn.Module):
         return self.adjust(self.backbone_levels(images, deep), train)
 
     def kernels(self, templates: list[Array], train: bool = False) -> Kernels:
-        """Template features to correlation kernels; once per target."""
+        """Turn template features into correlation kernels; once per target."""
         made = self.rpn_head.kernels(templates if self._fused else templates[0], train)
         return made if self._fused else (made,)
 
     def predict(
         self, kernels: Kernels, searches: list[Array], train: bool = False
     ) -> tuple[Array, Array]:
-        """Kernels and search features to class logits and box deltas.
+        """Turn kernels and search features into class logits and box deltas.
 
         Returns:
             ``(n, s, s, 2 a)``: a background logits, then a foreground logits; ``(n, s, s, 4 a)``: a of
@@ -197,7 +197,7 @@ class SiamRPN(nn.Module):
         train: bool = False,
         train_backbone: bool | None = None,
     ) -> tuple[Array, Array]:
-        """A training batch: pairs of images to class logits and box deltas (see `predict`)."""
+        """Turn a training batch of image pairs into class logits and box deltas (see `predict`)."""
         kernels = self.kernels(self.features(templates, train, train_backbone), train)
         return self.predict(kernels, self.features(searches, train, train_backbone), train)
 

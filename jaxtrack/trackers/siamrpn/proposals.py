@@ -10,7 +10,7 @@ from jaxtrack.ops.crop import Window, resize_window, round_half_even
 
 
 def window_pysot(centre: Float[Array, "2"], side: Int[Array, ""]) -> Window:
-    """PySOT's square window: exactly ``side`` pixels from ``floor(c - (side + 1) / 2 + 0.5)`` on.
+    """Return PySOT's square window: exactly ``side`` pixels from ``floor(c - (side + 1) / 2 + 0.5)`` on.
 
     Args:
         centre: ``(2,)`` cx, cy, 0-based pixel centres.

@@ -40,7 +40,7 @@ class Kernels(NamedTuple):
 
 
 def initial_kernels(config: Config, kernel_size: Int[Array, "2"]) -> Kernels:
-    """Random starts: normal, of deviation ``1e-8 / sqrt(c * (kh - 1) / 2 * (kw - 1) / 2)``.
+    """Draw random starts: normal, of deviation ``1e-8 / sqrt(c * (kh - 1) / 2 * (kw - 1) / 2)``.
 
     Reference:
         ZikunZhou/TADT-python (whose values come from another generator).
@@ -94,7 +94,7 @@ def _pooled(
     map_size: Int[Array, ""],
     times_feature: bool,
 ) -> Float[Array, "c"]:
-    """Global average pool of the descent direction: positive where more of the channel lowers the loss."""
+    """Pool the descent direction over the map: positive where more of the channel lowers the loss."""
     values = gradient * features if times_feature else gradient
     return -jnp.sum(values, axis=(0, 1)) / jnp.square(map_size.astype(values.dtype))
 
@@ -106,7 +106,7 @@ def ranking_importance(
     kernel_size: Int[Array, "2"],
     map_size: Int[Array, ""],
 ) -> tuple[Float[Array, "c"], Bool[Array, ""]]:
-    """Importance by the ranking branch: positive = the channel feels the target's size.
+    """Return the importance by the ranking branch: positive = the channel feels the target's size.
 
     Returns:
         The importance, and whether there are pairs to be ranked at all (not for targets that fill the
@@ -141,7 +141,7 @@ def choose_channels(
     template_size: Int[Array, "2"],
     kernels: Kernels,
 ) -> Choice:
-    """Both branches and the selection, from the first frame's features.
+    """Run both branches on the first frame's features, and select.
 
     Args:
         config: settings.
@@ -180,7 +180,7 @@ def _random_of_size(config: Config, layer: int, mask: Bool[Array, "c"]) -> Bool[
 
 
 def top_channels(importance: Float[Array, "c"], count: Int[Array, ""] | int) -> Bool[Array, "c"]:
-    """The ``count`` channels of greatest importance; the lower index first on ties."""
+    """Return the ``count`` channels of greatest importance; the lower index first on ties."""
     order = jnp.argsort(-importance, stable=True)
     places = jnp.zeros(importance.shape[0], jnp.int32).at[order].set(
         jnp.arange(importance.shape[0], dtype=jnp.int32)
@@ -194,7 +194,7 @@ def select_channels(
     caps: tuple[int, ...],
     minimum: int,
 ) -> tuple[Bool[Array, "c"], ...]:
-    """Which channels of each layer are kept.
+    """Select the channels of each layer that are kept.
 
     A channel is kept when its ridge importance is positive and among the layer's greatest; in the first
     layer the ranking must agree. The last layer takes further channels in the order of ridge importance,
@@ -246,7 +246,7 @@ def cut_margin(
 def balance_weights(
     maps: tuple[Float[Array, "h w c"], ...], importances: tuple[Float[Array, "c"], ...], top: int
 ) -> Float[Array, "layers"]:
-    """Factor of each layer that makes the layers' strongest responses equal; the last layer's is 1.
+    """Return the factors that make the layers' strongest responses equal; the last layer's is 1.
 
     A layer's strength is the largest value over the map of the sum of its ``top`` channels of greatest
     ridge importance (chosen or not).
@@ -263,7 +263,7 @@ def balance_weights(
 
 
 def kept_indices(mask: Bool[Array, "c"], slots: int) -> tuple[Int[Array, "k"], Bool[Array, "k"]]:
-    """Rising indices of the True entries in a fixed number of places, and which places are taken."""
+    """Return rising indices of the True entries in a fixed number of places, and which are taken."""
     count = mask.shape[0]
     order = jnp.sort(jnp.where(mask, jnp.arange(count), count))[:slots]
     taken = order < count

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 
 def _sum_shifted(rows: Float[Array, "k m"]) -> Float[Array, "m"]:
-    """``out[m] = sum_j rows[j, m + j]``, zeros beyond the end."""
+    """Return ``out[m] = sum_j rows[j, m + j]``, zeros beyond the end."""
     k, m = rows.shape
     # Rows of length m + 1 laid over the flat array start one element later each.
     flat = jnp.pad(rows.reshape(-1), (0, k))
@@ -26,7 +26,7 @@ def _sum_shifted(rows: Float[Array, "k m"]) -> Float[Array, "m"]:
 
 
 def _shifted_copies(row: Float[Array, "m"], k: int) -> Float[Array, "k m"]:
-    """``out[j, m] = row[m - j]``, zeros before the start."""
+    """Return ``out[j, m] = row[m - j]``, zeros before the start."""
     m = row.shape[0]
     padded = jnp.pad(row, (0, k))
     period = m + k
@@ -56,7 +56,7 @@ def _pad_rows(maps: Float[Array, "n h *rest"], half: int) -> Float[Array, "n hh 
 
 
 def _copies(padded: Float[Array, "n hh w"], i: Int[Array, ""], k: int, h: int) -> Array:
-    """Cotangent copies of kernel row i: ``out[j, n, y, x] = g[n, y - (i - kh//2), x - (j - k//2)]``."""
+    """Return the cotangents of kernel row i: ``out[j, n, y, x] = g[n, y - (i - kh//2), x - (j - k//2)]``."""
     n, hh, w = padded.shape
     half = k // 2
     start = hh - h - i  # = 2 * (kh // 2) - i
@@ -73,7 +73,7 @@ def correlate_same(
     kernel: Float[Array, "kh kw c"],
     half_rows: Int[Array, ""],
 ) -> Float[Array, "n h w"]:
-    """``out[n, y, x] = sum_ijc kernel[i, j, c] features[n, y + i - kh//2, x + j - kw//2, c]``.
+    """Return ``out[n, y, x] = sum_ijc kernel[i, j, c] features[n, y + i - kh//2, x + j - kw//2, c]``.
 
     Zeros beyond the border ("same" padding).
 
@@ -100,7 +100,7 @@ def correlate_same(
 def correlate_same_features_gradient(
     cotangent: Float[Array, "n h w"], kernel: Float[Array, "kh kw c"], half_rows: Int[Array, ""]
 ) -> Float[Array, "n h w c"]:
-    """Gradient of `correlate_same` with respect to the features, for a cotangent of its result."""
+    """Return the gradient of `correlate_same` with respect to the features, for a cotangent of its result."""
     n, h, w = cotangent.shape
     kh, kw, c = kernel.shape
     half = kh // 2
@@ -122,7 +122,7 @@ def correlate_same_kernel_gradient(
     kernel_shape: tuple[int, int],
     half_rows: Int[Array, ""],
 ) -> Float[Array, "kh kw c"]:
-    """Gradient of `correlate_same` with respect to the kernel, for a cotangent of its result.
+    """Return the gradient of `correlate_same` with respect to the kernel, for a cotangent of its result.
 
     Rows beyond ``half_rows`` are zero; columns are all computed, the caller masks them.
     """

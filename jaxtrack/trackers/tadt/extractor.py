@@ -77,7 +77,7 @@ class Extractor:
 
 
 def alexnet_margin(network: AlexNetConfig) -> int:
-    """Pixels by which an input exceeds stride times map side, for the last block."""
+    """Return pixels by which an input exceeds stride times map side, for the last block."""
     side = 1 + sum(k - 1 for k in network.kernels[2:])
     side = (side - 1) * network.pool_strides[1] + 3 + network.kernels[1] - 1
     side = (side - 1) * network.pool_strides[0] + 3
@@ -85,7 +85,7 @@ def alexnet_margin(network: AlexNetConfig) -> int:
 
 
 def init_network(extractor: Extractor, key: Array) -> Variables:
-    """Random variables of the extractor's network, in the published layout."""
+    """Draw random variables of the extractor's network, in the published layout."""
     side = extractor.stride + extractor.margin
     images = jnp.zeros((1, side, side, 3), jnp.float32)
     if isinstance(extractor.network, VGGConfig):
@@ -108,7 +108,7 @@ def _own_variables(extractor: Extractor, variables: Variables) -> Variables:
 def _all_layers(
     extractor: Extractor, variables: Variables, images: Float[Array, "n h w 3"], size: Array
 ) -> dict[str, Array]:
-    """Outputs by name; those that nobody uses are never computed (the compiler drops them)."""
+    """Return outputs by name; those that nobody uses are never computed (the compiler drops them)."""
     own = _own_variables(extractor, variables)
     if isinstance(extractor.network, VGGConfig):
         outputs: Any = VGG16(extractor.network).apply(own, images, size)
@@ -118,7 +118,7 @@ def _all_layers(
 
 
 def prepare(extractor: Extractor, crop: UInt8[Array, "h w 3"]) -> Float[Array, "1 h w 3"]:
-    """A crop as the network wants it: float32, offset, scaled, with a batch axis."""
+    """Return a crop as the network wants it: float32, offset, scaled, with a batch axis."""
     offset = jnp.asarray(extractor.pixel_offset, jnp.float32)[None, None, :]
     scale = jnp.asarray(extractor.pixel_scale, jnp.float32)[None, None, :]
     return ((crop.astype(jnp.float32) + offset) * scale)[None]
@@ -127,7 +127,7 @@ def prepare(extractor: Extractor, crop: UInt8[Array, "h w 3"]) -> Float[Array, "
 def _fit(
     extractor: Extractor, features: Float[Array, "1 h w c"], map_size: Array, side: int
 ) -> Float[Array, "side side c"]:
-    """The map's middle ``side`` cells (shallower unpadded layers are larger), masked, scaled."""
+    """Cut the map's middle ``side`` cells (shallower unpadded layers are larger), masked, scaled."""
     excess = features.shape[1] - side
     first = excess // 2
     maps = features[0, first : first + side, first : first + side]
@@ -141,7 +141,7 @@ def extract(
     crop: UInt8[Array, "h w 3"],
     map_size: Int[Array, ""],
 ) -> tuple[Float[Array, "s s c"], ...]:
-    """All channels of the named layers.
+    """Return all channels of the named layers.
 
     Args:
         extractor: network, layers, preprocessing.
@@ -160,7 +160,7 @@ def extract(
 
 
 def cuts_exactly(extractor: Extractor) -> bool:
-    """Whether the last layer is a plain convolution, so that only the kept filters need be computed."""
+    """Say whether the last layer is a plain convolution, so that only kept filters need be computed."""
     network, last = extractor.network, extractor.layers[-1]
     if isinstance(network, VGGConfig):
         return last == network.until and _input_of(extractor) is not None
@@ -168,7 +168,7 @@ def cuts_exactly(extractor: Extractor) -> bool:
 
 
 def _input_of(extractor: Extractor) -> str | None:
-    """The layer that feeds the last one directly, where no pool lies between."""
+    """Return the layer that feeds the last one directly, where no pool lies between."""
     if not isinstance(extractor.network, VGGConfig):
         return "block4"
     names = list(CHANNELS)
@@ -180,7 +180,7 @@ def _input_of(extractor: Extractor) -> str | None:
 def kept_filters(
     extractor: Extractor, variables: Variables, channels: Int[Array, "k"]
 ) -> tuple[Float[Array, "kh kw i k"], Float[Array, "k"]]:
-    """Kernel and bias of the last layer's chosen filters (`cuts_exactly` must hold)."""
+    """Return the kernel and bias of the last layer's chosen filters (`cuts_exactly` must hold)."""
     params = _own_variables(extractor, variables)["params"]
     if isinstance(extractor.network, VGGConfig):
         parameters = params[f"features.{NUMBERS[extractor.layers[-1]]}"]
@@ -197,7 +197,7 @@ def extract_kept(
     channels: tuple[Int[Array, "k"], ...],
     filters: tuple[Array, ...],
 ) -> Float[Array, "s s kk"]:
-    """The chosen channels only, layer after layer.
+    """Compute the chosen channels only, layer after layer.
 
     Args:
         extractor: network, layers, preprocessing.
@@ -239,7 +239,7 @@ def _convolve(
 
 
 def _by_taps(x: Float[Array, "n h w i"], kernel: Float[Array, "kh kw i k"]) -> Array:
-    """Unpadded convolution as one matrix product per tap."""
+    """Convolve without padding, by one matrix product per tap."""
     kh, kw = kernel.shape[:2]
     oh, ow = x.shape[1] - kh + 1, x.shape[2] - kw + 1
     total = jnp.zeros((x.shape[0], oh, ow, kernel.shape[3]), x.dtype)

@@ -38,34 +38,34 @@ class FirstFrame(NamedTuple):
 
 
 def round_half_up(value: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """Nearest whole number, halves upwards (-2.5 gives -2); keeps the dtype."""
+    """Return the nearest whole number, halves upwards (-2.5 gives -2); keeps the dtype."""
     return jnp.floor(value + 0.5)
 
 
 def one_based(box: Float[Array, "4"]) -> Float[Array, "4"]:
-    """A 0-based box with a 1-based corner."""
+    """Return a 0-based box with a 1-based corner."""
     return box + jnp.asarray([1, 1, 0, 0], box.dtype)
 
 
 def zero_based(box: Float[Array, "4"]) -> Float[Array, "4"]:
-    """A box of 1-based corner with a 0-based one."""
+    """Return a box of 1-based corner with a 0-based one."""
     return box - jnp.asarray([1, 1, 0, 0], box.dtype)
 
 
 def grown_side(side: Int[Array, ""] | int, stride: int) -> Int[Array, ""] | int:
-    """The next greater odd multiple of the stride; a side that fits already grows by two strides."""
+    """Return the next greater odd multiple of the stride; a side that fits already grows by two strides."""
     return side + 2 * stride - (side - stride) % (2 * stride)
 
 
 def scaled_image_size(frame_size: Int[Array, "2"], rescale: Float[Array, ""]) -> Int[Array, "2"]:
-    """Height and width of the scaled image: rounded up."""
+    """Return the height and width of the scaled image: rounded up."""
     return jnp.ceil(frame_size.astype(rescale.dtype) * rescale).astype(jnp.int32)
 
 
 def template_cells(
     target_wh: Float[Array, "2"], map_size: Int[Array, ""] | int, window_wh: Float[Array, "2"]
 ) -> Int[Array, "2"]:
-    """Rows and columns of the template on the feature map, odd."""
+    """Return rows and columns of the template on the feature map, odd."""
     cells = target_wh * jnp.asarray(map_size).astype(target_wh.dtype) / window_wh
     return 2 * jnp.floor(cells[::-1] / 2).astype(jnp.int32) + 1
 
@@ -73,12 +73,12 @@ def template_cells(
 def template_corner(
     template_size: Int[Array, "2"], map_size: Int[Array, ""] | int
 ) -> Int[Array, "2"]:
-    """First row and column of the template, 0-based; it lies about the map's middle cell."""
+    """Return the first row and column of the template, 0-based; it lies about the map's middle cell."""
     return (jnp.asarray(map_size) - 1) // 2 - template_size // 2
 
 
 def kernel_cells(template_size: Int[Array, "2"]) -> Int[Array, "2"]:
-    """Rows and columns of the ridge and ranking kernels: one cell more on every side."""
+    """Return rows and columns of the ridge and ranking kernels: one cell more on every side."""
     return 2 * ((template_size + 1) // 2) + 1
 
 
@@ -91,7 +91,7 @@ def first_frame(
     search_factor: float,
     stride: int,
 ) -> FirstFrame:
-    """Rescaling, target, window and template of the first frame.
+    """Settle rescaling, target, window and template of the first frame.
 
     Args:
         box: ``(4,)`` x, y, w, h, 0-based, pixels of the frame.
@@ -131,7 +131,7 @@ def first_frame(
 def window_pixels(
     corner: Float[Array, ""], length: Int[Array, ""], index: Int[Array, "n"]
 ) -> Int[Array, "n"]:
-    """Pixels of the scaled image that a window samples along one axis; they may lie outside.
+    """Return pixels of the scaled image that a window samples along one axis; they may lie outside.
 
     Args:
         corner: fractional start of the window.

@@ -12,7 +12,7 @@ def ridge_loss(
     label: Float[Array, "h w"],
     inside: Float[Array, "h w"],
 ) -> Float[Array, ""]:
-    """Mean squared difference over the cells of a map.
+    """Return the mean squared difference over the cells of a map.
 
     The weight penalty of the paper's equation 3 is the optimiser's weight decay.
 
@@ -28,7 +28,7 @@ def ridge_loss(
 
 
 def ranking_pairs(count: Int[Array, ""] | int, canvas: int) -> Bool[Array, "canvas canvas"]:
-    """Which ordered pairs (u, v) of scaled samples the ranking loss compares.
+    """Mark the ordered pairs (u, v) of scaled samples that the ranking loss compares.
 
     Samples are numbered by growing size; the middle one has the target's own scale. u lies between the
     middle and v (or is the middle), and the two are at most ``(count - 3) / 2`` apart: the two extreme
@@ -52,7 +52,7 @@ def ranking_pairs(count: Int[Array, ""] | int, canvas: int) -> Bool[Array, "canv
 
 
 def ranking_loss(scores: Float[Array, "n"], pairs: Bool[Array, "n n"]) -> Float[Array, ""]:
-    """``log(1 + sum over pairs of exp(f_v - f_u))``: a smooth count of wrongly ordered pairs.
+    """Return ``log(1 + sum over pairs of exp(f_v - f_u))``: a smooth count of wrongly ordered pairs.
 
     Args:
         scores: one score per sample.
@@ -69,7 +69,7 @@ def ranking_loss(scores: Float[Array, "n"], pairs: Bool[Array, "n n"]) -> Float[
 def ranking_derivative_published(
     scores: Float[Array, "n"], pairs: Bool[Array, "n n"]
 ) -> tuple[Float[Array, "n"], Float[Array, ""]]:
-    """What the published code takes for the derivative of `ranking_loss`; it is not the true one.
+    """Return what the published code takes for the derivative of `ranking_loss`; it is not the true one.
 
     For each pair of neighbours, ``exp(-f_u)`` at u and ``-exp(f_v)`` at v, all times -1 / loss.
 

@@ -19,7 +19,7 @@ def linear_matrix(
     shift: int,
     align_corners: bool = False,
 ) -> Float[Array, "side side"]:
-    """Bilinear resampling of a map inside its canvas, cut or padded about the middle.
+    """Return bilinear resampling of a map inside its canvas, cut or padded about the middle.
 
     Args:
         side: of the canvas.
@@ -58,7 +58,7 @@ def scaled_maps(
     pad: int,
     align_corners: bool = False,
 ) -> Float[Array, "n s s c"]:
-    """Copies of a feature map that stand for other scales of the target.
+    """Make copies of a feature map that stand for other scales of the target.
 
     Copy k is resized to ``map_size + pad * (count // 2 - k)`` and cut, or padded with zeros, back to the
     map's size: the first shows the target largest.
@@ -86,7 +86,7 @@ def cubic_weights(
     side: int,
     matlab: bool = False,
 ) -> Float[Array, "n side"]:
-    """Rows of the bicubic upsampling matrix, borders repeated; float32.
+    """Return rows of the bicubic upsampling matrix, borders repeated; float32.
 
     Corners are aligned and the cubic's a is -0.75 (PyTorch); with ``matlab``, half-pixel centres and -0.5.
     """
@@ -116,7 +116,7 @@ def cubic_weights(
 
 
 def hann_line(index: Int[Array, "n"], size: Int[Array, ""]) -> Float[Array, "n"]:
-    """Values of a symmetric Hann window of ``size`` points; float32."""
+    """Return values of a symmetric Hann window of ``size`` points; float32."""
     gaps = jnp.maximum(size - 1, 1).astype(jnp.float32)
     return 0.5 - 0.5 * jnp.cos(2 * jnp.float32(jnp.pi) * (index.astype(jnp.float32) / gaps))
 
@@ -130,7 +130,7 @@ def score_block(
     window_weight: float = 1.0,
     matlab: bool = False,
 ) -> Float[Array, "n r c"]:
-    """Rows and columns of the score maps: responses upsampled to ``side`` cells, plus the Hann window."""
+    """Return rows and columns of the score maps: responses upsampled to ``side`` plus the Hann window."""
     canvas = response.shape[-1]
     by_rows = cubic_weights(rows, map_size, side, canvas, matlab)
     by_columns = cubic_weights(columns, map_size, side, canvas, matlab)
@@ -160,7 +160,7 @@ def score_peaks(
     tile: int = 96,
     matlab: bool = False,
 ) -> Peaks:
-    """Where the upsampled responses plus window are greatest.
+    """Find where the upsampled responses plus window are greatest.
 
     The window's side changes while tracking and has no bound, so the score maps are made and searched
     tile by tile: the number of tiles is a run-time value, the memory constant.

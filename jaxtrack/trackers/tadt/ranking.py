@@ -32,7 +32,7 @@ class Samples(NamedTuple):
 
 
 def sample_count(map_size: Int[Array, ""] | int, kernel_size: Int[Array, "2"]) -> Int[Array, ""]:
-    """Number of ranking samples: one per size from the kernel's to the mirrored one, in steps of 2."""
+    """Return the number of ranking samples: one per size, from the kernel's to the mirrored one by 2."""
     margin = jnp.max(kernel_size) // 2
     return jnp.maximum(2 * ((jnp.asarray(map_size) - 1) // 2 - margin) + 1, 0)
 
@@ -101,7 +101,7 @@ def rank_scores(
 def sample_rows(
     features: Float[Array, "h w c"], samples: Samples, row: Int[Array, ""]
 ) -> Float[Array, "n k c"]:
-    """One row (of the canvas) of every scaled sample."""
+    """Return one row (of the canvas) of every scaled sample."""
     weights = lax.dynamic_index_in_dim(samples.weights, row, axis=1, keepdims=False)
     lines = jnp.einsum("ny,yxc->nxc", weights, features, precision="highest")
     return jnp.einsum("njx,nxc->njc", samples.weights, lines, precision="highest")
@@ -162,7 +162,7 @@ def train_ranking(
 def rank_feature_gradient(
     features: Float[Array, "h w c"], kernel: Float[Array, "k k c"], samples: Samples
 ) -> Float[Array, "h w c"]:
-    """The true gradient of the ranking loss with respect to the features, by `jax.grad`.
+    """Return the true gradient of the ranking loss with respect to the features, by `jax.grad`.
 
     Its mean over the map is zero for every channel: the loss does not change when all scores move
     together, so its derivatives with respect to the scores sum to zero, and the weights of a resize sum to

@@ -60,7 +60,7 @@ class Ridge(NamedTuple):
 
 
 def square(side: int, size: Int[Array, ""] | int, dtype: jnp.dtype) -> Float[Array, "side side"]:
-    """1 on the top-left square of ``size`` cells, 0 on the rest of the canvas."""
+    """Return 1 on the top-left square of ``size`` cells, 0 on the rest of the canvas."""
     line = (jnp.arange(side) < size).astype(dtype)
     return line[:, None] * line[None, :]
 
@@ -68,7 +68,7 @@ def square(side: int, size: Int[Array, ""] | int, dtype: jnp.dtype) -> Float[Arr
 def centred_mask(
     canvas: tuple[int, int], size: Int[Array, "2"], dtype: jnp.dtype
 ) -> Float[Array, "kh kw"]:
-    """1 on the centred block of an odd ``size`` (rows, columns) of an odd canvas, 0 around it."""
+    """Return 1 on the centred block of an odd ``size`` (rows, columns) of an odd canvas, else 0."""
     rows = jnp.abs(jnp.arange(canvas[0]) - canvas[0] // 2) <= size[0] // 2
     columns = jnp.abs(jnp.arange(canvas[1]) - canvas[1] // 2) <= size[1] // 2
     return (rows[:, None] & columns[None, :]).astype(dtype)
@@ -77,7 +77,7 @@ def centred_mask(
 def gaussian_label(
     side: int, map_size: Int[Array, ""] | int, sigma: Float[Array, "2"], alpha: float
 ) -> Float[Array, "side side"]:
-    """``exp(-alpha * ((dy / sy)^2 + (dx / sx)^2))`` about the map's middle, zero beyond the map.
+    """Return ``exp(-alpha * ((dy / sy)^2 + (dx / sx)^2))`` about the map's middle, zero beyond the map.
 
     Args:
         side: side of the canvas.
@@ -96,7 +96,7 @@ def gaussian_label(
 
 
 def _window_sums(blocks: Float[Array, "p p m"], half: Int[Array, ""]) -> Float[Array, "p p m"]:
-    """``out[p, q] = sum over |d| <= half of blocks[p + d, q + d]`` (zero beyond the border)."""
+    """Return ``out[p, q] = sum over |d| <= half of blocks[p + d, q + d]`` (zero beyond the border)."""
     size = blocks.shape[0]
 
     def add(previous: Array, row: Array) -> tuple[Array, Array]:
@@ -118,7 +118,7 @@ def _window_sums(blocks: Float[Array, "p p m"], half: Int[Array, ""]) -> Float[A
 def window_products(
     features: Float[Array, "h w c"], kernel_size: Int[Array, "2"]
 ) -> Float[Array, "hw hw"]:
-    """Inner products of the kernel-sized windows around every two cells: ``X X^T``.
+    """Return inner products of the kernel-sized windows around every two cells: ``X X^T``.
 
     Args:
         features: canvas, zero beyond the map.
@@ -217,7 +217,7 @@ def ridge_feature_gradient(
     kernel_size: Int[Array, "2"],
     map_size: Int[Array, ""] | int,
 ) -> Float[Array, "h w c"]:
-    """The true gradient of the ridge loss with respect to the features, by `jax.grad`.
+    """Return the true gradient of the ridge loss with respect to the features, by `jax.grad`.
 
     Reference:
         TADT, equation 4.
