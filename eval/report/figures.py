@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from eval.report.scores import Outcome
-from jaxtrack.errors import printable
+from jaxtrack.errors import brief
 from jaxtrack.io.atomic import write_whole
 
 _SUFFIXES = ("svg", "pdf")
+_LONGEST_NAME = 24  # letters of a legend
 
 
 def write_figures(
@@ -79,7 +80,9 @@ def _figure(name: str, outcomes: Sequence[Outcome], styles: Sequence[Any], title
             linewidth=1.4,
             label=f"row {len(labels)}",
         )
-        labels.append(printable(outcome.name))
+        value = outcome.score.metrics.get(curve.key)
+        shown = "" if value is None else f" [{value:.3f}]"
+        labels.append(f"{brief(outcome.name, _LONGEST_NAME)}{shown}")
         axes.set_xlabel(curve.xlabel)
         axes.set_ylabel(curve.title)
     axes.set_ylim(0, 1)

@@ -61,9 +61,6 @@ HEADLINES = (
     "success_rate_0_75",
     *("ao", "sr_0.50", "sr_0.75", "accuracy", "robustness", "eao", "f1", "precision", "recall"),
 )
-# What ranks the trackers beside each curve.
-_KEYS = {"success": ("auc", "ao"), "precision": ("precision_20px",), "eao": ("eao",)}
-_KEYS |= {"norm_precision": ("norm_precision_0_20",), "recall": ("f1",)}
 
 
 def style_of(index: int) -> Style:
@@ -103,6 +100,7 @@ def write_report(
     script = (here / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.policies["json.dumps_kwargs"] = {}  # in our order
     template = environment.from_string((here / "page.html.jinja").read_text(encoding="utf-8"))
     page = template.render(
         data=data,
@@ -167,8 +165,7 @@ def collect(
         "trackers": [_tracker(o, i, names, shown, main, dataset) for i, o in enumerate(outcomes)],
         "styles": [style_of(i)._asdict() for i in range(max(len(outcomes), 1))],
         "plots": {
-            name: {"title": c.title, "xlabel": c.xlabel, "key": _key_of(name, scores)}
-            for name, c in plots.items()
+            name: {"title": c.title, "xlabel": c.xlabel, "key": c.key} for name, c in plots.items()
         },
         "attributes": sorted({a for s in scores for a in s.per_attribute}),
         "strips": _strips(outcomes, sequences, names, main),
@@ -180,10 +177,6 @@ def collect(
 def _per_sequence_metric(scores: Items[Any]) -> str:
     rows = [row for s in scores for row in s.per_sequence.values()]
     return next((m for m in (*tables.MAIN, "accuracy") if any(m in row for row in rows)), "auc")
-
-
-def _key_of(plot: str, scores: Items[Any]) -> str:
-    return next((k for k in _KEYS.get(plot, ()) if any(k in s.metrics for s in scores)), "")
 
 
 def _tracker(

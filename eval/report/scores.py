@@ -30,11 +30,13 @@ class Curve:
     Attributes:
         title: what it is called.
         xlabel: what its x axis says.
+        key: the number that ranks trackers beside it.
         points: (x, y) pairs.
     """
 
     title: str
     xlabel: str
+    key: str
     points: Sequence[tuple[float, float]]
 
 
@@ -195,34 +197,39 @@ def _tables(report: Report) -> dict[str, np.ndarray]:
 def _plots(report: Report) -> dict[str, Curve]:
     if isinstance(report, VOTReport):
         lengths = np.arange(len(report.curve)) + 1 - report.protocol.first_entry
-        return {"eao": _curve("expected overlap", "sequence length", lengths, report.curve)}
+        return {"eao": _curve("expected overlap", "sequence length", "eao", lengths, report.curve)}
     if isinstance(report, GOT10kReport):
-        return {"success": _curve("success", "overlap threshold", THRESHOLDS, report.curve)}
+        return {"success": _curve("success", "overlap threshold", "ao", THRESHOLDS, report.curve)}
     curves = report.curves()
     if isinstance(report, LongTermReport):
         pair = (curves["recall"], curves["precision"])
-        return {"recall": _curve("precision over recall", "recall", *pair)}
+        return {"recall": _curve("precision over recall", "recall", "f1", *pair)}
     rules = report.protocol
     found = {
         "success": _curve(
-            "success", "overlap threshold", rules.success_thresholds, curves["success"]
+            "success", "overlap threshold", "auc", rules.success_thresholds, curves["success"]
         ),
         "precision": _curve(
-            "precision", "centre distance, pixels", rules.precision_thresholds, curves["precision"]
+            "precision",
+            "centre distance, pixels",
+            "precision_20px",
+            rules.precision_thresholds,
+            curves["precision"],
         ),
     }
     if "norm_precision" in curves:
         found["norm_precision"] = _curve(
             "normalised precision",
             "normalised distance",
+            "norm_precision_0_20",
             rules.norm_precision_thresholds,
             curves["norm_precision"],
         )
     return found
 
 
-def _curve(title: str, xlabel: str, x: np.ndarray, y: np.ndarray) -> Curve:
-    return Curve(title, xlabel, [(float(a), float(b)) for a, b in zip(x, y)])
+def _curve(title: str, xlabel: str, key: str, x: np.ndarray, y: np.ndarray) -> Curve:
+    return Curve(title, xlabel, key, [(float(a), float(b)) for a, b in zip(x, y)])
 
 
 def _origin(given: Mapping[str, Any], results: TrackerResults) -> list[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """One-pass, GOT-10k and long-term metrics: rules one by one, and the toolkits' own numbers."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from eval.metrics.protocols import (
     get_benchmark,
     get_protocol,
 )
+from jaxtrack.data.otb_attributes import attributes
 from jaxtrack.data.record import VideoRecord
 from jaxtrack.errors import JaxtrackError
 
@@ -211,6 +213,16 @@ def test_float32_protocols_store_float32():
     report = one(still(3), still(3), "pytracking")
     assert report.success.dtype == np.float32
     assert dataclasses.replace(PROTOCOLS["pytracking"], name="x").float32_curves
+
+
+def test_attributes_of_otb(golden_dir):
+    expected = json.loads((golden_dir / "benchmarks" / "otb_expected.json").read_text())[
+        "attributes"
+    ]
+    known = attributes()
+    assert len(known) == 100
+    for attribute, names in expected.items():
+        assert all(attribute in known[name] for name in names)
 
 
 def test_names_of_protocols_and_benchmarks():

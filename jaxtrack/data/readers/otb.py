@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxtrack.data import splits
+from jaxtrack.data import otb_attributes, splits
 from jaxtrack.data.readers import files, geometry, pairing
 from jaxtrack.data.readers.entries import Entry, Found
 from jaxtrack.data.record import VideoRecord
@@ -110,6 +110,7 @@ def _otb_target(name: str, video: Path, path: Path, frames: bool) -> Iterator[Vi
         boxes=geometry.zero_based(boxes, 1),
         absent=np.zeros(len(boxes), dtype=bool),
         video=video.name,
+        attributes=otb_attributes.attributes().get(name, ()),
         origin=1,
     )
 
