@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.errors import JaxtrackError, brief
+from jaxtrack.io import images
+from jaxtrack.io.atomic import read_whole
 
 # Quality of JPEGs that we write ourselves (crops, frames of clips). PySOT's crops have OpenCV's
 # default of 95 too.
@@ -23,7 +26,8 @@ _SAME = 0.01
 # Number of the tag in a photograph's notes that says how to turn it.
 _ORIENTATION = 0x0112
 
-_END_OF_IMAGE = b"\xff\xd9"
+# Bytes of an encoded frame: an 8K picture without compression has 100 MB.
+_LARGEST_FILE = 1 << 28
 
 
 class FrameError(JaxtrackError):
@@ -42,11 +46,13 @@ def count_clip_frames(clip: str | os.PathLike) -> int:
     Raises:
         FrameError: it cannot be opened or has no frame.
     """
-    capture = cv2.VideoCapture(str(clip))
     count = 0
-    while capture.isOpened() and capture.grab():
-        count += 1
-    capture.release()
+    if os.path.isfile(clip):  # a pipe would be waited for
+        with images.quiet_opencv():
+            capture = cv2.VideoCapture(str(clip))
+            while capture.isOpened() and capture.grab():
+                count += 1
+            capture.release()
     if not count:
         raise FrameError(f"{clip} is not a video that OpenCV can read: convert it to an .mp4")
     return count
@@ -67,18 +73,29 @@ def read_bytes(reference: str) -> bytes:
         The file's bytes.
 
     Raises:
-        FrameError: the file or member is missing or unreadable.
+        FrameError: the file or member is missing, unreadable, or larger than any image.
     """
     archive, mark, member = reference.partition("::")
     try:
-        if mark:
-            return _open_zip(archive).read(member)
-        with open(reference, "rb") as f:
-            return f.read()
+        if not mark:
+            return read_whole(reference, _LARGEST_FILE)
+        opened = _open_zip(archive)
+        if opened.getinfo(member).file_size > _LARGEST_FILE:
+            raise FrameError(f"{reference} is larger than any image")
+        return opened.read(member)
+    except JaxtrackError as error:
+        raise FrameError(str(error)) from error
     except FileNotFoundError:
-        raise FrameError(f"no file {archive}") from None
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
-        raise FrameError(f"cannot read {reference}: {error}") from error
+        raise FrameError(f"{archive}: no such file") from None
+    except (
+        OSError,
+        KeyError,
+        RuntimeError,
+        NotImplementedError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise FrameError(f"{reference}: cannot be read ({brief(error)})") from error
 
 
 def is_clip_reference(reference: str) -> bool:
@@ -90,7 +107,8 @@ def is_clip_reference(reference: str) -> bool:
     Returns:
         True for ``CLIP.mp4::17``.
     """
-    return reference.rpartition("::")[2].isdigit()
+    index = reference.rpartition("::")[2]
+    return index.isascii() and index.isdigit()
 
 
 def clip_frames(references: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
@@ -112,7 +130,8 @@ def clip_frames(references: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
             clip, _, index = reference.rpartition("::")
             if clip != opened or int(index) < position:
                 capture.release()
-                capture = cv2.VideoCapture(clip)
+                with images.quiet_opencv():
+                    capture = cv2.VideoCapture(clip)
                 opened, position = clip, 0
             while position < int(index) and capture.grab():
                 position += 1
@@ -126,73 +145,70 @@ def clip_frames(references: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def decode(data: bytes, name: str, reduce: int = 1) -> np.ndarray:
-    """Decode an image.
+    """Decode an image; see ``jaxtrack.io.images.decode_image``.
 
     Args:
-        data: JPEG (or PNG, BMP) bytes.
+        data: JPEG (or PNG, BMP, ...) bytes.
         name: what to call it in the error.
-        reduce: 1, 2, 4 or 8: side of the decoded image is that much smaller (rounded up). libjpeg
-            then skips most of the inverse transform, which makes decoding two to five times faster.
+        reduce: 1, 2, 4 or 8: side of the decoded image is that much smaller (rounded up).
 
     Returns:
         ``(h, w, 3)`` uint8 RGB.
 
     Raises:
-        FrameError: not an image, or a JPEG that breaks off.
+        FrameError: not an image, damaged, or one that breaks off.
     """
-    if data[:2] == b"\xff\xd8" and _END_OF_IMAGE not in data[-4096:]:
-        raise FrameError(f"{name} is a truncated JPEG ({len(data)} bytes)")
-    flag = {
-        1: cv2.IMREAD_COLOR,
-        2: cv2.IMREAD_REDUCED_COLOR_2,
-        4: cv2.IMREAD_REDUCED_COLOR_4,
-        8: cv2.IMREAD_REDUCED_COLOR_8,
-    }[reduce]
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
-    except cv2.error as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise FrameError(f"{name} is not a readable image ({reason})") from error
-    if image is None:
-        raise FrameError(f"{name} is not a readable image ({len(data)} bytes)")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+        return images.decode_image(data, name, reduce)
+    except JaxtrackError as error:
+        raise FrameError(str(error)) from error
 
 
 def as_annotated(data: bytes, name: str, size: tuple[int, int] | None) -> tuple[bytes, np.ndarray]:
-    """Decode an image as its annotation means it, and settle what a mark of orientation is worth.
+    """Decode an image as its annotation means it, and take out a mark of the camera's orientation.
 
-    Decoders turn a photograph by that mark; datasets were mostly annotated on the pixels as they are
-    stored. The size that the annotation gives decides (for the stored pixels, if both have it).
+    Boxes count the pixels as they are stored, unless the size that the annotation gives is that of the image
+    turned by its mark. Without the mark, every decoder makes the same of the bytes.
 
     Args:
         data: encoded bytes.
         name: what to call it in the error.
-        size: (height, width) of the image that the boxes refer to; None: not known, decoders decide.
+        size: (height, width) of the image that the boxes refer to; None: not known.
 
     Returns:
-        The bytes, with the mark taken out where the boxes refer to the stored pixels; and ``(h, w, 3)`` uint8
-        RGB, which every decoder makes of them.
+        The bytes (of the turned image: encoded again), and ``(h, w, 3)`` uint8 RGB.
 
     Raises:
         FrameError: the image has another size either way, or cannot be decoded.
     """
     pixels = decode(data, name)
-    if size is None:
-        return data, pixels
     mark = _orientation(data)
     if mark is not None:
         place, value, order = mark
-        stored = pixels.shape[1::-1] if value > 4 else pixels.shape[:2]
-        if stored == size:
+        if (
+            size is not None
+            and size != pixels.shape[:2]
+            and value > 4
+            and size == pixels.shape[1::-1]
+        ):
+            pixels = _turned(data)
+            data = encode(pixels)
+        else:
             upright = (1).to_bytes(2, "big" if order == b"MM" else "little")
             data = data[:place] + upright + data[place + 2 :]
-            pixels = decode(data, name)
-    if pixels.shape[:2] != size:
+    if size is not None and pixels.shape[:2] != size:
         raise FrameError(
             f"another size: {name} has {pixels.shape[1]}x{pixels.shape[0]} pixels, "
             f"the annotation says {size[1]}x{size[0]}"
         )
     return data, pixels
+
+
+def _turned(data: bytes) -> np.ndarray:
+    """Decode a JPEG as its mark of orientation says."""
+    with images.quiet_opencv():
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def _orientation(data: bytes) -> tuple[int, int, bytes] | None:

@@ -22,6 +22,7 @@ VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpe
 # Where benchmark sequences keep their frames: OTB, VOT, others.
 FRAME_FOLDERS = ("img", "color", "imgs", "images", "frames")
 
+_FOREIGN = ("__MACOSX", "Thumbs.db", "desktop.ini")
 _DIGITS = re.compile(r"([0-9]+)")
 _MAGIC = re.compile(r"[*?[]")
 
@@ -42,7 +43,7 @@ def list_images(folder: _Path) -> list[pathlib.Path]:
     Raises:
         JaxtrackError: the folder is missing or cannot be listed.
     """
-    return _listed(folder, IMAGE_SUFFIXES)
+    return list_files(folder, IMAGE_SUFFIXES)
 
 
 def list_videos(folder: _Path) -> list[pathlib.Path]:
@@ -51,7 +52,7 @@ def list_videos(folder: _Path) -> list[pathlib.Path]:
     Raises:
         JaxtrackError: the folder is missing or cannot be listed.
     """
-    return _listed(folder, VIDEO_SUFFIXES)
+    return list_files(folder, VIDEO_SUFFIXES)
 
 
 def list_folders(folder: _Path) -> list[pathlib.Path]:
@@ -61,7 +62,7 @@ def list_folders(folder: _Path) -> list[pathlib.Path]:
         JaxtrackError: the folder is missing or cannot be listed.
     """
     place = resolve(folder)
-    return [place / e.name for e in _entries(place) if e.is_dir()]
+    return [place / e.name for e in entries(place) if e.is_dir()]
 
 
 def frames_of(folder: _Path) -> list[pathlib.Path]:
@@ -123,11 +124,20 @@ def expand(pattern: str) -> list[pathlib.Path]:
     return in_order(found)
 
 
-def _entries(folder: pathlib.Path) -> list[os.DirEntry[str]]:
-    """Return the visible entries of a folder in natural order."""
+def is_data(name: str) -> bool:
+    """Return whether a name is one of data: visible, and none that a system leaves behind."""
+    return not name.startswith(".") and name not in _FOREIGN
+
+
+def entries(folder: pathlib.Path) -> list[os.DirEntry[str]]:
+    """Return the visible entries of a folder in natural order.
+
+    Raises:
+        JaxtrackError: the folder is missing or cannot be listed.
+    """
     try:
-        with os.scandir(folder) as entries:
-            found = [entry for entry in entries if not entry.name.startswith(".")]
+        with os.scandir(folder) as listed:
+            found = [entry for entry in listed if is_data(entry.name)]
     except FileNotFoundError:
         raise JaxtrackError(f"{folder}: no such folder") from None
     except OSError as error:
@@ -135,11 +145,20 @@ def _entries(folder: pathlib.Path) -> list[os.DirEntry[str]]:
     return sorted(found, key=lambda entry: natural_key(entry.name))
 
 
-def _listed(folder: _Path, suffixes: tuple[str, ...]) -> list[pathlib.Path]:
+def list_files(folder: _Path, suffixes: tuple[str, ...]) -> list[pathlib.Path]:
+    """Return the files of a folder whose names end in one of some ways, in natural order.
+
+    Args:
+        folder: the folder.
+        suffixes: endings in lower case.
+
+    Raises:
+        JaxtrackError: the folder is missing or cannot be listed.
+    """
     place = resolve(folder)
     return [
         place / entry.name
-        for entry in _entries(place)
+        for entry in entries(place)
         if entry.name.lower().endswith(suffixes)
         and (entry.is_file(follow_symlinks=False) or _is_file(place / entry.name))
     ]

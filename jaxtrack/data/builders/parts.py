@@ -133,9 +133,11 @@ def part_examples(
 def _reason(error: frame_io.FrameError) -> str:
     text = str(error)
     for words in (
-        "truncated JPEG",
-        "no file",
-        "not a readable image",
+        "no such file",
+        "no image",
+        "truncated",
+        "damaged",
+        "are declared",
         "ends before frame",
         "a box far outside",
         "another size",

@@ -1,10 +1,11 @@
 """A user's own videos: a folder of clips or frame folders, and one text file per target.
 
     my_data/
-      dog.mp4           a video (mp4, avi, mov, mkv, webm, m4v) ...
+      dog.mp4           a video (mp4, avi, mov, mkv, webm, m4v, mpg, wmv) ...
       dog.txt           ... and the boxes of its target
       dog.2.txt         a second target of dog.mp4 (then .3, .4, ...)
-      cat/0001.jpg      or a folder of images (jpg, png, bmp, webp, tif, ppm, pgm; natural order)
+      cat/0001.jpg      or a folder of images (jpg, png, bmp, webp, tif, ppm, pgm; natural order;
+                        ``cat/img/0001.jpg`` works too)
       cat.txt           (``cat/groundtruth.txt`` works too)
 
 Each text file has one line for each frame: ``x,y,w,h`` in pixels, the corner counted from 0, decimal points,
@@ -33,7 +34,7 @@ from jaxtrack.data.readers import files, pairing
 from jaxtrack.data.readers.entries import Entry, Found
 from jaxtrack.data.record import VideoRecord
 from jaxtrack.errors import JaxtrackError
-from jaxtrack.io import text
+from jaxtrack.io import clips, text
 
 CUSTOM_LAYOUT = "NAME.mp4 or NAME/*.jpg, and NAME.txt with one line x,y,w,h per frame (0-based)"
 _NO_ANNOTATION = ("readme", "license", "list", "classes", "notes")
@@ -86,12 +87,12 @@ def _sources(root: Path) -> tuple[dict[str, Path], list[str]]:
     """Name the clips and frame folders, and tell what looks like one and is none."""
     found: dict[str, Path] = {}
     problems = []
-    for entry in files.scan(root):
+    for entry in files.entries(root):
         path = root / entry.name
-        is_clip = path.suffix.lower() in files.VIDEO_SUFFIXES
+        is_clip = path.suffix.lower() in clips.VIDEO_SUFFIXES
         if path.is_dir():
             name = entry.name
-            if not files.list_images(path):
+            if not clips.frames_of(path):
                 if is_clip:
                     problems.append(f"{path} is a folder without images, not a video")
                 continue
@@ -119,11 +120,11 @@ def _target(
     what = f"custom {target}"
     images: tuple[str, ...] = ()
     if numbers is not None:
-        listed = files.list_images(source) if source.is_dir() else _clip_frames(source)
+        listed = _frames(source)
         boxes, absent = _spread(what, listed, source, path, (numbers, boxes, absent))
         images = tuple(listed)
     elif frames:
-        listed = files.list_images(source) if source.is_dir() else _clip_frames(source)
+        listed = _frames(source)
         if len(listed) == len(boxes):  # frames cut out at any distance have one row each
             images = tuple(listed)
         else:
@@ -232,6 +233,10 @@ def _spread(
     all_absent = np.zeros(len(listed), dtype=bool)
     all_boxes[at], all_absent[at] = boxes, absent
     return all_boxes, all_absent
+
+
+def _frames(source: Path) -> list[str]:
+    return [str(p) for p in clips.frames_of(source)] if source.is_dir() else _clip_frames(source)
 
 
 def _clip_frames(clip: Path) -> list[str]:

@@ -12,27 +12,12 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from jaxtrack.errors import JaxtrackError, brief
-from jaxtrack.io import paths
+from jaxtrack.errors import JaxtrackError, brief, reason
+from jaxtrack.io import clips, paths
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
-_NUMBERS = re.compile(r"([0-9]+)")
+natural_key = clips.natural_key
+
 _LAST_NUMBER = re.compile(r"([0-9]+)(?:\.[^.]*)?$")
-_FOREIGN = ("__MACOSX", "Thumbs.db", "desktop.ini")
-
-
-def natural_key(name: str) -> tuple:
-    """Return a sort key that puts ``2.jpg`` before ``10.jpg``.
-
-    Args:
-        name: any file name.
-
-    Returns:
-        A tuple of (is_text, value) pairs.
-    """
-    parts = enumerate(_NUMBERS.split(name))  # every second part is a number
-    return tuple((0, int(p)) if i % 2 else (1, p) for i, p in parts if p)
 
 
 def frame_number(reference: str) -> int | None:
@@ -48,19 +33,7 @@ def frame_number(reference: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def is_data(name: str) -> bool:
-    """Say whether a file's name is one that a dataset may have.
-
-    Args:
-        name: the name without its folder.
-
-    Returns:
-        False for hidden files, what macOS and Windows leave behind, and ``._`` copies.
-    """
-    return not name.startswith(".") and name not in _FOREIGN
-
-
-def scan(folder: Path) -> list[os.DirEntry[str]]:
+def entries(folder: Path) -> list[os.DirEntry[str]]:
     """List what a folder holds, in natural order, without what is no data.
 
     Args:
@@ -72,43 +45,24 @@ def scan(folder: Path) -> list[os.DirEntry[str]]:
     Raises:
         JaxtrackError: it cannot be listed, or a name in it is not UTF-8.
     """
-    try:
-        with os.scandir(folder) as entries:
-            found = [e for e in entries if is_data(e.name)]
-    except (FileNotFoundError, NotADirectoryError):
+    if not _is_folder(folder):
         return []
-    except OSError as error:
-        raise JaxtrackError(f"{folder} cannot be listed: {error.strerror}") from error
+    found = clips.entries(folder)
     for entry in found:
-        if not _encodable(entry.name):
-            shown = os.fsencode(entry.name).decode("utf-8", "backslashreplace")
-            raise JaxtrackError(f"{folder} holds a name that is not UTF-8 ({shown}): rename it")
-    return sorted(found, key=lambda e: natural_key(e.name))
+        try:
+            entry.name.encode()
+        except UnicodeEncodeError:
+            raise JaxtrackError(
+                f"{folder} holds a name that is not UTF-8 ({brief(entry.name, 80)}): rename it"
+            ) from None
+    return found
 
 
-def _encodable(name: str) -> bool:
+def _is_folder(path: Path) -> bool:
     try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a file, or a link that leads nowhere: a frame that cannot be had is told later."""
-    try:
-        if entry.is_symlink() and not os.path.exists(entry.path):
-            return True
-        return entry.is_file()
-    except OSError:
-        return True
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
+        return path.is_dir()
+    except OSError as error:
+        raise JaxtrackError(f"{path}: cannot be read ({reason(error)})") from error
 
 
 def subfolders(path: Path) -> list[Path]:
@@ -120,7 +74,7 @@ def subfolders(path: Path) -> list[Path]:
     Returns:
         Their paths; none when ``path`` does not exist.
     """
-    return [path / e.name for e in scan(path) if _is_folder(e)]
+    return [path / e.name for e in entries(path) if e.is_dir()]
 
 
 def named(path: Path, *suffixes: str) -> list[Path]:
@@ -133,7 +87,8 @@ def named(path: Path, *suffixes: str) -> list[Path]:
     Returns:
         Their paths; none when ``path`` does not exist.
     """
-    return [path / e.name for e in scan(path) if e.name.lower().endswith(suffixes) and _is_file(e)]
+    entries(path)  # refuses names that cannot be stored
+    return clips.list_files(path, suffixes) if path.is_dir() else []
 
 
 def walk(root: Path, suffix: str) -> Iterator[Path]:
@@ -153,11 +108,9 @@ def walk(root: Path, suffix: str) -> Iterator[Path]:
         if (state.st_dev, state.st_ino) in visited:
             return
         visited.add((state.st_dev, state.st_ino))
-        entries = scan(folder)
-        yield from (folder / e.name for e in entries if e.name.endswith(suffix) and _is_file(e))
-        for entry in entries:
-            if _is_folder(entry):
-                yield from inside(folder / entry.name)
+        yield from named(folder, suffix)
+        for inner in subfolders(folder):
+            yield from inside(inner)
 
     if root.is_dir():
         yield from inside(root)
@@ -172,7 +125,7 @@ def list_images(folder: Path) -> list[str]:
     Returns:
         Paths as strings.
     """
-    return [f"{folder}{os.sep}{p.name}" for p in named(folder, *IMAGE_SUFFIXES)]
+    return [str(p) for p in named(folder, *clips.IMAGE_SUFFIXES)]
 
 
 def list_zip_images(archive: Path) -> list[str]:
@@ -199,7 +152,8 @@ def list_zip_images(archive: Path) -> list[str]:
     kept = [
         m
         for m in members
-        if m.lower().endswith(IMAGE_SUFFIXES) and all(is_data(part) for part in m.split("/"))
+        if m.lower().endswith(clips.IMAGE_SUFFIXES)
+        and all(clips.is_data(part) for part in m.split("/"))
     ]
     return [f"{archive}::{m}" for m in sorted(kept, key=lambda m: natural_key(os.path.basename(m)))]
 
@@ -230,7 +184,7 @@ def require_root(dataset: str, root: str | os.PathLike) -> Path:
         raise JaxtrackError(
             f"{dataset}: {path} is a file: give the folder that the dataset unpacks to"
         )
-    if not scan(path):
+    if not entries(path):
         raise JaxtrackError(f"{dataset}: the folder {path} is empty: unpack the dataset there")
     return path
 
@@ -250,7 +204,7 @@ def wrong_layout(dataset: str, root: Path, looked_for: str) -> WrongLayoutError:
     Returns:
         The error (to be raised), which also says what the folder holds instead.
     """
-    found = [e.name for e in scan(root)]
+    found = [e.name for e in entries(root)]
     shown = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")
     return WrongLayoutError(
         f"{dataset}: {root} has another layout: looked for {looked_for}; it holds {shown}"
