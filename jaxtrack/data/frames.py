@@ -208,6 +208,7 @@ def _turned(data: bytes) -> np.ndarray:
     """Decode a JPEG as its mark of orientation says."""
     with images.quiet_opencv():
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None  # it was decoded once already
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
