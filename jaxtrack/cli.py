@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import contextvars
 import dataclasses
 import errno
 import inspect
@@ -75,6 +76,9 @@ _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _NEGATIVE = re.compile(r"-\.?[0-9]")
 _LARGEST = 2**63 - 1
 _PATIENCE = 30.0  # seconds that a main thread may stay deaf to a signal
+
+# The words by which `commands` reached a command: its help shows them in place of its module's.
+_called: contextvars.ContextVar[str] = contextvars.ContextVar("called", default="")
 
 
 class Terminated(KeyboardInterrupt):
@@ -154,9 +158,10 @@ def command(
         process's own command was interrupted, the process ends here: threads that wait for a camera or a
         compiler do not hold it.
     """
+    name = _called.get() or _installed(prog, options)
     with _stop() as stop:
         status = _status(
-            lambda: action(parse(options, arguments, prog)), _wants_debug(arguments), stop
+            lambda: action(parse(options, arguments, name)), _wants_debug(arguments), stop
         )
     if arguments is None and status in (INTERRUPTED, TERMINATED):
         _leave(status)
@@ -190,11 +195,34 @@ def commands(
             raise UsageError(f"{unknown('command', words[0], table)} ({prog} --help)")
 
     if words and words[0] in table:
-        status = table[words[0]].main(words[1:])
+        called = _called.set(f"{prog} {words[0]}")
+        try:
+            status = table[words[0]].main(words[1:])
+        finally:
+            _called.reset(called)
         if arguments is None and status in (INTERRUPTED, TERMINATED):
             _leave(status)
         return status
     return _status(choose, debug=False, stop=None)
+
+
+def _installed(prog: str, options: type) -> str:
+    """Return how a command is called where its module lies below the package, as a wheel has it."""
+    inside = options.__module__.startswith("jaxtrack.") or (
+        # `python -m` calls the module by another name.
+        str(getattr(sys.modules.get(options.__module__), "__package__", "")).startswith("jaxtrack.")
+    )
+    return re.sub(r"-m (train|eval)\b", r"-m jaxtrack.\1", prog) if inside else prog
+
+
+def beside(package: str | None, module: str) -> str:
+    """Return the name of a module of ``train`` or ``eval`` where they lie: beside the package, or below it.
+
+    Args:
+        package: ``__package__`` of a module of these rooms.
+        module: such as ``train.run``.
+    """
+    return f"jaxtrack.{module}" if package and package.startswith("jaxtrack.") else module
 
 
 def _wants_debug(arguments: Sequence[str] | None) -> bool:

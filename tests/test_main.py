@@ -343,7 +343,7 @@ def test_commands_hand_over(name: str, capsys: pytest.CaptureFixture[str]) -> No
     assert main.main([name, "--no-such-flag", "x"]) == 2
     said = capsys.readouterr().err
     assert "--no-such-flag" in said
-    assert "--help)" in said
+    assert f"(jaxtrack {name} --help)" in said
     assert said.count("\n") == 1
 
 
