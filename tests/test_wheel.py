@@ -104,8 +104,8 @@ def test_all_commands_work_after_an_install(
     (tmp_path / "a.txt").write_text("".join(f"{10 + i},20,20,20\n" for i in range(6)))
     assert "siamfc-tiny*" in run("info")
     assert "siamfc" in run("zoo")
-    run("track a.mp4 --box 10,20,20,20 --boxes out.txt")
-    assert len((tmp_path / "out.txt").read_text().splitlines()) == 6
+    run("track a.mp4 --box 10,20,20,20 --boxes found/out.txt")
+    assert len((tmp_path / "found" / "out.txt").read_text().splitlines()) == 6
     assert "1 videos" in run("prepare custom --source . --check --workers 0")
     assert "siamfc-got10k" in run("train list")
     run("train siamfc-tiny --steps 1 --output trained")
