@@ -102,17 +102,6 @@ class Demo:
     debug: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
-class Zoo:
-    """List published weights: file, project, checksum, and the scores to expect by benchmark.
-
-    Attributes:
-        debug: show the traceback of an error.
-    """
-
-    debug: bool = False
-
-
 _ABOUT = (
     "Visual object tracking in JAX. Start with `jaxtrack demo`, then give your own video to "
     "`jaxtrack track`; each command explains itself with --help."
@@ -133,7 +122,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "info": _own(Info, info, "show versions, devices, presets and their weights"),
         "zoo": _other("zoo", "show published weights, and the scores to expect of them"),
         "demo": _own(Demo, demo, "track a synthetic clip: nothing has to be downloaded"),
-        "zoo": _own(Zoo, zoo, "list published weights and the scores to expect of them"),
         "train": _other("train.run", "train a tracker"),
         "prepare": _other("data.prepare", "build a dataset from the folder that its site delivers"),
         "eval": _other("eval.run", "evaluate trackers on a benchmark"),
@@ -337,13 +325,6 @@ def info(options: Info) -> None:
         card = weights.read_card(weights.shipped_path(name))
         scores = ", ".join(f"{what} {value:g}" for what, value in card.expected.items())
         print(f"  {name}: {card.steps} steps on {card.data}; expected: {scores}")
-
-
-def zoo(options: Zoo) -> None:
-    """Carry out ``jaxtrack zoo``."""
-    from jaxtrack.zoo import table
-
-    print(table())
 
 
 def demo(options: Demo) -> None:
