@@ -65,6 +65,10 @@ def _arrays(archive: zipfile.ZipFile, room: int) -> Iterator[tuple[str, np.ndarr
         name = info.filename.removesuffix(".npy")
         if name == info.filename:
             raise ValueError(f"{brief(name, 80)} is no array")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"{brief(name, 80)} is packed in a way that numpy does not use")
+        if info.flag_bits & 1:
+            raise ValueError(f"{brief(name, 80)} is encrypted")
         with archive.open(info) as file:
             try:
                 yield name, _array(file, info.file_size)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import pathlib
+import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +14,14 @@ import jax
 import numpy as np
 
 from jaxtrack.errors import JaxtrackError, brief
+from jaxtrack.io.records import read_json
 from jaxtrack.weights import names
+from jaxtrack.weights.sums import sum_of_arrays
+
+# The item of a training's checkpoint that holds its JSON record; ``sums`` there are those of the collections.
+RECORD = "record"
+_LATE_SECONDS = 0.05  # for what other reads still have to say when one has failed
+_LARGEST_RECORD = 64 << 20  # bytes: the position of a data iterator may be long
 
 Variables = Any
 
@@ -37,7 +46,7 @@ def read_orbax(path: pathlib.Path, template: Variables) -> dict[str, np.ndarray]
         raise JaxtrackError(f"{path}: cannot be read ({error.strerror or error})") from error
     handler = ocp.CompositeCheckpointHandler(**{item.name: ocp.PyTreeCheckpointHandler()})
     try:
-        with _absl_quiet(), ocp.Checkpointer(handler) as reader:
+        with _quiet(), ocp.Checkpointer(handler) as reader:
             tree = reader.metadata(item.parent).item_metadata[item.name].tree
             want = {name: tree[name] for name in template if name in tree}
             if "params" not in want:
@@ -52,13 +61,30 @@ def read_orbax(path: pathlib.Path, template: Variables) -> dict[str, np.ndarray]
                 is_leaf=lambda x: hasattr(x, "shape"),
             )
             args = ocp.args.PyTreeRestore(item=want, restore_args=form, partial_restore=True)
-            tree = reader.restore(item.parent, args=ocp.args.Composite(**{item.name: args}))
-            return {"/".join(p): np.asarray(leaf) for p, leaf in names.leaves(tree[item.name])}
+            restored = reader.restore(item.parent, args=ocp.args.Composite(**{item.name: args}))
+            tree = restored[item.name]
+            flat = {"/".join(p): np.asarray(leaf) for p, leaf in names.leaves(tree)}
     except JaxtrackError:
         raise
     except Exception as error:  # Orbax and TensorStore raise what they please at a damaged folder
         line = brief(str(error).splitlines()[0] if str(error) else type(error).__name__)
         raise JaxtrackError(f"{item}: not a whole Orbax checkpoint ({line})") from error
+    _check_sums(item, tree)
+    return flat
+
+
+def _check_sums(item: pathlib.Path, tree: Any) -> None:
+    """Compare what was read with the sums that training keeps beside it: Orbax itself keeps none."""
+    place = item.parent / RECORD / "metadata"
+    if not place.is_file():
+        return
+    record = read_json(place, "the record of a checkpoint", dict, _LARGEST_RECORD)
+    sums = record.get("sums")
+    for name in tree if isinstance(sums, dict) else ():
+        if name in sums and sums[name] != sum_of_arrays(tree[name]):
+            raise JaxtrackError(
+                f"{item}: the checkpoint is damaged ({name} differ from their sum); take another step"
+            )
 
 
 def _check_size(item: pathlib.Path, want: dict[str, Any], template: Variables) -> None:
@@ -89,12 +115,24 @@ def _item(path: pathlib.Path) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def _absl_quiet() -> Iterator[None]:
-    """Keep off the screen that other items of a checkpoint (its data position) are left unread."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def _quiet() -> Iterator[None]:
+    """Keep off the screen what Orbax says beside its exception.
+
+    That other items of a checkpoint (its data position) are left unread; what is wrong, at length; and, when a
+    read fails, that the others under way find no one any more who waits for them.
+    """
+    logger, level, hook = (
+        logging.getLogger("absl"),
+        logging.getLogger("absl").level,
+        sys.unraisablehook,
+    )
+    logger.setLevel(logging.CRITICAL + 1)
+    sys.unraisablehook = lambda _: None
     try:
         yield
+    except Exception:
+        time.sleep(_LATE_SECONDS)
+        raise
     finally:
         logger.setLevel(level)
+        sys.unraisablehook = hook
