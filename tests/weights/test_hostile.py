@@ -105,6 +105,38 @@ def test_tensors_that_reach_beyond_the_file(
     assert hostile.watch(read_torch, path)
 
 
+def test_windows_hold_what_index_arithmetic_says(tmp_path: pathlib.Path) -> None:
+    """Any offset, shape and strides: the values that they mean, or a refusal where one lies outside."""
+    rng = np.random.default_rng(3)
+    path = tmp_path / "net.pth"
+    accepted = 0
+    for _ in range(150):
+        axes = int(rng.integers(0, 4))
+        shape = tuple(int(n) for n in rng.integers(0, 4, axes))
+        strides = tuple(int(n) for n in rng.integers(0, 7, axes))
+        start, count, offset = (int(n) for n in rng.integers(0, (8, 12, 8)))
+        view = several(b"N", number(start), number(count))
+        held = storage(count=16, view=view if start + count <= 16 else b"")
+        start, count = (start, count) if start + count <= 16 else (0, 16)
+        checkpoint(path, "zip", entries(w=tensor(held, shape, strides, offset)), bytes(range(64)))
+        places = offset + sum(
+            (
+                np.arange(n).reshape(-1, *(1,) * (axes - i - 1)) * s
+                for i, (n, s) in enumerate(zip(shape, strides))
+            ),
+            start=np.zeros(shape, int),
+        )
+        if places.size and places.max() >= count:
+            assert hostile.watch(read_torch, path, bounded=False)
+            continue
+        values = np.frombuffer(bytes(range(64)), "<f4")[start:]
+        np.testing.assert_array_equal(
+            read_torch(path)["w"], values[places] if places.size else places
+        )
+        accepted += 1
+    assert 30 < accepted < 120
+
+
 def retyped(kind: bytes) -> bytes:
     arguments = several(
         storage(), number(0), several(number(4)), several(number(1)), b"\x89", b"}", kind
