@@ -118,8 +118,8 @@ def _item(path: pathlib.Path) -> pathlib.Path:
 def _quiet() -> Iterator[None]:
     """Keep off the screen what Orbax says beside its exception.
 
-    That other items of a checkpoint (its data position) are left unread; what is wrong, at length; and, when a
-    read fails, that the others under way find no one any more who waits for them.
+    That other items of a checkpoint (its data position) are left unread; what is wrong, at length; and, when
+    a read fails, that the others under way find no one any more who waits for them.
     """
     logger, level, hook = (
         logging.getLogger("absl"),
