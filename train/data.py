@@ -113,8 +113,7 @@ class Built:
         self._index = places(batch_size, shard)
 
         def patch(spec: PatchSpec) -> Any:
-            whole = recipes.patch_config(spec.size, spec.nominal, spec.factor, spec.context)
-            return dataclasses.replace(whole, shift=spec.shift, log_scale=spec.log_scale)
+            return recipes.patch_config(spec.size, spec.nominal, spec.factor, spec.context)
 
         cuts = patch(config.template), patch(config.search)
         recipe, mixture, note = choose_datasets(config.recipe, root, *cuts, published)

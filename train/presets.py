@@ -27,16 +27,12 @@ class PatchSpec:
         nominal: side without the margin.
         factor: side of the nominal patch's window in reference sides ``sqrt((w + c)(h + c))``.
         context: ``c = context * (w + h)``.
-        shift: see `jaxtrack.data.sampling.PatchConfig`; 0 where the device shifts.
-        log_scale: likewise.
     """
 
     size: int
     nominal: int
     factor: float
     context: float = 0.5
-    shift: float = 0.0
-    log_scale: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,53 +22,36 @@ class PatchConfig:
         scale: side of the window in units of the reference side.
         context: the reference side is sqrt((w + c)(h + c)), c = context * (w + h): 0.5 for the
             Siamese trackers, 0 for OSTrack.
-        shift: the window's centre moves by up to this share of sqrt(w h) each way, uniformly. Zero
-            where the device shifts a larger patch; needed where the shifts are so large that a patch
-            that holds them all would be many times the crop.
-        log_scale: standard deviation of the log of the factors (independent for both sides) by which
-            the target's size is misjudged when the window is laid.
         pad: colour outside the frame: its mean, or black.
     """
 
     size: int
     scale: float
     context: float = 0.5
-    shift: float = 0.0
-    log_scale: float = 0.0
     pad: Literal["mean", "black"] = "mean"
 
     def __post_init__(self) -> None:
         """Refuse sizes that make no patch."""
-        if self.size < 1 or not self.scale > 0 or min(self.context, self.shift, self.log_scale) < 0:
+        if self.size < 1 or not self.scale > 0 or self.context < 0:
             raise JaxtrackError(f"impossible patch: {self}")
 
 
-def window_of(
-    box: np.ndarray, patch: PatchConfig, rng: np.random.Generator
-) -> tuple[tuple[float, float], float]:
+def window_of(box: np.ndarray, patch: PatchConfig) -> tuple[tuple[float, float], float]:
     """Lay the window of a patch around a box.
 
     Args:
         box: ``(4,)`` (x, y, w, h), pixels.
         patch: how.
-        rng: random numbers (unused without ``shift`` and ``log_scale``).
 
     Returns:
         ((x, y) of the centre, side), pixels.
 
     Reference:
-        SiamFC section 3.2 (the window); OSTrack's jitter of the search box.
+        SiamFC section 3.2.
     """
     x, y, w, h = (float(v) for v in box)
-    cx, cy = x + w / 2, y + h / 2
-    if patch.log_scale:
-        factors = np.exp(rng.standard_normal(2) * patch.log_scale)
-        w, h = w * float(factors[0]), h * float(factors[1])
-    if patch.shift:
-        moves = rng.uniform(-patch.shift, patch.shift, 2) * math.sqrt(w * h)
-        cx, cy = cx + float(moves[0]), cy + float(moves[1])
     margin = patch.context * (w + h)
-    return (cx, cy), patch.scale * math.sqrt((w + margin) * (h + margin))
+    return (x + w / 2, y + h / 2), patch.scale * math.sqrt((w + margin) * (h + margin))
 
 
 class PatchCutter:
@@ -88,12 +71,7 @@ class PatchCutter:
         self.record = (-1, -1)  # (dataset, record) of the patch at hand
 
     def cut(
-        self,
-        source: FrameSource,
-        number: int,
-        row: int,
-        patch: PatchConfig,
-        rng: np.random.Generator,
+        self, source: FrameSource, number: int, row: int, patch: PatchConfig
     ) -> tuple[np.ndarray, np.ndarray]:
         """Cut one patch.
 
@@ -102,7 +80,6 @@ class PatchCutter:
             number: its number in the mixture.
             row: the row of the target and frame.
             patch: how.
-            rng: random numbers.
 
         Returns:
             ``(size, size, 3)`` uint8 RGB and the target's box ``(4,)`` float32 (x, y, w, h) in it.
@@ -114,12 +91,9 @@ class PatchCutter:
         self.record = (number, record)
         box = np.asarray(source.rows_box[row], dtype=np.float64)
         height, width = (int(v) for v in source.sizes[record])
-        for _ in range(10):
-            centre, side = window_of(box, patch, rng)
-            low = (centre[0] - side / 2, centre[1] - side / 2)
-            if side >= 1 and -side < low[0] < width and -side < low[1] < height:
-                break
-        else:
+        centre, side = window_of(box, patch)
+        low = (centre[0] - side / 2, centre[1] - side / 2)
+        if not (side >= 1 and -side < low[0] < width and -side < low[1] < height):
             raise frame_io.FrameError(f"row {row}: no window overlaps the frame")
         self.used.append((number, row))
         reduce = 1

@@ -281,7 +281,7 @@ def make_iterator(
         An iterator of dictionaries of arrays: ``template`` ``(B, S, S, 3)`` uint8 RGB, ``template_box``
         ``(B, 4)`` float32 (x, y, w, h) in patch pixels, ``search`` and ``search_box`` alike, ``negative``
         ``(B,)`` bool. With ``config.patches``: ``patches`` ``(B, M, S, S, 3)`` and ``patch_boxes`` ``(B, M,
-        4)`` in place of search. With ``config.distractor`` also ``distractor`` and ``distractor_box``.
+        4)`` in place of search.
 
     Raises:
         JaxtrackError: a dataset is missing or damaged, or a number makes no sense.

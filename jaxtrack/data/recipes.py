@@ -53,7 +53,6 @@ class Recipe:
         order: see ``PairConfig``.
         same_frame: see ``PairConfig``.
         negative: share of negative pairs.
-        distractor: triplets.
         min_frames: fewest usable frames of a video.
         filter: which frames are used.
         pad: colour outside the frame.
@@ -65,7 +64,6 @@ class Recipe:
     order: Literal["any", "forward", "sorted"] = "any"
     same_frame: bool = True
     negative: float = 0.0
-    distractor: bool = False
     min_frames: int = 1
     filter: FrameFilter = _ANY
     pad: Literal["mean", "black"] = "mean"
@@ -190,7 +188,6 @@ def pair_config(
         order=recipe.order,
         same_frame=recipe.same_frame,
         negative=recipe.negative,
-        distractor=recipe.distractor,
         patches=patches,
         min_frames=recipe.min_frames,
         filter=recipe.filter,

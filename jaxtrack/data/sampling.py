@@ -1,7 +1,7 @@
 """Which frames form a training sample (numpy).
 
-A sample is a pair of patches (template, search), a triplet (with a patch of another target), or a
-template with several patches of the same video. Each patch comes with the target's box in patch
+A sample is a pair of patches (template, search), or a template with several patches of the
+same video. Each patch comes with the target's box in patch
 coordinates, so that augmentation and labels need nothing else. Patches are context patches: larger
 than the network's crop, so that shifting and scaling happen on the device.
 """
@@ -80,7 +80,6 @@ class PairConfig:
         order: ``any``; ``forward``: the search frame is later; ``sorted``: the earlier is the template.
         same_frame: whether template and search may be one frame of a longer video.
         negative: share of pairs whose search patch shows another target.
-        distractor: add a patch of another target (a triplet).
         patches: if not 0, this many search patches of one video instead of one.
         min_frames: fewest usable frames a video must have (a still image needs its one).
         filter: which frames are used; a dataset of the mixture may have its own.
@@ -93,7 +92,6 @@ class PairConfig:
     order: Literal["any", "forward", "sorted"] = "any"
     same_frame: bool = True
     negative: float = 0.0
-    distractor: bool = False
     patches: int = 0
     min_frames: int = 1
     filter: FrameFilter = FrameFilter()
@@ -226,26 +224,22 @@ class Sampler:
         target, rows = self._target(number, video, rng)
         first, second = choose_pair(rows, config, self.max_gaps[number], rng)
         found: dict[str, Any] = {"negative": np.bool_(False)}
-        pixels, box = cutter.cut(source, number, first, config.template, rng)
+        pixels, box = cutter.cut(source, number, first, config.template)
         found["template"], found["template_box"] = pixels, box
         if config.patches:
             near = rows[np.abs(rows - first) <= self.max_gaps[number]]
             chosen = rng.choice(near, config.patches, replace=len(near) < config.patches)
-            cuts = [cutter.cut(source, number, int(r), config.search, rng) for r in np.sort(chosen)]
+            cuts = [cutter.cut(source, number, int(r), config.search) for r in np.sort(chosen)]
             found["patches"] = np.stack([c[0] for c in cuts])
             found["patch_boxes"] = np.stack([c[1] for c in cuts])
             return found
         if config.negative and rng.random() < config.negative:
             other, row = self._other(number, target, rng)
             found["negative"] = np.bool_(True)
-            pixels, box = cutter.cut(self.sources[other], other, row, config.search, rng)
+            pixels, box = cutter.cut(self.sources[other], other, row, config.search)
         else:
-            pixels, box = cutter.cut(source, number, second, config.search, rng)
+            pixels, box = cutter.cut(source, number, second, config.search)
         found["search"], found["search_box"] = pixels, box
-        if config.distractor:
-            other, row = self._other(number, target, rng)
-            pixels, box = cutter.cut(self.sources[other], other, row, config.search, rng)
-            found["distractor"], found["distractor_box"] = pixels, box
         return found
 
     def _target(self, number: int, video: int, rng: np.random.Generator) -> tuple[int, np.ndarray]:

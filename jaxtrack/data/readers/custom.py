@@ -163,12 +163,12 @@ def read_boxes(path: Path) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
     for number, line in enumerate(lines, 1):
         words = re.split(r"[,;\s]+", line.strip())
         if words[-1].lower() == "absent":
-            words = [*words[:-1], *["nan"] * 4]
+            line = " ".join([*words[:-1], *["nan"] * 4])
         elif number == 1 and not _is_number(words[0]) and _HEADER.match(line.strip()):
             raise JaxtrackError(
                 f"{path} line 1: {line.strip()[:60]!r} is a header: delete the line, boxes alone are read"
             )
-        plain.append(" ".join(words))
+        plain.append(line)
     table = text.parse_numbers("\n".join(plain).encode(), str(path), (4, 5))
     numbers = None
     if table.shape[1] == 5:
