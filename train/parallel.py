@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import socket
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,8 +17,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxtrack.errors import JaxtrackError, UsageError, brief, reason
-from train.peers import Peers
+from jaxtrack.errors import JaxtrackError, UsageError, brief
+from train.peers import Peers, meet, met_by_jax
 from train.step import AXIS, STOP
 
 
@@ -54,20 +52,23 @@ def joined(
             raise UsageError("--coordinator HOST:PORT needs --processes N and --process-id I")
         if not 0 <= process_id < processes:
             raise UsageError(f"--process-id {process_id} is outside 0..{processes - 1}")
-        if process_id == 0:
-            _check_free(host, port)
-        else:
-            _reach(host, port, timeout)
-    try:
-        jax.distributed.initialize(
-            None if coordinator == "auto" else coordinator,
-            processes,
-            process_id,
-            initialization_timeout=timeout,
-        )
-    except (RuntimeError, ValueError) as error:
-        raise JaxtrackError(f"could not join the run at {coordinator}: {_line(error)}") from error
-    with Peers(None if coordinator == "auto" else host):
+        links = meet(host, port, processes, process_id, timeout)
+    with contextlib.ExitStack() as stack:
+        if coordinator != "auto":
+            stack.enter_context(Peers(links))
+        try:
+            jax.distributed.initialize(
+                None if coordinator == "auto" else coordinator,
+                processes,
+                process_id,
+                initialization_timeout=timeout,
+            )
+        except (RuntimeError, ValueError) as error:
+            raise JaxtrackError(
+                f"could not join the run at {coordinator}: {_line(error)}"
+            ) from error
+        if coordinator == "auto" and jax.process_count() > 1:
+            stack.enter_context(Peers(met_by_jax()))
         yield
 
 
@@ -83,37 +84,6 @@ def address_of(coordinator: str) -> tuple[str, int]:
             f"--coordinator {brief(coordinator, 80)}: give HOST:PORT (a port from 1 to 65535) or auto"
         )
     return found[1].strip("[]"), int(found[2])
-
-
-def _check_free(host: str, port: int) -> None:
-    """Refuse an address on which process 0 cannot listen."""
-    try:
-        family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[
-            0
-        ]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(place)
-    except OSError as error:
-        raise JaxtrackError(
-            f"--coordinator {host}:{port}: process 0 cannot listen there ({reason(error)})"
-        ) from error
-
-
-def _reach(host: str, port: int, timeout: int) -> None:
-    """Wait until process 0 listens."""
-    end = time.monotonic() + timeout
-    while True:
-        try:
-            with socket.create_connection((host, port), timeout=max(end - time.monotonic(), 0.1)):
-                return
-        except OSError as error:
-            if time.monotonic() + 0.5 > end or isinstance(error, socket.gaierror):
-                raise JaxtrackError(
-                    f"could not join the run: nobody answers at {host}:{port} ({reason(error)}; tried for"
-                    f" up to {timeout} s, --join-timeout)"
-                ) from error
-            time.sleep(0.5)
 
 
 def _line(error: BaseException) -> str:

@@ -462,7 +462,9 @@ def _train(
         state, metrics = program.update(state, parallel.with_flag(batch, stop.asked), key)
         meter.add(step, metrics, content)
         log.tick()
-        asked = stop.asked if jax.process_count() == 1 else meter.told
+        asked = stop.asked
+        if jax.process_count() > 1:  # all stop at the same step
+            asked = meter.told and (stop.asked or meter.told)
         scores: dict[str, float] = {}
         if validate is not None and (step % settings["validate_every"] == 0 or step == steps):
             log.pause()

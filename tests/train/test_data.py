@@ -10,9 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import safetensors.numpy
 
+from jaxtrack.base import Prediction, Tracker
 from jaxtrack.data import source
 from jaxtrack.io import images
 from jaxtrack.models.alexnet import AlexNetConfig
@@ -22,9 +24,10 @@ from tests import data_fixtures, toy_training
 from train import data, look, presets, run, validation
 from train.augment import AugmentConfig
 from train.presets import DataConfig, PatchSpec, Preset
-from train.step import Aux, Task
+from train.step import Aux, Task, View, init_state
 from train.tasks import siamfc
 
+KEY = jax.random.split(jax.random.key(0), 1)
 PATCHES = DataConfig("siamfc_got10k", PatchSpec(24, 20, 1.0), PatchSpec(48, 40, 2.0))
 
 
@@ -171,71 +174,100 @@ def test_processes_share_the_pairs_of_one_batch(count: int) -> None:
             np.testing.assert_array_equal(part[name], whole[name][part["index"]])
 
 
-def test_validation_measures_held_out_clips(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
-) -> None:
-    """Loss and overlap in the log; the best checkpoint is kept and its weights written."""
+@dataclasses.dataclass(frozen=True)
+class Still:
+    """Settings of a tracker that says one box, whatever it sees."""
+
+
+STILL = Tracker(
+    Still(),
+    lambda config, key: {},
+    lambda config, variables, frame, box, frame_size: box,
+    lambda config, variables, state, frame: (state, Prediction(state, jnp.ones(()))),
+)
+
+
+def test_validation_keeps_the_best(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    """Loss and overlap of held-out clips in the log; the best checkpoint is kept, and its weights."""
 
     def clip(world: Any, key: jax.Array) -> Clip:
-        start = jax.random.uniform(key, (2,), minval=10, maxval=30)
-        path = start[None] + 3.0 * jnp.arange(4)[:, None]
-        boxes = jnp.concatenate([path, jnp.full((4, 2), 18.0)], axis=1)
-        frames = jax.random.randint(key, (4, 60, 80, 3), 0, 256).astype(jnp.uint8)
-        return Clip(frames, boxes, jnp.asarray([False, False, True, False]), jnp.zeros(2, bool))
+        boxes = jnp.asarray([[4.0, 4, 8, 8], [4, 4, 8, 8], [40, 4, 8, 8], [8, 4, 8, 8]])
+        absent = jnp.asarray([False, False, True, False])
+        return Clip(jnp.zeros((4, 30, 60, 3), jnp.uint8), boxes, absent, jnp.zeros(2, bool))
 
-    def pairs(config: Any, keys: jax.Array) -> Any:
-        count = len(keys)
-        box = jnp.tile(jnp.asarray([[36.0, 36.0, 30.0, 30.0]]), (count, 1))
-        return {
-            "template": jnp.zeros((count, 95, 95, 3), jnp.uint8),
-            "search": jnp.zeros((count, 111, 111, 3), jnp.uint8),
-            "template_box": box,
-            "search_box": box + 8,
-            "negative": jnp.zeros(count, bool),
-        }
-
-    # The world itself takes long to compile: a plain one stands in for it.
     monkeypatch.setattr(validation, "make_clip", clip)
-    held = validation.Held(batches=1, batch_size=2, clips=2)
-    monkeypatch.setattr(validation, "Held", lambda: held)
-    preset = small_siamfc()
-    preset = dataclasses.replace(preset, task=dataclasses.replace(preset.task, sample=pairs))
-    options = ("--steps", 4, "--batch-size", 2, "--devices", 1, "--validate-every", 2)
-    options += ("--data", data_fixtures.built())  # type: ignore[assignment]
+    monkeypatch.setattr(validation, "tracker_of", lambda preset: STILL)
+    preset = toy_training.preset(toy_training.Config(), steps=6, save_every=100, log_every=100)
+    measured = validation.Validation(dataclasses.replace(preset, name="here"))
+    variables = toy_training.init_variables(toy_training.Config(), jax.random.key(0))
+    state = init_state(variables, optax.sgd(0.1))
+    found = measured(state)
+    # The frame without the target does not count: overlaps of 1 and 1 / 3.
+    assert found["validation_ao"] == pytest.approx((1 + 1 / 3) / 2)
+    assert 0 < found["validation_loss"] < 100
+    assert measured(state) == found
+
+    rising = iter([0.2, 0.6, 0.4])
+    monkeypatch.setattr(validation.Validation, "_overlap", lambda *_: next(rising))
+    monkeypatch.setattr(validation.Validation, "_drawn", lambda self: [None])
     output = tmp_path / "run"
-    assert call(monkeypatch, preset, *options, "--output", output) == 0
+    assert call(monkeypatch, preset, "--validate-every", 2, "--output", output) == 0
     lines = [json.loads(x) for x in (output / "metrics.jsonl").read_text().splitlines()]
-    scores = {x["step"]: x["validation_ao"] for x in lines if "validation_ao" in x}
-    assert set(scores) == {2, 4}
-    assert all(0 <= score <= 1 for score in scores.values())
-    assert all(np.isfinite(x["validation_loss"]) for x in lines if x["step"] in scores)
-    best = json.loads((output / "weights-best.json").read_text())
-    assert best["steps"] == max(scores, key=lambda step: scores[step])
-    assert best["expected"]["validation AO"] == pytest.approx(max(scores.values()), abs=1e-4)
-    assert (output / "weights-best.safetensors").is_file()
+    assert [(x["step"], x["validation_ao"]) for x in lines] == [(2, 0.2), (4, 0.6), (6, 0.4)]
+    best, last = (json.loads((output / f"weights{n}.json").read_text()) for n in ("-best", ""))
+    assert (best["steps"], best["expected"]) == (4, {"validation AO": 0.6})
+    assert (last["steps"], last["expected"]) == (6, {"validation AO": 0.4})
+    one, other = (
+        safetensors.numpy.load_file(output / f"weights{n}.safetensors") for n in ("-best", "")
+    )
+    assert np.abs(one["params/body/kernel"] - other["params/body/kernel"]).max() > 0
 
 
 def test_a_training_batch_can_be_looked_at(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The picture shows what the loss is computed of: the label stands where the box is."""
-    preset = dataclasses.replace(small_siamfc(), name="here")
-    monkeypatch.setattr(presets, "all_presets", lambda: {"here": preset})
+    def view(config: Any, batch: Any, keys: jax.Array) -> View:
+        labels = jnp.full((len(keys), 5, 5), jnp.nan).at[:, 1].set(0.0).at[:, 2, 3].set(1.0)
+        boxes = jnp.tile(jnp.asarray([[20.0, 20.0, 16.0, 12.0]]), (len(keys), 1))
+        return View(batch["template"][:, :20, :20], batch["search"], boxes, labels, 4.0)
+
+    preset = toy_pairs()
+    preset = dataclasses.replace(preset, task=dataclasses.replace(preset.task, view=view))
+    monkeypatch.setattr(presets, "all_presets", lambda: {"here": preset, "blind": toy_pairs()})
     where = ["--data", str(data_fixtures.built()), "--pairs", "2"]
     assert look.main(["here", "--output", str(tmp_path / "x.png"), *where]) == 0
     image = images.read_image(tmp_path / "x.png")
-    assert image.shape[0] > 2 * 103
-    config = preset.task.config
-    assert isinstance(config, siamfc.Config)
-    keys = jax.random.split(jax.random.key(0), 2)
-    batch, _ = data.open_batches(where[1], preset, 2, 0, (0, 1), 0).next()
-    seen = siamfc.view(config, batch, keys)
-    middle = seen.boxes[:, :2] + seen.boxes[:, 2:] / 2
-    assert np.abs(np.asarray(middle) - config.search.size / 2).max() < 6
-    shown = look.tinted(np.zeros((103, 103, 3), np.uint8), np.asarray(seen.labels[0]), 8)
-    assert shown[51, 51].argmax() == 1
-    assert shown[20, 20].argmax() == 0
-    assert not shown[0].any()
+    assert image.shape == (2 * (48 + 4), 24 + 48 + 20 + 48 + 4 * 4, 3)
+    assert look.main(["blind", "--output", str(tmp_path / "y.png"), *where]) == 1
+    assert "this task has nothing to show" in capsys.readouterr().err
+    assert look.main(["here", "--output", str(tmp_path), *where]) == 1
+    assert "is a folder" in capsys.readouterr().err
+    # The middle of the map is the middle of the image; cells that do not count keep their colour.
+    labels = np.asarray(view(None, {"template": image[None], "search": image[None]}, KEY).labels)
+    shown = look.tinted(np.zeros((48, 48, 3), np.uint8), labels[0], 4.0)
+    green, red = shown[..., 1] > 0, shown[..., 0] > 0
+    assert np.argwhere(green).min(0).tolist() == [22, 26]
+    assert np.argwhere(green).max(0).tolist() == [25, 29]
+    assert np.argwhere(red).min(0).tolist() == [18, 14]
+    assert np.argwhere(red).max(0).tolist() == [21, 33]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["siamfc-tiny", "siamrpnpp-tiny", "ostrack-tiny"])
+def test_labels_stand_where_the_boxes_are(name: str) -> None:
+    preset = presets.changed(presets.get(name), [])
+    task = preset.task
+    assert task.view is not None
+    keys = jax.random.split(jax.random.key(0), 4)
+    batch = jax.jit(task.sample, static_argnums=0)(task.config, keys)
+    seen = jax.device_get(jax.jit(task.view, static_argnums=0)(task.config, batch, keys))
+    side, cells = seen.search.shape[1], seen.labels.shape[1]
+    for labels, box, negative in zip(seen.labels, seen.boxes, batch["negative"]):
+        if negative:
+            continue
+        rows, columns = np.nonzero(labels > 0.5)
+        place = (np.asarray([columns.mean(), rows.mean()]) + 0.5 - cells / 2) * seen.stride
+        assert np.abs(place + side / 2 - box[:2] - box[2:] / 2).max() < 1.1 * seen.stride
 
 
 @pytest.mark.parametrize("name", ["focal", "ghm", "ohem"])

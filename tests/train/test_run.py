@@ -504,28 +504,58 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def two(output: pathlib.Path, *arguments: object) -> list[subprocess.Popen[str]]:
+    """Two processes of two devices each, that train together."""
+    where = f"127.0.0.1:{free_port()}"
+    return [
+        subprocess.Popen(
+            command(
+                *(*arguments, "--output", output, "--processes", 2),
+                *("--coordinator", where, "--process-id", i),
+            ),
+            cwd=ROOT,
+            env=environment(2),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_lost_process_is_named_by_the_other(tmp_path: pathlib.Path, lost: int) -> None:
+    children = two(tmp_path / "run", "toy-long")
+    deadline = time.monotonic() + 200
+    while not (tmp_path / "run" / "checkpoints" / "20").exists():
+        assert [child.poll() for child in children] == [None, None]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    children[lost].kill()
+    _, said = children[1 - lost].communicate(timeout=60)
+    children[lost].communicate()
+    assert children[1 - lost].returncode == 1, said
+    assert f"error: process {lost} of this run was lost; when all have ended, --resume" in said
+
+
+def test_a_process_that_does_not_come_is_one_line(
+    toy: Callable[..., int], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ("--coordinator", f"127.0.0.1:{free_port()}", "--processes", 3, "--process-id", 0)
+    assert toy("toy", "--output", tmp_path / "x", *where, "--join-timeout", 1) == 1
+    assert "process 1, 2 of 3 did not join the run" in only_line(capsys)
+
+
 @pytest.mark.slow
 def test_two_processes_equal_one(toy: Callable[..., int], tmp_path: pathlib.Path) -> None:
     """Two processes of two devices over Gloo: one process of four, but for the order of a sum."""
     output = tmp_path / "two"
-    many = ("toy", "--output", output, "--processes", 2)
     for more in (
         (),
         ("--resume",),
     ):  # the second time: read the checkpoint, write the weights again
         (output / "weights.safetensors").unlink(missing_ok=True)
-        where = f"127.0.0.1:{free_port()}"
-        children = [
-            subprocess.Popen(
-                command(*many, "--coordinator", where, "--process-id", i, *more),
-                cwd=ROOT,
-                env=environment(2),
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for i in range(2)
-        ]
-        for child in children:
+        for child in two(output, "toy", *more):
             _, errors = child.communicate(timeout=300)
             assert child.returncode == 0, errors
     one = tmp_path / "one"
