@@ -12,7 +12,7 @@ GROUND = {"errors", "settings", "checks", "base"}
 # Rooms beside the row: what each may import of ours.
 BESIDE = {
     "io": {"errors", "io"},
-    "weights": {"errors", "ops", "io", "weights", "trackers"},
+    "weights": {"errors", "ops", "io", "weights"},
     "synthetic": {"errors", "ops", "io", "synthetic", "settings", "cli", "data"},
     "data": {"errors", "ops", "io", "synthetic", "data", "cli"},
 }

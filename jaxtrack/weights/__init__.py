@@ -3,6 +3,7 @@
 Nothing here knows a model: the tree to be filled comes in as an argument.
 """
 
+import importlib
 from typing import Any
 
 from jaxtrack.weights.cards import Card, read_card, shipped_names, shipped_path
@@ -33,9 +34,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Keep ``tables_of`` importable from here, where it stood before families had records."""
+    """Keep ``tables_of`` importable from here, where name tables stood before each family had its own."""
     if name == "tables_of":
-        from jaxtrack import trackers
-
+        trackers = importlib.import_module("jaxtrack.trackers")
         return lambda family: trackers.family(family).tables
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
