@@ -131,6 +131,8 @@ def plan_of(options: Options) -> Plan:
     """
     if not options.tracker and not options.peer and not options.results:
         raise UsageError("nothing to run: name a --tracker or a --peer")
+    if options.set and not options.tracker:
+        raise UsageError("--set changes trackers: name a --tracker")
     dataset = datasets.find(options.benchmark, options.split)
     supervision = restart.plan_of(dataset.benchmark.name, options.protocol)
     if dataset.layout == datasets.SYNTHETIC and options.root is not None:

@@ -90,6 +90,8 @@ def _score_all(options: Options) -> None:
     protocols = _protocols(options, benchmark)
     if options.report is not None and len(protocols) > 1:
         raise UsageError("--report shows one protocol: name one with --protocol")
+    if options.split is not None:
+        datasets.find(options.benchmark, options.split)
     inputs: list[str | Path] = [options.ground_truth]
     inputs += [text.rpartition("=")[2] for text in options.results]
     given = (options.json, options.csv, options.latex, options.report)

@@ -180,7 +180,7 @@ def _read_members(path: Path) -> dict[str, bytes]:
         JaxtrackError: no zip file, damaged, encrypted, a name that stands twice, or far too much in it.
     """
     if not path.is_file():
-        raise JaxtrackError(f"{path}: no such file")
+        raise JaxtrackError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
     try:
         with zipfile.ZipFile(path) as archive:
             entries = [e for e in archive.infolist() if not e.is_dir()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import zipfile
 import zlib
@@ -11,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from eval.metrics.annotation import Annotation
-from jaxtrack.errors import JaxtrackError, brief
+from jaxtrack.errors import JaxtrackError, brief, reason
+from jaxtrack.io.atomic import read_whole
 
 # Boxes of the largest benchmark take some hundred megabytes; what claims more is no table of boxes.
 _BYTES_AT_MOST = 2 << 30
@@ -43,16 +45,15 @@ def load_npz(path: Path) -> dict[str, np.ndarray]:
     Raises:
         JaxtrackError: it cannot be read, holds pickled objects, or claims more than a benchmark has.
     """
+    content = io.BytesIO(read_whole(path, _BYTES_AT_MOST))
     try:
-        with open(path, "rb") as file:
-            with zipfile.ZipFile(file) as archive:
-                _check_members(archive, path)
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as arrays:
-                found = {k: arrays[k] for k in arrays.files}
+        with zipfile.ZipFile(content) as archive:
+            _check_members(archive, path)
+        content.seek(0)
+        with np.load(content, allow_pickle=False) as arrays:
+            found = {k: arrays[k] for k in arrays.files}
     except _UNREADABLE as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise JaxtrackError(f"cannot read {path}: {brief(why or type(error).__name__)}") from error
+        raise JaxtrackError(f"cannot read {path}: {reason(error)}") from error
     for name, value in found.items():
         if not isinstance(value, np.ndarray):
             raise JaxtrackError(f"{path}: {brief(name, 40)!r} is no array")

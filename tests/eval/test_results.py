@@ -1,6 +1,7 @@
 """Raw result files: every published layout, any separator, and what is wrong with them."""
 
 import json
+import os
 import zipfile
 
 import numpy as np
@@ -190,6 +191,13 @@ def test_arrays_that_are_no_results(arrays, tmp_path):
     np.savez(tmp_path / "r.npz", **arrays)
     with pytest.raises(JaxtrackError, match=r"r\.npz"):
         read_results(tmp_path / "r.npz")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "r.npz")
+    for read in (read_results, lambda p: read_ground_truth(p, get_benchmark("otb"))):
+        with pytest.raises(JaxtrackError, match="a file is wanted"):
+            read(tmp_path / "r.npz")
 
 
 def test_an_archive_that_claims_gigabytes_is_not_unpacked(tmp_path):

@@ -267,6 +267,7 @@ def test_no_score_where_the_truth_is_withheld(tmp_path, got10k, capsys):
         ({"peer": ("static",), "benchmark": "otb"}, "needs --root"),
         ({"peer": ("static",), "root": "x"}, "the synthetic benchmark has no folder"),
         ({"peer": ("static",), "protocol": "pysott"}, "nearest: pysot"),
+        ({"peer": ("static",), "set": ("a=1",)}, "name a --tracker"),
         ({"peer": ("static", "static")}, "two rows are called 'static'"),
     ],
 )

@@ -1,5 +1,6 @@
 """Zip files for the evaluation servers: written, checked, and refused with a reason."""
 
+import os
 import warnings
 import zipfile
 
@@ -140,9 +141,12 @@ def test_archives_that_no_server_opens(tmp_path, monkeypatch):
                 twice.writestr("0-6LB4FqxoE_0.txt", GOOD)
     with pytest.raises(JaxtrackError, match="stands there twice"):
         check_zip(path, "trackingnet")
-    for other in (tmp_path, tmp_path / "none.zip"):
-        with pytest.raises(JaxtrackError, match="no such file"):
+    os.mkfifo(tmp_path / "pipe.zip")
+    for other, words in ((tmp_path, "not a file"), (tmp_path / "none.zip", "no such file")):
+        with pytest.raises(JaxtrackError, match=words):
             check_zip(other, "trackingnet")
+    with pytest.raises(JaxtrackError, match="not a file"):
+        check_zip(tmp_path / "pipe.zip", "trackingnet")
 
 
 def test_got10k_times(tmp_path):
