@@ -367,3 +367,34 @@ def test_the_truth_is_the_same_without_images(tmp_path, dataset):
 
 def files_below(root):
     return [os.path.join(f, n) for f, _, names in os.walk(root) for n in names]
+
+
+@pytest.mark.parametrize(
+    "dataset", ["otb", "got10k", "lasot", "nfs", "vot2018", "tc128", "trackingnet"]
+)
+def test_a_video_without_its_annotation_is_told(tmp_path, dataset):
+    writer, split = LAYOUTS[dataset]
+    writer(tmp_path)
+    record = layouts.read_layout(dataset, tmp_path, split)[0]
+    folder = fx.pathlib.Path(record.frames[0]).parent
+    other = folder.parent if folder.name in ("img", "color", "airboard_1") else folder
+    if dataset == "nfs":
+        other = other.parent
+        shutil.copytree(other, tmp_path / "bare")
+        (tmp_path / "bare/240/airboard_1").rename(tmp_path / "bare/240/bare")
+    elif dataset == "trackingnet":
+        (tmp_path / "TRAIN_0/anno/bare.txt").write_text("1,1,9,9\n")
+    else:
+        shutil.copytree(
+            other, other.with_name("GOT-10k_Train_000009" if dataset == "got10k" else "bare-1")
+        )
+    for path in [p for p in tmp_path.rglob("*") if p.suffix == ".txt" and "bare" in str(p.parent)]:
+        path.unlink()
+    for path in tmp_path.rglob("GOT-10k_Train_000009/*.txt"):
+        path.unlink()
+    for path in tmp_path.rglob("list.txt"):
+        path.unlink()
+    problems: list[JaxtrackError] = []
+    layouts.read_layout(dataset, tmp_path, split, None, problems.append)
+    assert len(problems) == 1
+    assert "bare" in str(problems[0]) or "000009" in str(problems[0])

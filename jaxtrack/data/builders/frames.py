@@ -20,6 +20,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -259,7 +260,8 @@ class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
 
 
 def _end_with_parent() -> None:
-    """Make a worker end when the build that started it ends, however that is killed."""
+    """Make a worker end when the build that started it ends, however that is killed, and only then."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the build's: it lets parts be finished
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -84,8 +84,12 @@ def find_nfs(root: Path, split: str, frames: bool = True) -> Found:
         One entry per video; ``absent`` is the annotation tool's own "lost" flag.
     """
     rate = split.removeprefix("fps")
-    annotations = [p for v in files.subfolders(root) for p in files.named(v / rate, ".txt")]
-    if not annotations:
+    annotations = []
+    for folder in files.subfolders(root):
+        found = files.named(folder / rate, ".txt")
+        lost = not found and (folder / rate / folder.name).is_dir()
+        annotations += [folder / rate / f"{folder.name}.txt"] if lost else found
+    if not any(p.exists() for p in annotations):
         raise files.wrong_layout("nfs", root, NFS_LAYOUT.replace("/30", f"/{rate}"))
     annotations.sort(key=lambda p: files.natural_key(p.name))
     return Found(
@@ -155,6 +159,7 @@ def find_vot(root: Path, split: str, frames: bool = True) -> Found:
         names = files.names_listed(listed, text.read_text(listed))
     else:
         names = [n for n in there if (root / n / "groundtruth.txt").exists()]
+        names = [n for n in there if n in names or (names and (root / n / "color").is_dir())]
     if not names:
         raise files.wrong_layout("vot", root, VOT_LAYOUT)
     lost = tuple(n for n in names if n not in set(there))

@@ -51,13 +51,15 @@ def find_otb(root: Path, split: str, frames: bool = True) -> Found:
         One entry per target; names as ``Jogging-1``, ``Human4-2``.
     """
     wanted = {"otb2013": splits.OTB2013, "otb50": splits.OTB50, "otb100": splits.OTB100}.get(split)
-    videos = [
+    folders = files.subfolders(root)
+    annotated = {
         v
-        for v in files.subfolders(root)
+        for v in folders
         if any(p.name.startswith("groundtruth_rect") for p in files.named(v, ".txt"))
-    ]
-    if not videos:
+    }
+    if not annotated:
         raise files.wrong_layout("otb", root, OTB_LAYOUT)
+    videos = [v for v in folders if v in annotated or files.list_images(v / "img")]
     missing: tuple[str, ...] = ()
     if wanted is not None:
         missing = tuple(sorted(set(wanted) - {v.name for v in videos}))
@@ -77,8 +79,8 @@ def find_otb(root: Path, split: str, frames: bool = True) -> Found:
 
 def _empty(video: Path) -> Iterator[VideoRecord]:
     raise JaxtrackError(
-        f"otb {video.name}: every annotation file in {video} is empty, or none is called "
-        "groundtruth_rect.txt (or .1.txt, .2.txt)"
+        f"otb {video.name}: no annotation: every groundtruth_rect.txt (or .1.txt, .2.txt) in {video} is "
+        "empty or missing"
     )
 
 
@@ -127,14 +129,20 @@ def find_tc128(root: Path, split: str, frames: bool = True) -> Found:
         One entry per video; ``VIDEO_att.txt``, where there is one, gives the attributes.
     """
     videos = [(v, files.named(v, "_gt.txt")) for v in files.subfolders(root)]
-    entries = [
-        Entry(v.name, functools.partial(_tc128_video, v, found[0], frames))
-        for v, found in videos
-        if found
-    ]
-    if not entries:
+    if not any(found for _, found in videos):
         raise files.wrong_layout("tc128", root, TC128_LAYOUT)
-    return Found(entries)
+    return Found(
+        [
+            Entry(
+                v.name,
+                functools.partial(
+                    _tc128_video, v, found[0] if found else v / f"{v.name}_gt.txt", frames
+                ),
+            )
+            for v, found in videos
+            if found or files.list_images(v / "img")
+        ]
+    )
 
 
 def _tc128_video(video: Path, path: Path, frames: bool) -> Iterator[VideoRecord]:

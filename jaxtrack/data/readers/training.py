@@ -111,13 +111,10 @@ def find_lasot(root: Path, split: str, frames: bool = True) -> Found:
     Returns:
         One entry per video; ``absent`` is either flag. Flagged frames may still carry a box.
     """
-    videos = []
+    videos: list[Path] = []
     for folder in files.subfolders(root):
-        if (folder / "groundtruth.txt").exists():
-            videos.append(folder)
-        else:
-            videos += [v for v in files.subfolders(folder) if (v / "groundtruth.txt").exists()]
-    if not videos:
+        videos += [folder] if _is_video(folder) else filter(_is_video, files.subfolders(folder))
+    if not any((v / "groundtruth.txt").exists() for v in videos):
         raise files.wrong_layout("lasot", root, LASOT_LAYOUT)
     test = splits.lasot_test()
     kept = [v for v in videos if split == "full" or (v.name in test) == (split == "test")]
@@ -125,6 +122,11 @@ def find_lasot(root: Path, split: str, frames: bool = True) -> Found:
         raise JaxtrackError(f"lasot: {root} has {len(videos)} videos but none of the {split} split")
     kept.sort(key=lambda v: files.natural_key(v.name))
     return Found([Entry(v.name, functools.partial(_lasot_video, v, frames)) for v in kept])
+
+
+def _is_video(folder: Path) -> bool:
+    """Whether a folder is a video of LaSOT, be its annotation lost."""
+    return (folder / "groundtruth.txt").exists() or (folder / "img").is_dir()
 
 
 def _lasot_video(video: Path, frames: bool) -> Iterator[VideoRecord]:
