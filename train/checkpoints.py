@@ -90,11 +90,25 @@ class Checkpoints:
             full = isinstance(error, OSError) or any(word in str(error) for word in _DISK)
             if verb == "written" and not full:
                 raise  # not the disk: a bug, which keeps its traceback
+            if verb == "opened":
+                self._blame(error)
             last = self.latest if hasattr(self, "_manager") else None
             safe = f"; the last checkpoint is step {last}" if last is not None else ""
             raise JaxtrackError(
                 f"{self.folder}: checkpoint could not be {verb} ({reason}){safe}"
             ) from error
+
+    def _blame(self, error: Exception) -> None:
+        """Name the checkpoint whose own description keeps Orbax from opening the folder."""
+        for step in reversed(self.steps):
+            place = self.folder / str(step)
+            for name in ("_CHECKPOINT_METADATA", "metrics/metrics"):
+                try:
+                    records.read_json(place / name, "a part of a checkpoint", dict)
+                except JaxtrackError as fault:
+                    raise JaxtrackError(
+                        f"{fault}; move {place} away: --resume then goes on from the newest that is left"
+                    ) from error
 
     @property
     def steps(self) -> list[int]:

@@ -385,6 +385,12 @@ def _train(
 ) -> TrainState:
     """Do what `train` says; the stack closes what was opened, last first."""
     output = paths.output_folder(options.output or pathlib.Path("runs") / options.preset)
+    try:
+        str(output.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise JaxtrackError(
+            f"{output}: checkpoints need a folder whose name is UTF-8 text; name another --output"
+        ) from error
     if options.steps is not None and options.minutes is not None:
         raise UsageError("--steps and --minutes: give one of them")
     check_output(options, output, preset)

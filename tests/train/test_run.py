@@ -168,6 +168,7 @@ def test_bad_input_is_one_line(
         (1, ("toy", "--output", "/dev/full"), "/dev/full: is a file, the name of a folder"),
         (1, ("toy", "--output", output / "settings.json"), "is a file, the name of a folder"),
         (2, ("toy", "--output", ""), "an empty path"),
+        (1, ("toy", "--output", tmp_path / "\udcff"), "a folder whose name is UTF-8"),
         (2, ("toy", "--output", "ftp://host/run"), "a local path is wanted"),
     ]:
         assert toy(*arguments) == status, arguments
@@ -246,6 +247,9 @@ def test_a_damaged_checkpoint_names_the_whole_one_before_it(
             path.write_bytes(b"")
     assert toy(*again) == 1
     assert "step 20 before it is whole" in only_line(capsys)
+    (output / "checkpoints" / "30" / "metrics" / "metrics").write_bytes(b"")
+    assert toy(*again) == 1
+    assert f"move {output}/checkpoints/30 away: --resume then goes on" in only_line(capsys)
 
 
 def test_a_folder_has_one_owner(
