@@ -31,9 +31,11 @@ def imports(path, top_level_only=False):
     for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            home = path.relative_to(ROOT).parts[: -node.level] if node.level else ()
+            module = ".".join([*home, *(node.module.split(".") if node.module else ())])
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
 def rooms(path):

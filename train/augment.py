@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-from train.step import streams
+from .step import streams
 
 _LUMA = (0.299, 0.587, 0.114)
 _REACH = 16  # largest shrinking factor that antialiasing normalises for

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxtrack.trackers.ostrack import crop as crop_ostrack
-from train.augment import AugmentConfig, change_colours, change_detail, sample_window
+
+from .augment import AugmentConfig, change_colours, change_detail, sample_window
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,8 +26,9 @@ from etils import epath
 from jaxtrack.errors import JaxtrackError, brief, naming
 from jaxtrack.io import atomic, records
 from jaxtrack.weights.sums import sum_of_arrays
-from train import parallel
-from train.step import TrainState
+
+from . import parallel
+from .step import TrainState
 
 FOLDER = "checkpoints"
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from jaxtrack.errors import JaxtrackError, brief
 from jaxtrack.io import paths
-from train.presets import DataConfig, PatchSpec, Preset
-from train.step import Batch
+
+from .presets import DataConfig, PatchSpec, Preset
+from .step import Batch
 
 SYNTHETIC = "synthetic"
 

@@ -18,7 +18,8 @@ import jax
 
 from jaxtrack.errors import JaxtrackError, naming
 from jaxtrack.io.atomic import write_whole
-from train.step import STOP
+
+from .step import STOP
 
 METRICS = "metrics.jsonl"
 

@@ -24,10 +24,11 @@ from jaxtrack.errors import JaxtrackError
 from jaxtrack.io import paths
 from jaxtrack.io.images import write_image
 from jaxtrack.io.writer import draw_boxes
-from train import presets
-from train.data import SYNTHETIC, open_batches
-from train.presets import Preset
-from train.step import pair_keys, streams
+
+from . import presets
+from .data import SYNTHETIC, open_batches
+from .presets import Preset
+from .step import pair_keys, streams
 
 _GAP = 4  # pixels between pictures
 _BOX = (255, 208, 48)
@@ -157,7 +158,7 @@ def _run(options: Options) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    return cli.command(Options, _run, "python -m train.look", arguments)
+    return cli.command(Options, _run, f"python -m {__package__}.look", arguments)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from train.step import epoch_of
+from .step import epoch_of
 
 Kind = Literal["constant", "geometric", "step", "cosine", "onecycle"]
 

@@ -18,8 +18,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxtrack.errors import JaxtrackError, UsageError, brief
-from train.peers import Peers, meet, met_by_jax
-from train.step import AXIS, STOP
+
+from .peers import Peers, meet, met_by_jax
+from .step import AXIS, STOP
 
 
 @contextlib.contextmanager

@@ -13,9 +13,10 @@ import jax
 from jaxtrack.errors import JaxtrackError, unknown
 from jaxtrack.settings import described, replaced
 from jaxtrack.synthetic.world import PatchConfig
-from train import tasks
-from train.optim import OptimConfig
-from train.step import Task
+
+from . import tasks
+from .optim import OptimConfig
+from .step import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +121,7 @@ def all_presets() -> dict[str, Preset]:
     """Return every preset by name, family by family."""
     found: dict[str, Preset] = {}
     for family in tasks.FAMILIES:
-        found.update(importlib.import_module(f"train.tasks.{family}").PRESETS)
+        found.update(importlib.import_module(f".tasks.{family}", __package__).PRESETS)
     return found
 
 

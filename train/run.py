@@ -25,17 +25,19 @@ from jaxtrack.cli import Each, Metavar, Positional, Range
 from jaxtrack.errors import JaxtrackError, UsageError, brief
 from jaxtrack.io import paths
 from jaxtrack.weights import Card, load_into, save_weights
-from train import checkpoints as saved
-from train import optim, parallel, presets
-from train.checkpoints import Checkpoints, read_settings, write_settings
-from train.data import SYNTHETIC, Batches, open_batches
-from train.logging import Meter, RunLog
-from train.presets import Preset
-from train.step import TrainState, epoch_of, init_state, make_update
-from train.stopping import Stop, status_of
-from train.validation import Validation
 
-PROG = "python -m train.run"
+from . import checkpoints as saved
+from . import optim, parallel, presets
+from .checkpoints import Checkpoints, read_settings, write_settings
+from .data import SYNTHETIC, Batches, open_batches
+from .logging import Meter, RunLog
+from .presets import Preset
+from .step import TrainState, epoch_of, init_state, make_update
+from .stopping import Stop, status_of
+from .validation import Validation
+
+# As `train` in a checkout, as `jaxtrack.train` once installed.
+PROG = f"python -m {__package__}.run"
 Count = Annotated[int | None, Range(low=1, high=2**31 - 1)]
 
 

@@ -19,8 +19,9 @@ from jaxtrack import trackers
 from jaxtrack.base import Tracker
 from jaxtrack.ops.boxes import iou_xyxy, xywh_to_xyxy
 from jaxtrack.synthetic.world import WorldConfig, make_clip
-from train.presets import Preset
-from train.step import TrainState, pair_keys, streams
+
+from .presets import Preset
+from .step import TrainState, pair_keys, streams
 
 _KEY = 0x48454C44  # of the held-out clips; a run's own seeds pass through `jax.random.split` first
 _PAIRS, _CLIPS = 0, 1

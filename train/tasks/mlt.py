@@ -29,11 +29,12 @@ from jaxtrack.trackers.mlt import network as net
 from jaxtrack.trackers.mlt import tracker as mlt
 from jaxtrack.trackers.siamfc import tracker as siamfc
 from jaxtrack.weights import load_into
-from train.augment import AugmentConfig, augment
-from train.optim import Group, OptimConfig, Schedule
-from train.presets import Preset, same_patches
-from train.step import Aux, Batch, Task, View, streams
-from train.tasks import siamfc as matching
+
+from ..augment import AugmentConfig, augment
+from ..optim import Group, OptimConfig, Schedule
+from ..presets import Preset, same_patches
+from ..step import Aux, Batch, Task, View, streams
+from . import siamfc as matching
 
 
 @dataclasses.dataclass(frozen=True)

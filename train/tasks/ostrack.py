@@ -17,12 +17,13 @@ from jaxtrack.trackers.ostrack import names as tables_ostrack
 from jaxtrack.trackers.ostrack import tracker as ostrack
 from jaxtrack.trackers.ostrack.head import CentreMaps
 from jaxtrack.weights import is_own, load_into, read_published
-from train.augment import AugmentConfig
-from train.augment_ostrack import CropConfig, cut
-from train.optim import OptimConfig, Schedule
-from train.presets import Preset, same_patches
-from train.step import Aux, Batch, Task, View, streams
-from train.tasks.ostrack_recipe import Annealing, keep_table, optimiser
+
+from ..augment import AugmentConfig
+from ..augment_ostrack import CropConfig, cut
+from ..optim import OptimConfig, Schedule
+from ..presets import Preset, same_patches
+from ..step import Aux, Batch, Task, View, streams
+from .ostrack_recipe import Annealing, keep_table, optimiser
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,8 @@ import math
 import numpy as np
 
 from jaxtrack.trackers.ostrack import elimination
-from train.optim import Group, OptimConfig, Schedule
+
+from ..optim import Group, OptimConfig, Schedule
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,10 +14,11 @@ from jaxtrack.ops.losses import balanced_logistic, binary_cross_entropy, distanc
 from jaxtrack.synthetic.world import PatchConfig, WorldConfig, make_pair
 from jaxtrack.trackers.siamfc import tracker as siamfc
 from jaxtrack.trackers.siamfc.losses import focal, ghm_c, ghm_c_init, hard_negative_mining
-from train.augment import AugmentConfig, augment_pairs
-from train.optim import OptimConfig, Schedule
-from train.presets import Preset, same_patches
-from train.step import Aux, Batch, Task, View
+
+from ..augment import AugmentConfig, augment_pairs
+from ..optim import OptimConfig, Schedule
+from ..presets import Preset, same_patches
+from ..step import Aux, Batch, Task, View
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,12 +18,13 @@ from jaxtrack.trackers.siamrpn.names import (
 )
 from jaxtrack.weights import from_published, is_own, load_into, read_published
 from jaxtrack.weights.names import NameTable
-from train.augment_siamrpn import CropConfig
-from train.optim import OptimConfig, Schedule
-from train.presets import Preset, same_patches
-from train.tasks import siamrpn_recipe
-from train.tasks.siamrpn_loss import Config, init_variables, task
-from train.tasks.siamrpn_recipe import Recipe
+
+from ..augment_siamrpn import CropConfig
+from ..optim import OptimConfig, Schedule
+from ..presets import Preset, same_patches
+from . import siamrpn_recipe
+from .siamrpn_loss import Config, init_variables, task
+from .siamrpn_recipe import Recipe
 
 
 def _shape(state: dict[str, Any], name: str) -> tuple[int, ...]:

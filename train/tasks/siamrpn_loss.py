@@ -29,8 +29,9 @@ from jaxtrack.trackers.siamrpn.losses import (
     chosen_cross_entropy,
     weighted_l1,
 )
-from train.augment_siamrpn import CropConfig, apply, draw
-from train.step import Aux, Batch, Task, View, streams
+
+from ..augment_siamrpn import CropConfig, apply, draw
+from ..step import Aux, Batch, Task, View, streams
 
 
 @dataclasses.dataclass(frozen=True)
