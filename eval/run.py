@@ -155,6 +155,7 @@ def plan_of(options: Options) -> Plan:
     if twice:
         raise UsageError(f"two rows are called {brief(twice[0])!r}: give one another name")
     given = [options.root, *(r.source for r in rivals)]
+    given += [e.weights.partition("::")[0] for e in entries if e.weights]
     output = output_folder(options.output, [p for p in given if p is not None])
     label = dataset.label
     if supervision is not None and dataset.benchmark.kind != "vot":

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 from eval.conformance.pack import check_pack
 from eval.files import datasets
 from eval.files.datasets import Dataset
-from eval.files.results import read_named
+from eval.files.results import TrackerResults, read_named
 from eval.files.truth import read_ground_truth
+from eval.metrics.annotation import Annotation
 from eval.metrics.names import listing
 from eval.metrics.protocols import Benchmark, get_benchmark
 from eval.report import tables
@@ -99,20 +100,43 @@ def _score_all(options: Options) -> None:
     if len(set(outputs)) < len(outputs):
         raise UsageError("two outputs have one name: give each its own file")
     truth = read_ground_truth(options.ground_truth, benchmark, options.benchmark, options.split)
-    trackers = [t for text in options.results for t in read_named(text)]
+    problems: list[JaxtrackError] = []
+    trackers = [t for text in options.results for t in read_named(text, problems.append)]
     rows = [t.name for t in trackers]
     twice = [name for name in dict.fromkeys(rows) if rows.count(name) > 1]
     if twice:
         raise UsageError(f"several trackers are called {listing(twice)}: name them, NAME=FOLDER")
     outcomes = []
     for tracker in trackers:
-        for protocol in protocols:
-            report, notes = measure(
-                tracker, truth, benchmark, protocol, options.allow_missing, options.base
-            )
-            score = score_of(report, protocol, notes, options.intervals)
-            outcomes.append(outcome_of(report, score))
-    _show(options, benchmark, outcomes)
+        try:
+            outcomes += _scored(tracker, protocols, truth, benchmark, options)
+        except JaxtrackError as error:
+            # One tracker's fault does not hide the scores of the others.
+            named = JaxtrackError(f"{tracker.name}: {error}") if len(trackers) > 1 else error
+            problems.append(named)
+    if outcomes:
+        _show(options, benchmark, outcomes)
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise JaxtrackError(f"{problems[0]}{more}") if more else problems[0]
+
+
+def _scored(
+    tracker: TrackerResults,
+    protocols: list[str],
+    truth: Mapping[str, Annotation],
+    benchmark: Benchmark,
+    options: Options,
+) -> list[Outcome]:
+    """Score one tracker under each protocol."""
+    outcomes = []
+    for protocol in protocols:
+        report, notes = measure(
+            tracker, truth, benchmark, protocol, options.allow_missing, options.base
+        )
+        score = score_of(report, protocol, notes, options.intervals)
+        outcomes.append(outcome_of(report, score))
+    return outcomes
 
 
 def _show(options: Options, benchmark: Benchmark, outcomes: list[Outcome]) -> None:

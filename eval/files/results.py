@@ -18,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,11 +64,16 @@ class TrackerResults:
     notes: list[str] = dataclasses.field(default_factory=list)
 
 
-def read_results(path: str | Path) -> list[TrackerResults]:
+Problems = Callable[[JaxtrackError], None]
+
+
+def read_results(path: str | Path, on_problem: Problems | None = None) -> list[TrackerResults]:
     """Read raw results in any of the published layouts.
 
     Args:
         path: the folder of one tracker, a folder of such folders, or an npz file.
+        on_problem: called with what is wrong with a tracker among several, which is then left out; None: it
+            is raised.
 
     Returns:
         One entry per tracker, sorted by name.
@@ -81,7 +86,13 @@ def read_results(path: str | Path) -> list[TrackerResults]:
         return _read_npz(path)
     if not path.is_dir():
         raise JaxtrackError(f"no results at {path}: give a tracker's folder or an npz file")
-    trackers = _read_below(path, path.name, _DEPTH)
+    problems: list[JaxtrackError] = []
+    trackers = _read_below(path, path.name, _DEPTH, problems)
+    if problems and (on_problem is None or not trackers):
+        raise problems[0]
+    for problem in problems:
+        assert on_problem is not None
+        on_problem(problem)
     if not trackers:
         raise JaxtrackError(
             f"no result files under {path}: looked for SEQ.txt, SEQ/SEQ_001.txt, "
@@ -90,11 +101,12 @@ def read_results(path: str | Path) -> list[TrackerResults]:
     return trackers
 
 
-def read_named(text: str) -> list[TrackerResults]:
+def read_named(text: str, on_problem: Problems | None = None) -> list[TrackerResults]:
     """Read what ``FOLDER`` or ``NAME=FOLDER`` on a command line means.
 
     Args:
         text: a folder or npz file as `read_results` takes it, with a name for its tracker in front or not.
+        on_problem: as for `read_results`.
 
     Returns:
         One entry per tracker.
@@ -104,8 +116,8 @@ def read_named(text: str) -> list[TrackerResults]:
     """
     name, equals, folder = text.partition("=")
     if not equals or resolve(text).exists():
-        return read_results(text)
-    found = read_results(folder)
+        return read_results(text, on_problem)
+    found = read_results(folder, on_problem)
     if not name or len(found) != 1:
         trackers = listing(t.name for t in found)
         raise UsageError(
@@ -114,9 +126,15 @@ def read_named(text: str) -> list[TrackerResults]:
     return [dataclasses.replace(found[0], name=name)]
 
 
-def _read_below(folder: Path, name: str, depth: int) -> list[TrackerResults]:
-    """Read a tracker's folder, or else the trackers in the folders below it."""
-    found = _read_tracker(folder, name)
+def _read_below(
+    folder: Path, name: str, depth: int, problems: list[JaxtrackError]
+) -> list[TrackerResults]:
+    """Read a tracker's folder, or else the trackers in the folders below it; collect what is wrong."""
+    try:
+        found = _read_tracker(folder, name)
+    except JaxtrackError as error:
+        problems.append(error)
+        return []
     if found is not None:
         return [found]
     if not depth:
@@ -124,7 +142,7 @@ def _read_below(folder: Path, name: str, depth: int) -> list[TrackerResults]:
     trackers = []
     for inner in _folders(folder):
         label = inner.name if depth == _DEPTH else f"{name}/{inner.name}"
-        trackers += _read_below(inner, label, depth - 1)
+        trackers += _read_below(inner, label, depth - 1, problems)
     return trackers
 
 

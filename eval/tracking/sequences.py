@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,8 @@ class Sequence:
     def inputs(self) -> dict[str, str]:
         """Return what a tracker's boxes depend on, by name: source, list of frames, pictures, first box.
 
-        The pictures are told by the bytes of the first, the middle and the last frame; of a clip by its size.
+        The pictures are told by their sizes and the bytes of the first, the middle and the last one; those of
+        a clip by its size.
         """
         found = {"source": self.source, "first box": repr(self.boxes[0].tolist())}
         found["number of frames"] = str(self.length)
@@ -83,7 +85,8 @@ class Sequence:
         else:
             shown = {self.references[i] for i in (0, self.length // 2, self.length - 1)}
             pictures = b"".join(frame_files.read_bytes(r) for r in sorted(shown))
-            found["pictures"] = _digest(pictures)
+            sizes = [_file_size(r) for r in self.references]
+            found["pictures"] = _digest(pictures + repr(sizes).encode())
         return found
 
     def truth(self) -> str:
@@ -91,6 +94,12 @@ class Sequence:
         note = self.annotation
         parts = [note.boxes, note.absent, note.polygons]
         return _digest(b"".join(b"-" if p is None else np.asarray(p).tobytes() for p in parts))
+
+
+def _file_size(reference: str) -> int:
+    """Return the bytes of a frame's file, or of the archive that holds it."""
+    path, _, _ = reference.partition("::")
+    return os.stat(path).st_size
 
 
 def _digest(content: bytes) -> str:

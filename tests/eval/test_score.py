@@ -207,6 +207,21 @@ def test_report_of_results_alone(otb, capsys):
     assert "would be overwritten" in capsys.readouterr().err
 
 
+def test_a_broken_tracker_does_not_hide_the_others(otb, capsys):
+    (otb / "results" / "noisy" / "Deer.txt").write_text("nonsense\n")
+    assert main(arguments(otb)) == 1
+    said = capsys.readouterr()
+    assert "good     otb_matlab" in said.out
+    assert "noisy" not in said.out
+    assert said.err.count("error:") == 1
+    assert "Deer.txt line 1: 'nonsense' is not a number" in said.err
+    (otb / "results" / "noisy" / "Deer.txt").unlink()
+    assert main(arguments(otb)) == 1
+    said = capsys.readouterr()
+    assert "good     otb_matlab" in said.out
+    assert said.err.startswith("error: noisy: no result for 1 of 3 sequences: Deer")
+
+
 def test_longterm_f1(tmp_path, capsys):
     truth, made = tmp_path / "lt" / "ballet", tmp_path / "L" / "longterm" / "ballet"
     for folder in (truth, made):
