@@ -20,6 +20,7 @@ from jaxtrack.settings import replaced
 if TYPE_CHECKING:
     import numpy as np
 
+    from jaxtrack.base import Tracker, Variables
     from jaxtrack.io.video import FrameSource
     from jaxtrack.outputs import Outputs
     from jaxtrack.streaming import Piece
@@ -47,6 +48,7 @@ class Track:
         set: change a setting of the tracker, FIELD=VALUE; several times for several.
         weights: published checkpoint (.pth, .pth.tar, .pt, .mat), .npz, .safetensors, or a training's
             checkpoint folder. Default: the weights that come with the preset.
+        interpolate: resize position embeddings of weights that were trained for another size of crop.
         output: write the video with the boxes drawn into it (.mp4, .mov, .mkv, .avi, .webm).
         boxes: write one box per line, X,Y,W,H; with several targets TXT becomes TXT-1, TXT-2 and so on.
             Without --output, --boxes and --show, boxes and scores go to the standard output.
@@ -65,6 +67,7 @@ class Track:
     tracker: str = "siamfc-tiny"
     set: Annotated[tuple[str, ...], cli.Each, cli.Metavar("FIELD=VALUE")] = ()
     weights: Annotated[str | None, cli.Metavar("FILE")] = None
+    interpolate: bool = False
     output: Annotated[pathlib.Path | None, cli.Metavar("VIDEO")] = None
     boxes: Annotated[pathlib.Path | None, cli.Metavar("TXT")] = None
     scores: bool = False
@@ -169,7 +172,6 @@ def track(options: Track) -> None:
     """
     from jaxtrack import streaming, trackers
     from jaxtrack.io.video import open_source
-    from jaxtrack.loading import load_weights
     from jaxtrack.outputs import Outputs, Wanted, ask_box, require_display
 
     boxes = _given_boxes(options)
@@ -192,11 +194,16 @@ def track(options: Track) -> None:
     _check_boxes(boxes, source.size)
     cli.use_compilation_cache()
     place = cli.devices()[0]
-    variables = load_weights(tracker if options.set else options.tracker, _weights(options))
-    live = options.show or source.live or options.heatmap
-    pieces = streaming.stream(
-        tracker, variables, source, boxes, chunk=1 if live else options.chunk or streaming.CHUNK
-    )
+    variables = _variables(options, tracker)
+    pieces: Iterator[tuple[Piece, list[np.ndarray] | None]]
+    if options.heatmap:
+        from jaxtrack import heatmap
+
+        pieces = iter(heatmap.stream(tracker, variables, source, boxes))
+    else:
+        chunk = 1 if options.show or source.live else options.chunk or streaming.CHUNK
+        plain = streaming.stream(tracker, variables, source, boxes, chunk=chunk)
+        pieces = ((piece, None) for piece in plain)
     with contextlib.ExitStack() as stack:
         outputs = Outputs(source, len(boxes), stack, wanted)
         count, seconds, rate = _drive(pieces, outputs, source.length)
@@ -233,13 +240,24 @@ def _given_boxes(options: Track) -> np.ndarray | None:
         raise UsageError(f"--box: {error}") from error
 
 
-def _weights(options: Track) -> str | None:
-    """Return the file of the weights; the preset's own ones serve changed settings, too."""
-    from jaxtrack import weights
+def _variables(options: Track, tracker: Tracker) -> Variables:
+    """Return the learned values: from a file, or those that come with the preset, changed or not."""
+    import jax
 
-    if options.weights is None and options.set:
-        return str(weights.shipped_path(options.tracker))
-    return options.weights
+    from jaxtrack import weights
+    from jaxtrack.loading import load_weights
+
+    own = ":" in options.tracker
+    if options.weights is not None or not own:
+        file = options.weights
+        if file is None and options.set:
+            file = str(weights.shipped_path(options.tracker))
+        given = tracker if options.set or own else options.tracker
+        return load_weights(given, file, interpolate=options.interpolate)
+    make, key = tracker.init_variables, jax.random.key(0)
+    if jax.tree.leaves(jax.eval_shape(lambda key: make(tracker.config, key), key)):
+        raise JaxtrackError(f"no weights come with {options.tracker}: give --weights FILE")
+    return make(tracker.config, key)
 
 
 def _inputs(options: Track, source: FrameSource) -> list[pathlib.Path]:
@@ -268,7 +286,7 @@ def _check_boxes(boxes: np.ndarray, size: tuple[int, int]) -> None:
 
 
 def _drive(
-    pieces: Iterator[Piece], outputs: Outputs, length: int | None
+    pieces: Iterator[tuple[Piece, list[np.ndarray] | None]], outputs: Outputs, length: int | None
 ) -> tuple[int, float, float]:
     """Run a stream into its outputs.
 
@@ -281,8 +299,8 @@ def _drive(
     warm = start
     # disable=None: no bar where the standard error is not a terminal.
     with tqdm(total=length, unit=" frames", disable=None, dynamic_ncols=True) as bar:
-        for piece in pieces:
-            wanted = outputs.take(piece)
+        for piece, views in pieces:
+            wanted = outputs.take(piece, views)
             bar.update(len(piece.frames))
             count += len(piece.frames)
             if piece.start <= 1:

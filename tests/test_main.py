@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 import subprocess
@@ -24,14 +25,19 @@ from jaxtrack.synthetic import world as synthetic
 from jaxtrack.weights import save_weights
 
 
-def drift(config: float, variables: Any, state: Any, frame: Any) -> tuple[Any, Prediction]:
+@dataclasses.dataclass(frozen=True)
+class Speed:
+    pixels: float
+
+
+def drift(config: Speed, variables: Any, state: Any, frame: Any) -> tuple[Any, Prediction]:
     """A tracker that moves right by two pixels a frame and is always half sure."""
-    state = state + jnp.asarray([2.0, 0, 0, 0])
+    state = state + jnp.asarray([config.pixels, 0, 0, 0])
     return state, Prediction(state, jnp.float32(0.5))
 
 
 DRIFT = Tracker(
-    2.0,
+    Speed(2.0),
     lambda config, key: {"params": {}, "batch_stats": {}},
     lambda config, variables, frame, box, frame_size: jnp.asarray(box),
     drift,
@@ -42,7 +48,7 @@ DRIFT = Tracker(
 def drifting(monkeypatch: pytest.MonkeyPatch) -> None:
     """All presets are the drifting tracker; JAX's settings stay alone."""
     monkeypatch.setattr(trackers, "get", lambda name: DRIFT)
-    monkeypatch.setattr(loading, "load_weights", lambda tracker, path=None: {})
+    monkeypatch.setattr(loading, "load_weights", lambda tracker, path=None, **more: {})
     monkeypatch.setattr(cli, "use_compilation_cache", lambda: None)
 
 
@@ -279,6 +285,31 @@ def test_the_first_box_of_a_benchmark(
     assert "no annotation (looked for" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("drifting")
+def test_settings_from_outside(
+    folder: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trackers, "get", lambda name: dataclasses.replace(DRIFT, config=Speed(2.0)))
+    assert main.main(f"track {folder} --box 5,6,20,10 --to 1 --set pixels=7".split()) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("1,1,12.0000,")
+    assert main.main(f"track {folder} --box 5,6,20,10 --set pixel=7".split()) == 2
+    assert "Speed has no field 'pixel'; nearest: pixels" in capsys.readouterr().err
+
+
+def test_a_tracker_of_somebody_else(
+    folder: pathlib.Path,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cli, "use_compilation_cache", lambda: None)
+    words = f"track {folder} --box 5,6,20,10 --to 1 --tracker tests.test_main:DRIFT"
+    assert main.main(words.split()) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("1,1,7.0000,")
+    assert main.main(words.replace("DRIFT", "DRAFT").split()) == 1
+    assert "tests.test_main has no DRAFT; nearest: DRIFT" in capsys.readouterr().err
+
+
 def test_presets_and_weights_that_are_not_there(
     folder: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -442,7 +473,7 @@ def test_interrupt_keeps_the_outputs(
 ) -> None:
     take = outputs.Outputs.take
 
-    def interrupted(self: outputs.Outputs, piece: Any) -> bool:
+    def interrupted(self: outputs.Outputs, piece: Any, views: Any = None) -> bool:
         if piece.start > 4:
             raise KeyboardInterrupt
         return take(self, piece)
