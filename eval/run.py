@@ -59,6 +59,7 @@ class Options:
         tracker: presets of jaxtrack with their shipped weights, PRESET=WEIGHTS_FILE, NAME:PRESET=WEIGHTS_FILE
             for a row of its own name, or package.module:TRACKER; several at once.
         set: settings of the trackers, PATH=VALUE, or ROW:PATH=VALUE for one of them.
+        interpolate: resize position embeddings of weights that were trained for another size of crop.
         peer: trackers to compare with: static (a box that never moves), mil, kcf, csrt.
         results: raw results of others, NAME=FOLDER, scored and drawn beside these.
         benchmark: synthetic, or a data set in its own layout: otb100, lasot, got10k, vot2018, custom, ...
@@ -79,6 +80,7 @@ class Options:
 
     tracker: tuple[str, ...] = ()
     set: tuple[str, ...] = ()
+    interpolate: bool = False
     peer: tuple[str, ...] = ()
     results: tuple[str, ...] = ()
     benchmark: str = "synthetic"
@@ -145,7 +147,8 @@ def plan_of(options: Options) -> Plan:
             raise UsageError(str(unknown("protocol", options.protocol, (*known, "vot2018"))))
     if supervision is not None and (options.peer or options.results):
         raise UsageError("--peer and --results: only trackers can be restarted after a failure")
-    entries = parse_entries(options.tracker, options.set)
+    parsed = parse_entries(options.tracker, options.set)
+    entries = tuple(dataclasses.replace(e, interpolate=options.interpolate) for e in parsed)
     for name in options.peer:
         if name not in baselines.names():
             raise UsageError(str(unknown("peer", name, baselines.names())))

@@ -45,6 +45,7 @@ class Entry:
         tracker: the tracker, with the changes in its config.
         weights: file of its weights, as given; None: those that come with it.
         changes: ``path=value`` texts that were applied to its config.
+        interpolate: whether weights for another size of crop are brought to this one's.
     """
 
     label: str
@@ -52,6 +53,7 @@ class Entry:
     tracker: Tracker
     weights: str | None = None
     changes: tuple[str, ...] = ()
+    interpolate: bool = False
 
     @property
     def preset(self) -> str | None:
@@ -66,7 +68,9 @@ class Entry:
         """
         try:
             if self.weights is not None:
-                return jaxtrack.load_weights(self.tracker, self.weights)
+                return jaxtrack.load_weights(
+                    self.tracker, self.weights, interpolate=self.interpolate
+                )
             if ":" not in self.source:
                 # Into the changed network: a change that the weights do not fit is told.
                 return jaxtrack.load_weights(self.tracker, shipped_path(self.source))

@@ -281,7 +281,7 @@ def _merge(
         elif found.faults == len(found.shapes) and names.adaptable(table, found):
             note = (
                 "\n  Only the grid differs: these are weights for another size of crop. Take the preset of "
-                "that size, or have the grid resized: interpolate=True (--interpolate)"
+                "that size, or have the grid resized: interpolate=True (track and eval.run: --interpolate)"
             )
     try:
         return names.merge(found, state, targets, template)

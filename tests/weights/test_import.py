@@ -28,6 +28,7 @@ from jaxtrack.weights import (
     read_card,
     read_published,
     save_weights,
+    shipped_path,
     split_key,
     to_published,
     write_torch,
@@ -300,3 +301,23 @@ def test_published_names_there_and_back(tmp_path: pathlib.Path) -> None:
     write_torch(tmp_path / "net.th", to_published(NameTable(), filled))
     again = load_into(TREE, tmp_path / "net.th")
     np.testing.assert_array_equal(again["params"]["fc"]["kernel"], filled["params"]["fc"]["kernel"])
+
+
+def test_weights_for_another_crop_are_resized_only_on_request(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tiny = trackers.get("ostrack-tiny")
+    larger = dataclasses.replace(tiny.config, template_size=96, search_size=192)  # type: ignore[type-var]
+    tracker = dataclasses.replace(tiny, config=larger)
+    with pytest.raises(JaxtrackError, match=r"another size of crop.*--interpolate"):
+        load_weights(tracker, shipped_path("ostrack-tiny"))
+    assert capsys.readouterr().err == ""
+    backbone = load_weights(tracker, shipped_path("ostrack-tiny"), interpolate=True)["params"][
+        "backbone"
+    ]
+    told = capsys.readouterr().err
+    assert "interpolated" in told
+    before = load_weights("ostrack-tiny")["params"]["backbone"]
+    assert backbone["pos_embed_x"].shape[1] * 4 == before["pos_embed_x"].shape[1] * 9
+    mean = [float(jnp.mean(tree["pos_embed_x"])) for tree in (backbone, before)]
+    assert mean[0] == pytest.approx(mean[1], abs=1e-3)
