@@ -44,7 +44,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from jaxtrack import checks
 from jaxtrack.settings import replaced
 
-Variables = Any  # {"params": ..., "batch_stats": ...}: nested dicts of arrays
+Variables = dict[str, Any]  # {"params": ..., "batch_stats": ...}: nested dicts of arrays
 State = Any  # a NamedTuple of arrays, each family its own
 Features = Any  # what a family's network makes of a look
 Maps = Any  # what a family's network says of it
@@ -310,6 +310,7 @@ def track_frame(
     """
     checks.tracker(tracker, Tracker)
     checks.frame(frame)
+    checks.state(state, Prediction)
     return _track_frame(tracker, variables, state, frame)
 
 
@@ -332,6 +333,7 @@ def track_clip(
     """
     checks.tracker(tracker, Tracker)
     checks.frames(frames)
+    checks.state(state, Prediction)
     return _track_clip(tracker, variables, state, frames)
 
 

@@ -58,6 +58,21 @@ def frames(value: Any) -> None:
     frame(value, "frames", "(t, h, w, 3)")
 
 
+def state(value: Any, prediction: type) -> None:
+    """Refuse what is no state, above all the pair that `track_frame` returned.
+
+    Args:
+        value: what was handed over.
+        prediction: `jaxtrack.base.Prediction`.
+    """
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], prediction):
+        raise JaxtrackError("state is a pair (state, prediction); hand over its first part alone")
+    if value is None or isinstance(value, (prediction, str)):
+        raise JaxtrackError(
+            f"state is of type {type(value).__name__}; hand over what jaxtrack.init returned"
+        )
+
+
 def box(value: Any) -> Any:
     """Return a box as ``(4,)`` float32.
 

@@ -109,6 +109,21 @@ def test_a_tracker_is_a_value(value):
         assert len(str(caught.value)) < 300
 
 
+@pytest.mark.parametrize("call", [jaxtrack.track_frame, jaxtrack.track_clip])
+def test_a_state_is_what_init_returned(call):
+    tracker, variables = started()
+    frames = FRAME if call is jaxtrack.track_frame else CLIP
+    prediction = jaxtrack.Prediction(np.zeros(4), np.zeros(()))
+    pair = ({}, prediction)
+    for value, message in (
+        (pair, "its first part"),
+        (None, "NoneType"),
+        (prediction, "Prediction"),
+    ):
+        with pytest.raises(JaxtrackError, match=message):
+            call(tracker, variables, value, frames)
+
+
 def test_weights_of_another_preset_are_told_by_both_lists():
     tracker, variables = started()
     other = jaxtrack.get_tracker("siamrpnpp-tiny")

@@ -13,7 +13,7 @@ import pytest
 import jaxtrack
 from jaxtrack.base import Tracker
 from jaxtrack.errors import JaxtrackError
-from jaxtrack.models.alexnet import AlexNetConfig
+from jaxtrack.models.alexnet import AlexNetConfig, embed_crops
 from jaxtrack.ops.correlation import cross_correlation
 from jaxtrack.ops.losses import balanced_logistic
 from jaxtrack.trackers.mlt import adaptation
@@ -116,7 +116,8 @@ def test_trunk_and_last_layer_are_the_network():
     images = jax.random.uniform(jax.random.key(1), (2, 127, 127, 3))
     blocks = module.apply(variables, images, method="embed")
     layer = net.last_layer(module, variables)
-    got = net.apply_last(layer, layer.kernel, 1, net.trunk(module, variables, images))
+    trunk = embed_crops(module, variables, images, 1, block=4)
+    got = net.apply_last(layer, layer.kernel, 1, trunk)
     np.testing.assert_allclose(got, blocks[4], atol=1e-5)
     raw = jax.random.normal(jax.random.key(2), (2, 9, 9))
     match = net.head(module, variables)
