@@ -191,6 +191,10 @@ class Steps(NamedTuple):
     update: Update
 
 
+def _always(config: Any) -> bool:
+    return True
+
+
 @dataclasses.dataclass(frozen=True)
 class Tracker:
     """A tracker as a hashable value: equal when config and functions are equal. Not a pytree.
@@ -200,8 +204,9 @@ class Tracker:
         init_variables: see `InitVariables`.
         init: see `Init`.
         track_frame: see `TrackFrame`.
-        steps: the parts of ``track_frame``, or None where it cannot be taken apart; they take no part in
-            the comparison, for ``track_frame`` says it all.
+        steps: the parts of ``track_frame``, or None where it cannot be taken apart. They take no part in
+            comparisons, for ``track_frame`` says it all.
+        cuttable: whether the steps serve a config; where they do not, ``steps`` is made None.
     """
 
     config: Hashable
@@ -209,6 +214,12 @@ class Tracker:
     init: Init
     track_frame: TrackFrame
     steps: Steps | None = dataclasses.field(default=None, compare=False, repr=False)
+    cuttable: Callable[[Any], bool] = dataclasses.field(default=_always, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Drop the steps where they do not serve the config."""
+        if self.steps is not None and not self.cuttable(self.config):
+            object.__setattr__(self, "steps", None)
 
     def replace(self, **changes: Any) -> Tracker:
         """Return the tracker with fields of its config changed: ``tracker.replace(window_influence=0.3)``.
@@ -220,10 +231,6 @@ class Tracker:
         return dataclasses.replace(self, config=replaced(self.config, changes))
 
 
-def _always(config: Any) -> bool:
-    return True
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Family:
     """What the library knows of a family of trackers: the presets and the functions that they share.
@@ -231,10 +238,9 @@ class Family:
     Attributes:
         name: as it is listed, ``siamfc`` and so on.
         presets: preset name to config.
-        init_variables: see `Tracker`; likewise ``init``, ``track_frame`` and ``steps``.
+        init_variables: see `Tracker`; likewise ``init``, ``track_frame``, ``steps`` and ``cuttable``.
         tables: name of a published code to the `jaxtrack.weights.NameTable` that leads from its names
             to ours; empty where no code was published.
-        cuttable: whether the steps serve a config; its tracker has none where they do not.
     """
 
     name: str
@@ -248,8 +254,14 @@ class Family:
 
     def tracker(self, config: Hashable) -> Tracker:
         """Return the tracker of this family with a config, a preset's or one's own."""
-        steps = self.steps if self.steps and self.cuttable(config) else None
-        return Tracker(config, self.init_variables, self.init, self.track_frame, steps)
+        return Tracker(
+            config,
+            init_variables=self.init_variables,
+            init=self.init,
+            track_frame=self.track_frame,
+            steps=self.steps,
+            cuttable=self.cuttable,
+        )
 
     def owns(self, tracker: Tracker) -> bool:
         """Say whether a tracker, whatever its config, is made of this family's functions."""

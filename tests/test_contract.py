@@ -157,7 +157,10 @@ def test_steps_one_by_one_are_the_frame(name):
 
 def test_a_tracker_that_cannot_be_taken_apart_says_so():
     assert jaxtrack.get_tracker("siamrpnpp-r50-lt").steps is None
-    assert jaxtrack.get_tracker("siamrpnpp-r50").steps is not None
+    short = jaxtrack.get_tracker("siamrpnpp-r50")
+    assert short.steps is not None
+    assert short.replace(size_rate=0.5).steps is short.steps
+    assert short.replace(lost_instance_size=831).steps is None
 
 
 BOXES = {
