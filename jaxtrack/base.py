@@ -272,6 +272,12 @@ class Family:
         )
 
 
+@functools.lru_cache(maxsize=64)
+def variable_shapes(tracker: Tracker) -> Variables:
+    """Return shapes and dtypes of a tracker's variables (`jax.ShapeDtypeStruct`); nothing is computed."""
+    return jax.eval_shape(lambda: tracker.init_variables(tracker.config, jax.random.key(0)))
+
+
 def init(
     tracker: Tracker,
     variables: Variables,
@@ -353,7 +359,7 @@ def track_clip(
 def _init(
     tracker: Tracker, variables: Variables, frame: Array, box: Array, frame_size: Array | None
 ) -> State:
-    checks.variables(variables, _template(tracker))
+    checks.variables(variables, variable_shapes(tracker))
     if frame_size is None:
         frame_size = jnp.asarray(frame.shape[:2], jnp.int32)
     return tracker.init(tracker.config, variables, _pixels(frame), box, frame_size)
@@ -363,7 +369,7 @@ def _init(
 def _track_frame(
     tracker: Tracker, variables: Variables, state: State, frame: Array
 ) -> tuple[State, Prediction]:
-    checks.variables(variables, _template(tracker))
+    checks.variables(variables, variable_shapes(tracker))
     return tracker.track_frame(tracker.config, variables, state, _pixels(frame))
 
 
@@ -371,7 +377,7 @@ def _track_frame(
 def _track_clip(
     tracker: Tracker, variables: Variables, state: State, frames: Array
 ) -> tuple[State, Prediction]:
-    checks.variables(variables, _template(tracker))
+    checks.variables(variables, variable_shapes(tracker))
 
     def step(carry: State, frame: Array) -> tuple[State, Prediction]:
         return tracker.track_frame(tracker.config, variables, carry, _pixels(frame))
@@ -382,9 +388,3 @@ def _track_clip(
 def _pixels(frame: Array) -> Array:
     """Return uint8 frames as they are and all floats as float32."""
     return frame if frame.dtype == jnp.uint8 else frame.astype(jnp.float32)
-
-
-@functools.lru_cache(maxsize=64)
-def _template(tracker: Tracker) -> Variables:
-    """Return shapes and dtypes of a tracker's variables; made while tracing, never while running."""
-    return jax.eval_shape(lambda: tracker.init_variables(tracker.config, jax.random.key(0)))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 
-import jax
-
 from jaxtrack import trackers, weights
-from jaxtrack.base import Tracker, Variables
+from jaxtrack.base import Tracker, Variables, variable_shapes
 from jaxtrack.errors import JaxtrackError
 
 
@@ -48,9 +46,7 @@ def load_weights(
         if name is None:
             raise JaxtrackError("this configuration is no preset: give the file of its weights")
         path = weights.shipped_path(name)
-    template = jax.eval_shape(
-        lambda key: record.init_variables(record.config, key), jax.random.key(0)
-    )
+    template = variable_shapes(record)
     family = next((one for one in trackers.families() if one.owns(record)), None)
     tables = family.tables if family is not None else {}
     return weights.load_into(

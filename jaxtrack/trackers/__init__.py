@@ -183,6 +183,7 @@ def _alone(tracker: Tracker, name: str, presets: dict[str, Any]) -> Family:
         init=tracker.init,
         track_frame=tracker.track_frame,
         steps=tracker.steps,
+        cuttable=tracker.cuttable,
     )
 
 
