@@ -33,8 +33,15 @@ def tracker(value: Any, kind: type) -> None:
         )
 
 
-def frame(value: Any, what: str = "frame", axes: str = "(h, w, 3)") -> None:
-    """Refuse what is no picture of this library: RGB, channels last, uint8 or float."""
+def frame(value: Any, what: str = "frame", axes: str = "(h, w, 3)", floats: bool = True) -> None:
+    """Refuse what is no picture of this library: RGB, channels last, uint8 or float.
+
+    Args:
+        value: what was handed over.
+        what: its name in a message.
+        axes: the axes it shall have.
+        floats: floats are pictures too (not where frames are gathered on canvases of bytes).
+    """
     if isinstance(value, (list, tuple)):
         advice = "stack them: numpy.stack(frames)" if what == "frames" else "give one array"
         raise JaxtrackError(f"{what} is a {type(value).__name__}; {advice}")
@@ -47,6 +54,8 @@ def frame(value: Any, what: str = "frame", axes: str = "(h, w, 3)") -> None:
         raise JaxtrackError(
             f"{what} has the shape {shape}; give {axes}: rows, columns, and the channels R, G, B last"
         )
+    if not floats and value.dtype != np.uint8:
+        raise JaxtrackError(f"{what} is {value.dtype}; give uint8, 0 to 255")
     if value.dtype != np.uint8 and not _is_float(value.dtype):
         raise JaxtrackError(
             f"{what} is {value.dtype}; give uint8, or floats in 0 to 255 (not in 0 to 1)"
@@ -109,6 +118,23 @@ def box(value: Any) -> Any:
             f"box {shown} has no positive width and height; give x, y, w, h (not two corners)"
         )
     return ours
+
+
+def boxes(value: Any) -> np.ndarray:
+    """Return the boxes of several targets as ``(n, 4)`` float32, each checked as by `box`.
+
+    Args:
+        value: ``(n, 4)``, or ``(4,)`` for one target; values of the host.
+    """
+    try:
+        given = np.asarray(value)
+    except (ValueError, TypeError):
+        given = np.empty(0)
+    if given.ndim not in (1, 2) or given.shape[-1] != 4 or given.size == 0:
+        raise JaxtrackError(
+            f"boxes have the shape {given.shape}; give (n, 4), a row x, y, w, h for each target"
+        )
+    return np.stack([box(row) for row in given.reshape(-1, 4)])
 
 
 def frame_size(value: Any, frame: Any) -> Any:

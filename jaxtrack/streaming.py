@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Real, UInt8
 
 from jaxtrack import base as verbs
+from jaxtrack import checks
 from jaxtrack.base import Prediction, State, Tracker, Variables
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io.prefetch import prefetch
@@ -193,16 +194,17 @@ def stream(
         `Piece` after piece, in order; the first is the first frame alone.
 
     Raises:
-        JaxtrackError: no frames, or a frame of another size (its index is named). What the source
-            raises comes after all frames before it have been handed out.
+        JaxtrackError: no frames, frames or boxes that cannot be used, or a frame of another size (its
+            index is named). What the source raises comes after all frames before it have been handed out.
     """
-    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
-    if chunk < 1 or len(boxes) == 0:
-        raise ValueError("at least one frame per chunk and one box are needed")
+    boxes = checks.boxes(boxes)
+    if chunk < 1:
+        raise ValueError("at least one frame per chunk is needed")
     chunks = _ahead(frames, chunk)
     first = next(chunks, None)
     if first is None or isinstance(first, Exception):
         raise first or JaxtrackError("the clip has no frames")
+    checks.frame(first[0], floats=False)
     size = first[0].shape[:2]
     canvas = canvas or (size[0], size[1])
     run = _Runner(tracker, variables, boxes, pad_frame(first[0], canvas), size)
@@ -253,7 +255,7 @@ def track(
         JaxtrackError: as `stream`; what was found before is lost, use `stream` to keep it.
     """
     source = open_source(frames) if isinstance(frames, (str, os.PathLike)) else frames
-    given = np.asarray(boxes, np.float32)
+    given = checks.boxes(boxes)
     parts = []
     for piece in stream(tracker, variables, source, given, chunk=chunk, canvas=canvas):
         parts.append(piece.tracks)

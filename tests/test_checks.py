@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxtrack
-from jaxtrack import JaxtrackError, checks
+from jaxtrack import JaxtrackError, checks, streaming
 
 FRAME = np.zeros((40, 50, 3), np.uint8)
 CLIP = np.zeros((2, 40, 50, 3), np.uint8)
@@ -151,3 +151,21 @@ def test_a_traced_box_is_not_looked_at():
     np.testing.assert_array_equal(mixed, [1, 2, 3, 4])
     with pytest.raises(JaxtrackError, match=r"shape \(3,\)"):
         jax.jit(checks.box)(jnp.ones(3))
+
+
+def test_boxes_of_several_targets_are_checked_one_by_one():
+    np.testing.assert_array_equal(checks.boxes([1, 2, 3, 4]), [[1, 2, 3, 4]])
+    assert checks.boxes(np.ones((3, 4), np.uint8)).dtype == np.float32
+    for value in ([], np.zeros((0, 4)), np.ones(8), [[1, 2, 3, 4], [1, 2]], np.ones((1, 2, 4))):
+        with pytest.raises(JaxtrackError, match=r"give \(n, 4\)"):
+            checks.boxes(value)
+    with pytest.raises(JaxtrackError, match="not finite"):
+        checks.boxes([[1, 2, 3, 4], [1, np.nan, 3, 4]])
+
+
+def test_a_stream_takes_frames_of_bytes_alone():
+    tracker, variables = started()
+    with pytest.raises(JaxtrackError, match="float32; give uint8"):
+        next(streaming.stream(tracker, variables, CLIP.astype(np.float32), BOX))
+    with pytest.raises(JaxtrackError, match="no positive width"):
+        next(streaming.stream(tracker, variables, CLIP, [BOX, [1, 1, 0, 1]]))
