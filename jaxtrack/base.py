@@ -90,8 +90,8 @@ class Decision(Protocol):
         box: ``(4,)`` float32, as in `Prediction`.
         score: ``()`` float32, as in `Prediction`.
         which: ``()`` int32, which of the look's crops the target was found in.
-        response: ``(m, m)`` over that crop: the target is likelier where it is larger. Its maximum was
-            taken.
+        response: ``(m, m)`` over that crop: the target is likelier where it is larger (for TADT in the
+            top-left corner of a canvas, see its `Maps`).
     """
 
     @property
