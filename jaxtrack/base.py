@@ -92,6 +92,7 @@ class Decision(Protocol):
         which: ``()`` int32, which of the look's crops the target was found in.
         response: ``(m, m)`` over that crop: the target is likelier where it is larger (for TADT in the
             top-left corner of a canvas, see its `Maps`).
+        share: side of the response over the side of the crop; both have the same middle.
     """
 
     @property
@@ -102,6 +103,8 @@ class Decision(Protocol):
     def which(self) -> Int[Array, ""]: ...  # noqa: D102
     @property
     def response(self) -> Float[Array, "m m"]: ...  # noqa: D102
+    @property
+    def share(self) -> float | Float[Array, ""]: ...  # noqa: D102
 
 
 class InitVariables(Protocol):

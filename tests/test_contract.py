@@ -150,6 +150,7 @@ def test_steps_one_by_one_are_the_frame(name):
     assert decision.box.dtype == jnp.float32
     assert 0 <= int(decision.which) < count
     assert decision.response.ndim == 2
+    assert 0.3 < float(decision.share) <= 1
     np.testing.assert_allclose(decision.box, want.box, atol=2e-2)
     np.testing.assert_allclose(decision.score, want.score, atol=1e-3)
     assert shapes(after) == shapes(want_state)

@@ -93,6 +93,7 @@ class Decision(NamedTuple):
         score: ``()``.
         which: ``()`` int32 the chosen scale.
         response: ``(m, m)`` its response, mixed with the window.
+        share: see `jaxtrack.base.Decision`.
         peak: place and scale, see `jaxtrack.trackers.mlt.pyramid.Peak`.
         centre: ``(2,)`` the target's new centre, row and column.
         size: ``(2,)`` its new height and width.
@@ -102,6 +103,7 @@ class Decision(NamedTuple):
     score: Float[Array, ""]
     which: Int[Array, ""]
     response: Float[Array, "m m"]
+    share: float | Float[Array, ""]
     peak: Peak
     centre: Float[Array, "2"]
     size: Float[Array, "2"]
@@ -366,6 +368,7 @@ def decide(
         score=jax.nn.sigmoid(peak.logit),
         which=peak.scale,
         response=peak.response,
+        share=config.network.stride * response_size(config) / config.instance_size,
         peak=peak,
         centre=centre,
         size=size,

@@ -65,6 +65,7 @@ class Decision(NamedTuple):
         score: ``()``.
         which: ``()`` int32 0: there is one crop.
         response: ``(s, s)`` score times the Hann window.
+        share: see `jaxtrack.base.Decision`.
         unclipped: ``(4,)`` the predicted box, ``x, y, w, h`` in the frame.
         clipped: ``(4,)`` the same kept inside the frame: the state's next box.
     """
@@ -73,6 +74,7 @@ class Decision(NamedTuple):
     score: Float[Array, ""]
     which: Int[Array, ""]
     response: Float[Array, "s s"]
+    share: float | Float[Array, ""]
     unclipped: Float[Array, "4"]
     clipped: Float[Array, "4"]
 
@@ -258,6 +260,7 @@ def decide(
         score=maps.score.reshape(-1)[jnp.argmax(response)],
         which=jnp.zeros((), jnp.int32),
         response=response[0],
+        share=1.0,
         unclipped=unclipped,
         clipped=clipped,
     )

@@ -145,6 +145,7 @@ class Decision(NamedTuple):
         which: ``()`` int32 the chosen scale.
         peak: ``(2,)`` int32 row and column of the maximum of ``response``.
         response: ``(m, m)`` the chosen response, normalised, mixed with the window.
+        share: see `jaxtrack.base.Decision`.
         normalised: ``(m, m)`` before the window: minimum 0, sum 1.
         upsampled: ``(s, m, m)`` the responses (logits) of all scales before penalty and normalisation.
         shift: ``(2,)`` how far the target moved, rows and columns in pixels of the frame.
@@ -158,6 +159,7 @@ class Decision(NamedTuple):
     which: Int[Array, ""]
     peak: Int[Array, "2"]
     response: Float[Array, "m m"]
+    share: float | Float[Array, ""]
     normalised: Float[Array, "m m"]
     upsampled: Float[Array, "s m m"]
     shift: Float[Array, "2"]
@@ -284,6 +286,7 @@ def decide(
         which=scale,
         peak=peak,
         response=mixed,
+        share=config.network.stride * response_size(config) / config.instance_size,
         normalised=response,
         upsampled=upsampled,
         shift=shift,

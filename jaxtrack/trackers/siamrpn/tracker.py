@@ -90,6 +90,7 @@ class Decision(NamedTuple):
         score: ``()``.
         which: ``()`` int32 0: there is one crop.
         response: ``(s, s)`` greatest penalised score over a cell's anchors.
+        share: see `jaxtrack.base.Decision`.
         scores: ``(k,)`` foreground probability.
         boxes: ``(k, 4)`` ``cx, cy, w, h`` in crop pixels relative to the crop's centre.
         penalty: ``(k,)`` in (0, 1].
@@ -108,6 +109,7 @@ class Decision(NamedTuple):
     score: Float[Array, ""]
     which: Int[Array, ""]
     response: Float[Array, "s s"]
+    share: float | Float[Array, ""]
     scores: Float[Array, "k"]
     boxes: Float[Array, "k 4"]
     penalty: Float[Array, "k"]
@@ -252,6 +254,7 @@ def decide(config: Config, variables: Variables, state: State, look: Look, maps:
         score=score,
         which=jnp.zeros((), jnp.int32),
         response=jnp.max(penalised.reshape(anchors.shape[:3]), axis=0),
+        share=config.stride * map_size(config, config.instance_size) / config.instance_size,
         scores=scores,
         boxes=boxes,
         penalty=penalty,

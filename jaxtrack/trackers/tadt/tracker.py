@@ -145,6 +145,7 @@ class Decision(NamedTuple):
         score: ``()``.
         which: ``()`` int32 0: there is one crop.
         response: ``(f, f)`` the chosen copy's response, before it is upsampled and the window added.
+        share: see `jaxtrack.base.Decision`.
         peaks: the maximum of each copy's score map.
         scale: ``()`` int32 the chosen copy.
         peak_xy: ``(2,)`` int32 column and row of its maximum.
@@ -156,6 +157,7 @@ class Decision(NamedTuple):
     score: Float[Array, ""]
     which: Int[Array, ""]
     response: Float[Array, "f f"]
+    share: float | Float[Array, ""]
     peaks: responses.Peaks
     scale: Int[Array, ""]
     peak_xy: Int[Array, "2"]
@@ -436,6 +438,7 @@ def decide(config: Config, variables: Variables, state: State, look: Look, maps:
         score=maps.top / jnp.where(state.energy > 0, state.energy, 1),
         which=jnp.zeros((), jnp.int32),
         response=maps.response[best],
+        share=1.0,
         peaks=peaks,
         scale=best,
         peak_xy=peak_xy,
