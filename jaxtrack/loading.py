@@ -46,9 +46,7 @@ def load_weights(
         if name is None:
             raise JaxtrackError("this configuration is no preset: give the file of its weights")
         path = weights.shipped_path(name)
-    template = variable_shapes(record)
-    family = next((one for one in trackers.families() if one.owns(record)), None)
-    tables = family.tables if family is not None else {}
+    template, tables = variable_shapes(record), trackers.family_of(record).tables
     return weights.load_into(
         template, path, tables, source=source, key=key, interpolate=interpolate
     )
