@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Items
 from pathlib import Path
 from typing import Annotated
@@ -47,6 +47,7 @@ from eval.tracking.sequences import Sequence, load
 from eval.tracking.slots import BrokenSequencesError, Track
 from jaxtrack import cli
 from jaxtrack.errors import JaxtrackError, UsageError, brief, unknown
+from jaxtrack.io.atomic import read_whole, write_whole
 from jaxtrack.io.paths import output_folder
 from jaxtrack.io.records import write_json
 
@@ -66,8 +67,9 @@ class Options:
         root: the benchmark's folder (not for synthetic).
         split: the benchmark's split; by default the one that is scored: its test split.
         sequence: only these sequences.
-        shard: I/N tracks every N-th sequence from the I-th on (1/4 to 4/4) and scores nothing; with all
-            results in one folder, the command without it scores them.
+        shard: I/N tracks every N-th sequence from the I-th on (1/4 to 4/4) and scores nothing; the command
+            without it, with --merge or one --output for all, scores them together.
+        merge: outputs of the same command on other hosts, from which results are taken over.
         output: folder of raw results and report.
         slots: videos tracked side by side, on all devices together.
         devices: devices that share the slots, such as all GPUs of a machine.
@@ -88,6 +90,7 @@ class Options:
     split: str | None = None
     sequence: tuple[str, ...] = ()
     shard: str | None = None
+    merge: tuple[Path, ...] = ()
     output: Path = Path("results")
     slots: Annotated[int, cli.Range(low=1, high=4096)] = 1
     devices: Annotated[int, cli.Range(low=1, high=4096)] = 1
@@ -157,7 +160,10 @@ def plan_of(options: Options) -> Plan:
     twice = [name for name in dict.fromkeys(rows) if rows.count(name) > 1]
     if twice:
         raise UsageError(f"two rows are called {brief(twice[0])!r}: give one another name")
-    given = [options.root, *(r.source for r in rivals)]
+    for folder in options.merge:
+        if not folder.is_dir():
+            raise JaxtrackError(f"--merge {folder}: no such folder")
+    given = [options.root, *options.merge, *(r.source for r in rivals)]
     given += [e.weights.partition("::")[0] for e in entries if e.weights]
     output = output_folder(options.output, [p for p in given if p is not None])
     label = dataset.label
@@ -359,8 +365,7 @@ def _supervised(entry: Entry, sequences: list[Sequence], plan: Plan) -> dict[str
     made = {"tracker": entry.fingerprint(variables), "rule of overlap": rule}
     inputs = {s.name: {**made, **s.inputs(), "annotation": s.truth()} for s in sequences}
     kept = Kept(folder)
-    files = {s.name: {"boxes": run_file(folder, s.name)} for s in sequences}
-    missing = _to_track(kept, sequences, inputs, files, options.again)
+    missing = _to_track(plan, entry.label, sequences, inputs, _run_files)
     waiting = {s.name for s in missing}
     runs = {s.name: read_run(run_file(folder, s.name)) for s in sequences if s.name not in waiting}
     total = sum(s.length for s in missing)
@@ -371,37 +376,66 @@ def _supervised(entry: Entry, sequences: list[Sequence], plan: Plan) -> dict[str
         )
         for name, run in tracking:
             write_run(folder, name, run)
-            kept.remember(name, inputs[name], files[name])
+            kept.remember(name, inputs[name], _run_files(folder, name))
             # As the file has it: a run that goes on later gives the same scores.
             runs[name] = read_run(run_file(folder, name))
     return runs
 
 
+def _run_files(folder: Path, name: str) -> dict[str, Path]:
+    return {"boxes": run_file(folder, name)}
+
+
 def _to_track(
-    kept: Kept,
+    plan: Plan,
+    label: str,
     sequences: list[Sequence],
     inputs: Mapping[str, Mapping[str, str]],
-    files: Mapping[str, Mapping[str, Path]],
-    again: bool,
+    files_of: Callable[[Path, str], Mapping[str, Path]],
 ) -> list[Sequence]:
     """Return the sequences without results that can be kept; say what is kept, what is not, and why."""
+    kept = Kept(plan.folder / label)
     missing: list[Sequence] = []
     reasons: dict[str, list[str]] = {}
+    taken = 0
     for s in sequences:
-        problem = "" if again else kept.problem(s.name, inputs[s.name], files[s.name])
-        if problem is not None:
-            missing.append(s)
-            reasons.setdefault(problem, []).append(s.name)
+        files = files_of(kept.folder, s.name)
+        problem = "" if plan.options.again else kept.problem(s.name, inputs[s.name], files)
+        if problem is None:
+            continue
+        if not plan.options.again and _taken_over(plan, kept, s.name, inputs[s.name], files_of):
+            taken += 1
+            continue
+        missing.append(s)
+        reasons.setdefault(problem, []).append(s.name)
     for reason, names in reasons.items():
         if reason:
-            print(
-                f"note: {kept.folder.name}: tracked again, {reason}: {listing(names)}", flush=True
-            )
-    if len(missing) < len(sequences):
-        print(
-            f"note: {kept.folder.name}: {len(sequences) - len(missing)} sequences kept", flush=True
-        )
+            print(f"note: {label}: tracked again, {reason}: {listing(names)}", flush=True)
+    if taken:
+        print(f"note: {label}: {taken} sequences taken over", flush=True)
+    there = len(sequences) - len(missing) - taken
+    if there:
+        print(f"note: {label}: {there} sequences kept", flush=True)
     return missing
+
+
+def _taken_over(
+    plan: Plan,
+    kept: Kept,
+    name: str,
+    inputs: Mapping[str, str],
+    files_of: Callable[[Path, str], Mapping[str, Path]],
+) -> bool:
+    """Copy a sequence's results from another host's output, if it has them from the same inputs."""
+    for output in plan.options.merge:
+        other = Kept(output / plan.folder.name / kept.folder.name)
+        theirs, ours = files_of(other.folder, name), files_of(kept.folder, name)
+        if other.problem(name, inputs, theirs, elsewhere=True) is None:
+            for role, path in theirs.items():
+                write_whole(ours[role], read_whole(path))
+            kept.remember(name, inputs, ours)
+            return True
+    return False
 
 
 def _track(
@@ -417,9 +451,8 @@ def _track(
     else:
         tracker = f"{label}, OpenCV {cv2.__version__}, jaxtrack {jaxtrack.__version__}"
     inputs = {s.name: {"tracker": tracker, **s.inputs()} for s in sequences}
-    files = {s.name: tracked_files(folder, s.name) for s in sequences}
     kept = Kept(folder)
-    missing = _to_track(kept, sequences, inputs, files, options.again)
+    missing = _to_track(plan, label, sequences, inputs, tracked_files)
     by_name = {s.name: s for s in missing}
     total = sum(s.length for s in missing)
     clock = _Clock()
@@ -446,7 +479,7 @@ def _track(
             seconds = np.full(len(track.boxes), track.seconds / len(track.boxes))
             own = slots.own_coordinates(track.boxes, sequence)
             write_tracked(folder, name, Tracked(own, track.scores, seconds))
-            kept.remember(name, inputs[name], files[name])
+            kept.remember(name, inputs[name], tracked_files(folder, name))
     # All are read back, those made now as well: a run that goes on later gives the same scores.
     return {s.name: _stored(folder, s) for s in sequences}, clock.rate
 

@@ -30,7 +30,11 @@ class Kept:
         return self.folder / "made_from" / f"{name}.json"
 
     def problem(
-        self, name: str, inputs: Mapping[str, str], files: Mapping[str, Path]
+        self,
+        name: str,
+        inputs: Mapping[str, str],
+        files: Mapping[str, Path],
+        elsewhere: bool = False,
     ) -> str | None:
         """Return why the results of a sequence cannot be kept; None where they can, "" where there are none.
 
@@ -38,6 +42,7 @@ class Kept:
             name: the sequence.
             inputs: what its results depend on, by name.
             files: the result files, by role.
+            elsewhere: the same data may lie in another folder, as on another host.
         """
         there = [role for role, path in files.items() if path.exists()]
         record = self._record(name)
@@ -51,7 +56,8 @@ class Kept:
         try:
             made = read_json(record, "record of kept results")
             known, sums = made["inputs"], made["files"]
-            changed = [k for k in dict.fromkeys([*inputs, *known]) if inputs.get(k) != known.get(k)]
+            names = [k for k in dict.fromkeys([*inputs, *known]) if k != "folder" or not elsewhere]
+            changed = [k for k in names if inputs.get(k) != known.get(k)]
             if changed:
                 return f"{', '.join(map(str, changed[:3]))} changed"
             spoiled = [role for role, path in files.items() if checksum(path) != sums.get(role)]

@@ -41,7 +41,8 @@ class Sequence:
             a sequence; None: they come in order, through ``frames``.
         fault: why the sequence cannot be tracked, in one line; None: it can, as far as is known.
         video: name of the video, which two targets may share.
-        source: layout, split and folder that it comes from.
+        source: layout and split that it comes from.
+        root: folder that it comes from.
         references: the frames' files, as in `jaxtrack.data.record.VideoRecord`; empty in memory.
     """
 
@@ -56,15 +57,17 @@ class Sequence:
     fault: str | None = None
     video: str = ""
     source: str = ""
+    root: str = ""
     references: tuple[str, ...] = ()
 
     def inputs(self) -> dict[str, str]:
-        """Return what a tracker's boxes depend on, by name: source, list of frames, pictures, first box.
+        """Return what a tracker's boxes depend on, by name: data set, folder, frames, pictures, first box.
 
         The pictures are told by their sizes and the bytes of the first, the middle and the last one; those of
         a clip by its size.
         """
-        found = {"source": self.source, "first box": repr(self.boxes[0].tolist())}
+        found = {"data set": self.source, "folder": self.root}
+        found["first box"] = repr(self.boxes[0].tolist())
         found["number of frames"] = str(self.length)
         try:
             return found | self._pictures()
@@ -76,9 +79,9 @@ class Sequence:
         if not self.references:
             found["pictures"] = _digest(np.ascontiguousarray(next(self.frames())).tobytes())
             return found
-        found["list of frames"] = _digest(
-            "\0".join(self.references).encode(errors="surrogateescape")
-        )
+        # Below the folder: the same data at another place have the same list.
+        names = [os.path.abspath(r).removeprefix(self.root) for r in self.references]
+        found["list of frames"] = _digest("\0".join(names).encode(errors="surrogateescape"))
         if frame_files.is_clip_reference(self.references[0]):
             clip = Path(self.references[0].rpartition("::")[0])
             found["pictures"] = f"{clip.stat().st_size} bytes"
@@ -250,7 +253,8 @@ def _from_layout(
                 read=None if clip else functools.partial(_one, record.frames),
                 fault=fault,
                 video=record.video,
-                source=f"{dataset.layout} {dataset.split} {root.absolute()}",
+                source=f"{dataset.layout} {dataset.split}",
+                root=str(root.absolute()),
                 references=record.frames,
             )
         )

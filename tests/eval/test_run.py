@@ -93,7 +93,8 @@ def test_damaged_results_are_made_again(role, spoil, tmp_path, fakes, capsys):
     ("change", "words"),
     [
         (lambda s: {"boxes": s.boxes + 3}, "first box changed: s1"),
-        (lambda s: {"source": "elsewhere"}, "source changed: s1"),
+        (lambda s: {"source": "other"}, "data set changed: s1"),
+        (lambda s: {"root": "elsewhere"}, "folder changed: s1"),
         (lambda s: {"frames": lambda: (255 - f for f in s.frames())}, "pictures changed: s1"),
     ],
 )
@@ -138,6 +139,24 @@ def test_shards_together_are_the_whole(tmp_path, fakes, capsys):
     assert "5 sequences kept" in capsys.readouterr().out
     call(tmp_path / "whole", "--tracker", "fast")
     assert scores(tmp_path / "parts") == scores(tmp_path / "whole")
+
+
+def test_outputs_of_several_hosts_are_merged(tmp_path, fakes, capsys, monkeypatch):
+    rows = ["--tracker", "fast", "--peer", "static"]
+    call(tmp_path / "whole", *rows)
+    for host in ("1", "2"):
+        there = [dataclasses.replace(s, root=f"/data{host}") for s in SEQUENCES]
+        monkeypatch.setattr(eval_run, "load", lambda *a, there=there, **k: list(there))
+        assert call(tmp_path / host, *rows, "--shard", f"{host}/2") == 0
+    monkeypatch.setattr(eval_run, "load", lambda *a, **k: list(SEQUENCES))
+    capsys.readouterr()
+    assert call(tmp_path / "all", *rows, "--merge", str(tmp_path / "1"), str(tmp_path / "2")) == 0
+    assert capsys.readouterr().out.count("5 sequences taken over") == 2
+    assert scores(tmp_path / "all") == scores(tmp_path / "whole")
+    assert call(tmp_path / "all", *rows) == 0
+    assert capsys.readouterr().out.count("5 sequences kept") == 2
+    assert call(tmp_path / "1", *rows, "--merge", str(tmp_path / "1")) == 2
+    assert call(tmp_path / "x", *rows, "--merge", str(tmp_path / "none")) == 1
 
 
 def test_results_of_others_stand_beside_ours(tmp_path, fakes, capsys):
