@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, NamedTuple
 
 from jaxtrack.errors import JaxtrackError, brief, reason
@@ -49,6 +49,7 @@ def run(
     cwd: pathlib.Path | None = None,
     seconds: float | None = None,
     capture: bool = False,
+    env: Mapping[str, str] | None = None,
 ) -> Ended:
     """Run a program and wait for it; it and its own children end with us, whatever ends us.
 
@@ -57,6 +58,7 @@ def run(
         cwd: folder in which it runs; None: ours.
         seconds: after which it is ended; None: never.
         capture: keep what it prints in place of showing it.
+        env: variables of its environment besides ours.
 
     Returns:
         How it ended.
@@ -76,6 +78,7 @@ def run(
             stdout=pipe,
             stderr=pipe,
             start_new_session=True,
+            env=None if env is None else {**os.environ, **env},
         )
     except (OSError, ValueError) as error:
         why = reason(error) if isinstance(error, OSError) else brief(error)

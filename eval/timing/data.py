@@ -1,10 +1,7 @@
-"""Measures the input pipeline: building, and pairs per second from whole frames and from crops.
+"""The input pipeline of trainings: building, and pairs per second from whole frames and from crops.
 
-    python -m jaxtrack.data.bench --folder /tmp/bench
-    python -m jaxtrack.data.bench --folder /tmp/bench --videos 100 --length 100   # 10,000 frames
-
-The folder keeps what was measured on, for other loaders: `frames/` (GOT-10k's layout), `crops/`
-(PySOT's layout: crop511 and train.json) and `built/`. Numbers of a busy machine mean little; the CPU
+The folder keeps what was measured on, for other loaders: ``frames/`` (GOT-10k's layout), ``crops/``
+(PySOT's layout: crop511 and train.json) and ``built/``. Numbers of a busy machine mean little; the CPU
 time per pair is given beside the wall time for that reason.
 """
 
@@ -15,9 +12,8 @@ import json
 import logging
 import resource
 import shutil
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +21,6 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from jaxtrack import cli
 from jaxtrack.data import frames as frame_io
 from jaxtrack.data import recipes
 from jaxtrack.data import sampling as pairs
@@ -36,8 +31,8 @@ from jaxtrack.errors import JaxtrackError
 
 
 @dataclasses.dataclass(frozen=True)
-class Bench:
-    """Measure the input pipeline on frames made for the purpose.
+class Pipeline:
+    """What the input pipeline is measured on: frames made for the purpose.
 
     Attributes:
         folder: where frames, crops and builds go; what is there is used again.
@@ -48,7 +43,6 @@ class Bench:
         batch: pairs in a batch.
         batches: batches that are timed, after one that is not.
         workers: numbers of worker processes to try.
-        debug: show the traceback of an error.
     """
 
     folder: Path
@@ -59,14 +53,13 @@ class Bench:
     batch: int = 16
     batches: int = 12
     workers: tuple[int, ...] = (0, 1, 2)
-    debug: bool = False
 
 
-def make_frames(folder: Path, args: Bench) -> None:
-    """Writes textured videos of a moving target in GOT-10k's layout, and their crops in PySOT's.
+def make_frames(folder: Path, args: Pipeline) -> None:
+    """Write textured videos of a moving target in GOT-10k's layout, and their crops in PySOT's.
 
     Args:
-        folder: gets `frames` and `crops`.
+        folder: gets ``frames`` and ``crops``.
         args: sizes and counts.
     """
     names = []
@@ -101,7 +94,7 @@ def make_frames(folder: Path, args: Bench) -> None:
 
 
 def _texture(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    """Noise of several octaves, about as hard to compress as a photograph."""
+    """Draw noise of several octaves, about as hard to compress as a photograph."""
     image = np.zeros((height, width, 3), np.float32)
     for octave in range(2, 9):
         coarse = rng.standard_normal((2**octave * 9 // 16 + 1, 2**octave, 3)).astype(np.float32)
@@ -111,15 +104,15 @@ def _texture(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
 
 
 def build(folder: Path, dataset: str, source: str) -> dict[str, Any]:
-    """Builds a dataset and measures it.
+    """Build a dataset and measure it.
 
     Args:
-        folder: holds `source`; gets `built`.
+        folder: holds ``source``; gets ``built``.
         dataset: dataset name.
         source: name of the source folder.
 
     Returns:
-        `seconds`, `frames`, `megabytes` and `peak_megabytes`: how much the process grew.
+        ``seconds``, ``frames``, ``megabytes`` and ``peak_megabytes``: how much the process grew.
     """
     from jaxtrack.data import builders
 
@@ -141,8 +134,8 @@ def build(folder: Path, dataset: str, source: str) -> dict[str, Any]:
     }
 
 
-def pairs_per_second(path: Path, config: pairs.PairConfig, args: Bench, workers: int) -> str:
-    """Times whole batches.
+def pairs_per_second(path: Path, config: pairs.PairConfig, args: Pipeline, workers: int) -> str:
+    """Time whole batches.
 
     Args:
         path: a built dataset.
@@ -166,7 +159,7 @@ def pairs_per_second(path: Path, config: pairs.PairConfig, args: Bench, workers:
 
 
 def stages(path: Path, config: pairs.PairConfig, count: int = 100) -> dict[str, float]:
-    """Times the stages of a pair one by one, in one thread.
+    """Time the stages of a pair one by one, in one thread.
 
     Args:
         path: a built dataset.
@@ -174,7 +167,7 @@ def stages(path: Path, config: pairs.PairConfig, count: int = 100) -> dict[str, 
         count: pairs.
 
     Returns:
-        Milliseconds of CPU for a pair: `read`, `decode`, `cut` and `rest` (choosing, collecting).
+        Milliseconds of CPU for a pair: ``read``, ``decode``, ``cut`` and ``rest`` (choosing, collecting).
     """
     cv2.setNumThreads(1)
     source = FrameSource(path)
@@ -207,11 +200,11 @@ def stages(path: Path, config: pairs.PairConfig, count: int = 100) -> dict[str, 
     return {name: 1000 * seconds / count for name, seconds in spent.items()}
 
 
-def run(args: Bench) -> None:
-    """Makes what is missing, then measures and prints.
+def run(args: Pipeline) -> None:
+    """Make what is missing, then measure and print.
 
     Args:
-        args: the parsed command line.
+        args: sizes and counts.
 
     Raises:
         JaxtrackError: the folder holds frames of other sizes.
@@ -225,7 +218,7 @@ def run(args: Bench) -> None:
         make_frames(args.folder, args)
         note.write_text(json.dumps(settings))
     elif json.loads(note.read_text()) != settings:
-        raise JaxtrackError(f"{args.folder} holds other frames: delete it or give another --folder")
+        raise JaxtrackError(f"{args.folder} holds other frames: delete it or give another folder")
     template = recipes.patch_config(143, 127, 1.0, 0.5)
     search = recipes.patch_config(431, 255, 255 / 127, 0.5)
     config = pairs.PairConfig(template, search, negative=0.2)
@@ -247,12 +240,3 @@ def run(args: Bench) -> None:
         whole = sum(spent.values())
         shares = ", ".join(f"{k} {v:.2f} ms ({100 * v / whole:.0f} %)" for k, v in spent.items())
         print(f"  one pair: {whole:.2f} ms: {shares}")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
-    return cli.command(Bench, run, "python -m jaxtrack.data.bench", arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

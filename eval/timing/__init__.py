@@ -1,0 +1,1 @@
+"""What `eval.speed` measures: trackers and their parts, formulations, throughput, the input pipeline."""
