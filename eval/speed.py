@@ -2,8 +2,8 @@
 
 Frames per second live, through a clip and in slots; decoding and each step of a tracker apart; time to
 compile and to the first box; the device named. Peers are measured in the same run, turn by turn:
-``--peer COMMAND`` runs a program of yours that prints a line ``ms_per_frame NUMBER``. Timings are medians (and
-minima) over rounds; run them on a quiet machine. Besides:
+``--peer COMMAND`` runs a program of yours that prints a line ``ms_per_frame NUMBER``. Timings are medians
+(and minima) over rounds; run them on a quiet machine. Besides:
 
 ``--suite --minutes 8 --output FILE`` measures everything that is worth knowing of a card, within the time;
 ``--benchmark`` the whole way from JPEG files to boxes; ``--data FOLDER`` the input pipeline of trainings;

@@ -102,7 +102,9 @@ class Suite:
             with self.part("trackers"):
                 self.wave("trackers", names, self.tracker, _PRESETS * self.left())
             with self.part("training"):
-                listed = self.python("-m", "train.speed", "list", seconds=min(60, self.left())).output.split()
+                listed = self.python(
+                    "-m", "train.speed", "list", seconds=min(60, self.left())
+                ).output.split()
                 recipes = chosen(listed, self.words, _FIRST_RECIPES)
                 self.wave("training", recipes, self.recipe, _RECIPES * self.left())
             with self.part("benchmark"):

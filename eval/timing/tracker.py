@@ -95,7 +95,7 @@ class Measured:
 
     def targets_time(self, count: int) -> float:
         """Return the seconds a frame for ``count`` targets of one video at once."""
-        boxes = self.box + 4 * jnp.arange(count)[:, None] * jnp.asarray([1.0, 1, 0, 0])[None]
+        boxes = self.box[None] + 4 * jnp.arange(count)[:, None] * jnp.asarray([1.0, 1, 0, 0])[None]
         size = jnp.asarray(FRAME_SIZE, jnp.int32)
         start = streaming.init_targets
         states = start(self.tracker, self.variables, self.images[0], boxes, size)

@@ -14,6 +14,7 @@ from jaxtrack import get_tracker
 from jaxtrack.base import Prediction, Tracker
 from jaxtrack.cli import UsageError
 from jaxtrack.errors import JaxtrackError
+from jaxtrack.weights import save_weights
 
 
 @pytest.mark.parametrize(
@@ -101,6 +102,22 @@ def outside(monkeypatch):
     module.LEARNED = Tracker(Config(learned=True), _variables, _init, _track)
     monkeypatch.setitem(sys.modules, "somebody_elses", module)
     return module
+
+
+def test_a_tracker_of_others(outside, tmp_path):
+    entry = parse_entry("somebody_elses:PLAIN", ["step=2"])
+    assert entry.tracker.config == Config(step=2.0)
+    assert entry.label == "PLAIN,step=2"
+    assert entry.preset is None
+    assert entry.load() == {}
+    named = parse_entry("ours:somebody_elses:PLAIN")
+    assert named.label == "ours"
+    learned = parse_entry("somebody_elses:LEARNED")
+    with pytest.raises(JaxtrackError, match="give somebody_elses:LEARNED=FILE"):
+        learned.load()
+    save_weights(tmp_path / "w.safetensors", {"params": {"gain": np.full(2, 3.0, np.float32)}})
+    loaded = parse_entry(f"somebody_elses:LEARNED={tmp_path / 'w.safetensors'}").load()
+    np.testing.assert_array_equal(loaded["params"]["gain"], [3, 3])
 
 
 def test_a_change_that_the_weights_do_not_fit_is_told():
