@@ -166,7 +166,9 @@ def test_the_suite_measures_all_parts(tmp_path):
 
 def test_the_suite_names_what_fails_and_goes_on(tmp_path):
     output = tmp_path / "suite.json"
-    runs = Runs(hang=["--tracker siamfc-tiny --slots 2 --brief"], fail=["describe_device", "mlt-tiny-meta"])
+    runs = Runs(
+        hang=["--tracker siamfc-tiny --slots 2 --brief"], fail=["describe_device", "mlt-tiny-meta"]
+    )
     figures = suite.Suite(4, output, ["tiny"], runs).run(["false"])
     assert figures["failures"]["versions"] == "status -11: Segmentation fault"
     assert "not done after" in figures["failures"]["trackers: siamfc-tiny"]
