@@ -15,10 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from eval.studies.training import python
 from jaxtrack import cli, weights
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io import paths
+
+from .studies.training import python
 
 # A part of the benchmark with most attributes: the demo stays under its eight minutes on two cores.
 CLIPS = 10
@@ -72,7 +73,8 @@ def demo(output: Path, steps: int, clips: int) -> None:
 
     _say(f"1. train siamfc-tiny on the synthetic world, {steps} steps")
     trained = output / "trained-now"
-    python("-m", "train.run", "siamfc-tiny", "--steps", str(steps), "--output", str(trained))
+    training = cli.beside(__package__, "train.run")
+    python("-m", training, "siamfc-tiny", "--steps", str(steps), "--output", str(trained))
 
     _say("2. track a clip with the shipped weights")
     video = output / "tracked.mp4"
@@ -82,7 +84,8 @@ def demo(output: Path, steps: int, clips: int) -> None:
     names = _clip_names(clips)
     trackers = [*weights.shipped_names(), f"siamfc-tiny={trained / 'weights.safetensors'}"]
     python(
-        *("-m", "eval.run", "--benchmark", "synthetic", "--output", str(output)),
+        *("-m", cli.beside(__package__, "eval.run"), "--benchmark", "synthetic"),
+        *("--output", str(output)),
         *(word for name in trackers for word in ("--tracker", name)),
         *("--peer", "mil", "--peer", "static"),
         *(word for name in names for word in ("--sequence", name)),

@@ -21,10 +21,16 @@ import cv2
 import numpy as np
 
 import jaxtrack
-from eval.files import datasets
-from eval.files.datasets import Dataset
-from eval.files.kept import Kept
-from eval.files.results import (
+from jaxtrack import cli
+from jaxtrack.errors import JaxtrackError, UsageError, brief, unknown
+from jaxtrack.io.atomic import read_whole, write_whole
+from jaxtrack.io.paths import output_folder
+from jaxtrack.io.records import write_json
+
+from .files import datasets
+from .files.datasets import Dataset
+from .files.kept import Kept
+from .files.results import (
     Tracked,
     TrackerResults,
     common_names,
@@ -36,20 +42,15 @@ from eval.files.results import (
     write_run,
     write_tracked,
 )
-from eval.metrics.eao import VOT_PROTOCOLS, Run
-from eval.metrics.names import listing
-from eval.report import scores as scoring
-from eval.report.published import comparison
-from eval.report.scores import Outcome
-from eval.tracking import baselines, restart, slots
-from eval.tracking.entry import Entry, parse_entries
-from eval.tracking.sequences import Sequence, load
-from eval.tracking.slots import BrokenSequencesError, Track
-from jaxtrack import cli
-from jaxtrack.errors import JaxtrackError, UsageError, brief, unknown
-from jaxtrack.io.atomic import read_whole, write_whole
-from jaxtrack.io.paths import output_folder
-from jaxtrack.io.records import write_json
+from .metrics.eao import VOT_PROTOCOLS, Run
+from .metrics.names import listing
+from .report import scores as scoring
+from .report.published import comparison
+from .report.scores import Outcome
+from .tracking import baselines, restart, slots
+from .tracking.entry import Entry, parse_entries
+from .tracking.sequences import Sequence, load
+from .tracking.slots import BrokenSequencesError, Track
 
 
 @dataclasses.dataclass(frozen=True)
@@ -567,9 +568,9 @@ def run(options: Options) -> None:
         return
     write_json(scores_file, summary(outcomes))
     if not options.no_report:
-        from eval.report.page import write_report
+        from .report.page import write_report
 
-        command = ["python", "-m", "eval.run", *sys.argv[1:]]
+        command = ["python", "-m", cli.beside(__package__, "eval.run"), *sys.argv[1:]]
         path = write_report(plan.folder / "report.html", outcomes, plan.dataset, sequences, command)
         print(f"report: {path}")
 

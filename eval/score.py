@@ -12,20 +12,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from eval.conformance.pack import check_pack
-from eval.files import datasets
-from eval.files.datasets import Dataset
-from eval.files.results import TrackerResults, read_named
-from eval.files.truth import read_ground_truth
-from eval.metrics.annotation import Annotation
-from eval.metrics.names import listing
-from eval.metrics.protocols import Benchmark, get_benchmark
-from eval.report import tables
-from eval.report.scores import Outcome, measure, outcome_of, protocols_of, score_of
 from jaxtrack import cli
 from jaxtrack.errors import JaxtrackError, UsageError, unknown
 from jaxtrack.io.atomic import write_whole
 from jaxtrack.io.paths import output_file
+
+from .conformance.pack import check_pack
+from .files import datasets
+from .files.datasets import Dataset
+from .files.results import TrackerResults, read_named
+from .files.truth import read_ground_truth
+from .metrics.annotation import Annotation
+from .metrics.names import listing
+from .metrics.protocols import Benchmark, get_benchmark
+from .report import tables
+from .report.scores import Outcome, measure, outcome_of, protocols_of, score_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,9 +159,9 @@ def _show(options: Options, benchmark: Benchmark, outcomes: list[Outcome]) -> No
             write_whole(path, content().encode(errors="replace"))
             print(f"wrote {path}")
     if options.report is not None:
-        from eval.report.page import write_report
+        from .report.page import write_report
 
-        command = ["python", "-m", "eval.score", *sys.argv[1:]]
+        command = ["python", "-m", cli.beside(__package__, "eval.score"), *sys.argv[1:]]
         write_report(options.report, outcomes, _dataset(options, benchmark), command=command)
         print(f"report: {options.report}")
 

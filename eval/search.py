@@ -21,16 +21,17 @@ from typing import Any
 
 import numpy as np
 
-from eval.metrics.ope import evaluate_ope
-from eval.sweep import compiled as sweep
-from eval.sweep.cost import Clock, compare, print_costs
-from eval.sweep.grid import Grid, parse_grid, track_sequences
-from eval.sweep.plot import plot
-from eval.tracking import sequences as benchmarks
-from eval.tracking import slots as runner
-from eval.tracking.sequences import Sequence
 from jaxtrack import cli, get_tracker, load_weights, streaming
 from jaxtrack.io.atomic import write_whole
+
+from .metrics.ope import evaluate_ope
+from .sweep import compiled as sweep
+from .sweep.cost import Clock, compare, print_costs
+from .sweep.grid import Grid, parse_grid, track_sequences
+from .sweep.plot import plot
+from .tracking import sequences as benchmarks
+from .tracking import slots as runner
+from .tracking.sequences import Sequence
 
 METRICS = ("auc", "precision_20px", "norm_precision_0_20")
 

@@ -20,14 +20,15 @@ from typing import Annotated
 
 import numpy as np
 
-from eval.files.results import TrackerResults, read_results
-from eval.files.truth import read_ground_truth
-from eval.metrics.names import listing
-from eval.metrics.protocols import get_benchmark
 from jaxtrack import cli
 from jaxtrack.errors import JaxtrackError, UsageError, brief, nearest, reason
 from jaxtrack.io.paths import output_file
 from jaxtrack.io.text import parse_numbers
+
+from .files.results import TrackerResults, read_results
+from .files.truth import read_ground_truth
+from .metrics.names import listing
+from .metrics.protocols import get_benchmark
 
 # A result file holds a few thousand lines; what a zip file claims beyond these is no submission.
 _MEMBER_AT_MOST, _TOTAL_AT_MOST, _MEMBERS_AT_MOST = 16 << 20, 256 << 20, 10_000

@@ -25,10 +25,11 @@ from typing import Any
 import numpy as np
 
 import jaxtrack
-from eval.tracking.adapters import FrameTracker
 from jaxtrack import cli
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io.images import read_image
+
+from .tracking.adapters import FrameTracker
 
 TRACKER, WEIGHTS = "JAXTRACK_TRACKER", "JAXTRACK_WEIGHTS"
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from eval.conformance.checker import Checker
-from eval.metrics.annotation import Annotation
-from eval.metrics.got10k import GOT10kReport, bounded_overlap, evaluate_got10k
-from eval.metrics.longterm import LongTermReport, evaluate_longterm, f_score
-from eval.metrics.polygons import exact_overlap
-from eval.metrics.regions import RULES, region_overlap
 from jaxtrack.errors import JaxtrackError
+
+from ..metrics.annotation import Annotation
+from ..metrics.got10k import GOT10kReport, bounded_overlap, evaluate_got10k
+from ..metrics.longterm import LongTermReport, evaluate_longterm, f_score
+from ..metrics.polygons import exact_overlap
+from ..metrics.regions import RULES, region_overlap
+from .checker import Checker
 
 _GOT10K_INPUTS = {"groundtruth", "cover", "absence", "resolution", "results", "times"}
 _LONG_INPUTS = {"groundtruth", "prediction", "confidence", "width", "height"}

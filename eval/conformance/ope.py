@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from eval.conformance.checker import Checker, Group
-from eval.files.arrays import annotations_from_arrays, split
-from eval.metrics.annotation import Annotation
-from eval.metrics.ope import OPEReport, evaluate_ope
-from eval.metrics.protocols import (
+from jaxtrack.errors import JaxtrackError
+
+from ..files.arrays import annotations_from_arrays, split
+from ..metrics.annotation import Annotation
+from ..metrics.ope import OPEReport, evaluate_ope
+from ..metrics.protocols import (
     NORM_PRECISION_THRESHOLDS,
     PRECISION_THRESHOLDS,
     PROTOCOLS,
@@ -20,7 +21,7 @@ from eval.metrics.protocols import (
     Benchmark,
     get_benchmark,
 )
-from jaxtrack.errors import JaxtrackError
+from .checker import Checker, Group
 
 _THRESHOLDS = {
     "overlap_thresholds": SUCCESS_THRESHOLDS,

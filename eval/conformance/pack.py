@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from eval.conformance import examples, ope, vot
-from eval.conformance.checker import Checker, Group
-from eval.files.arrays import load_npz
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io.paths import resolve
 from jaxtrack.io.records import read_json
+
+from ..files.arrays import load_npz
+from . import examples, ope, vot
+from .checker import Checker, Group
 
 _NAME = re.compile(
     r"^(?P<key>.+?)(?:_(?:test|val|train))?_(?P<role>expected|gt|curves|frames|results|result_.+)$"

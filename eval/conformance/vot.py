@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from eval.conformance.checker import Checker, Group
-from eval.conformance.examples import bounds_of
-from eval.files.arrays import regions_from_arrays, split
-from eval.metrics.annotation import Annotation
-from eval.metrics.eao import REGION
-from eval.metrics.protocols import BENCHMARKS, Benchmark
-from eval.metrics.regions import region_overlap
-from eval.metrics.vot import Run, VOTReport, burn_in, evaluate_vot
+from ..files.arrays import regions_from_arrays, split
+from ..metrics.annotation import Annotation
+from ..metrics.eao import REGION
+from ..metrics.protocols import BENCHMARKS, Benchmark
+from ..metrics.regions import region_overlap
+from ..metrics.vot import Run, VOTReport, burn_in, evaluate_vot
+from .checker import Checker, Group
+from .examples import bounds_of
 
 _FRAMES = re.compile(
     r"^(?P<toolkit>vot_toolkit_)?overlap_(?:burnin(?P<burn>\d+)_)?(?P<bounds>(?:no_)?bounds.*)$"

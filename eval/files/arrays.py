@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.metrics.annotation import Annotation
 from jaxtrack.errors import JaxtrackError, brief, reason
 from jaxtrack.io.atomic import read_whole
+
+from ..metrics.annotation import Annotation
 
 # Boxes of the largest benchmark take some hundred megabytes; what claims more is no table of boxes.
 _BYTES_AT_MOST = 2 << 30

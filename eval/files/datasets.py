@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from eval.metrics.protocols import Benchmark, get_benchmark
 from jaxtrack.data import layouts
 from jaxtrack.errors import JaxtrackError, UsageError, brief, nearest, unknown
+
+from ..metrics.protocols import Benchmark, get_benchmark
 
 SYNTHETIC = "synthetic"
 _FOR_TRAINING = ("youtubebb",)

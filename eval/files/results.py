@@ -24,13 +24,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eval.files.arrays import checked_names, checked_rows, load_npz, split
-from eval.metrics.eao import FAILED, INITIALISED, REGION, SKIPPED, Run
-from eval.metrics.names import listing
 from jaxtrack.errors import JaxtrackError, UsageError, brief
 from jaxtrack.io.atomic import write_whole
 from jaxtrack.io.paths import resolve
 from jaxtrack.io.text import parse_numbers, read_many, read_numbers, read_text
+
+from ..metrics.eao import FAILED, INITIALISED, REGION, SKIPPED, Run
+from ..metrics.names import listing
+from .arrays import checked_names, checked_rows, load_npz, split
 
 _DEPTH = 3  # folders below the one that is given: TRACKER/PARAMETERS/BENCHMARK
 _REPETITION = re.compile(r"^(?P<name>.+)_(?P<number>\d{3})$")

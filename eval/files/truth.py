@@ -14,10 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from eval.files.arrays import annotations_from_arrays, load_npz, regions_from_arrays
-from eval.files.results import polygons_to_boxes
-from eval.metrics.annotation import Annotation, from_record
-from eval.metrics.protocols import Benchmark
 from jaxtrack.data import layouts
 from jaxtrack.data.readers.files import WrongLayoutError
 from jaxtrack.data.record import VideoRecord
@@ -26,6 +22,11 @@ from jaxtrack.io.images import read_image
 from jaxtrack.io.paths import resolve
 from jaxtrack.io.records import read_json
 from jaxtrack.io.text import read_numbers, read_text
+
+from ..metrics.annotation import Annotation, from_record
+from ..metrics.protocols import Benchmark
+from .arrays import annotations_from_arrays, load_npz, regions_from_arrays
+from .results import polygons_to_boxes
 
 # Columns of the LaSOT toolkit's attribute files, spelled as there.
 LASOT_ATTRIBUTES = (

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from eval.metrics.annotation import Annotation
-from eval.metrics.protocols import (
+from .annotation import Annotation
+from .protocols import (
     Benchmark,
     Protocol,
 )

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from eval.metrics.annotation import Annotation
-from eval.metrics.bootstrap import bootstrap
-from eval.metrics.counts import overlaps
-from eval.metrics.names import match_names
-from eval.metrics.protocols import FLOAT64_EPSILON
 from jaxtrack.errors import JaxtrackError
+
+from .annotation import Annotation
+from .bootstrap import bootstrap
+from .counts import overlaps
+from .names import match_names
+from .protocols import FLOAT64_EPSILON
 
 THRESHOLDS = np.linspace(0, 1, 101)
 

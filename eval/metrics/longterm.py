@@ -7,11 +7,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from eval.metrics.annotation import Annotation
-from eval.metrics.bootstrap import draw, interval
-from eval.metrics.names import match_names
-from eval.metrics.regions import as_regions, region_overlap
 from jaxtrack.errors import JaxtrackError
+
+from .annotation import Annotation
+from .bootstrap import draw, interval
+from .names import match_names
+from .regions import as_regions, region_overlap
 
 RESOLUTION = 100
 

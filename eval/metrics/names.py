@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from eval.metrics.annotation import Annotation
 from jaxtrack.errors import JaxtrackError, brief
+
+from .annotation import Annotation
 
 _SHOWN = 8
 

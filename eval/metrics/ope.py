@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from eval.metrics.annotation import Annotation
-from eval.metrics.bootstrap import bootstrap
-from eval.metrics.counts import Counts, Frames, count, fit
-from eval.metrics.names import match_names
-from eval.metrics.protocols import FLOAT64_EPSILON, Benchmark, Protocol, get_benchmark, get_protocol
 from jaxtrack.errors import JaxtrackError
+
+from .annotation import Annotation
+from .bootstrap import bootstrap
+from .counts import Counts, Frames, count, fit
+from .names import match_names
+from .protocols import FLOAT64_EPSILON, Benchmark, Protocol, get_benchmark, get_protocol
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from eval.metrics.regions import as_regions, corners
+from .regions import as_regions, corners
 
 
 def exact_overlap(regions: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from eval.metrics.annotation import Annotation
-from eval.metrics.bootstrap import bootstrap, draw
-from eval.metrics.bootstrap import interval as ends
-from eval.metrics.eao import (
+from jaxtrack.errors import JaxtrackError
+
+from .annotation import Annotation
+from .bootstrap import bootstrap, draw
+from .bootstrap import interval as ends
+from .eao import (
     BURN_IN,
     INITIALISED,
     REGION,
@@ -31,10 +33,9 @@ from eval.metrics.eao import (
     nan_mean,
     running_means,
 )
-from eval.metrics.names import match_names
-from eval.metrics.protocols import Benchmark, get_benchmark
-from eval.metrics.regions import as_regions, region_overlap, region_overlaps_two_bounds
-from jaxtrack.errors import JaxtrackError
+from .names import match_names
+from .protocols import Benchmark, get_benchmark
+from .regions import as_regions, region_overlap, region_overlaps_two_bounds
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

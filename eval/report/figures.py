@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.report.scores import Outcome
 from jaxtrack.errors import brief
 from jaxtrack.io.atomic import write_whole
+
+from .scores import Outcome
 
 _SUFFIXES = ("svg", "pdf")
 _LONGEST_NAME = 24  # letters of a legend

@@ -26,14 +26,15 @@ import jax
 import numpy as np
 
 import jaxtrack
-from eval.files.datasets import Dataset
-from eval.report import tables
-from eval.report.figures import write_figures
-from eval.report.published import comparison
-from eval.report.scores import Outcome
-from eval.tracking.sequences import Sequence
 from jaxtrack.errors import printable
 from jaxtrack.io.atomic import write_whole
+
+from ..files.datasets import Dataset
+from ..tracking.sequences import Sequence
+from . import tables
+from .figures import write_figures
+from .published import comparison
+from .scores import Outcome
 
 
 class Style(NamedTuple):

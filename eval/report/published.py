@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from eval.files.datasets import Dataset
-from eval.report.scores import Outcome
 from jaxtrack import zoo
+
+from ..files.datasets import Dataset
+from .scores import Outcome
 
 
 def comparison(outcome: Outcome, dataset: Dataset) -> list[str]:

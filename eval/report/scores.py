@@ -8,17 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from eval.files.results import TrackerResults, common_names
-from eval.metrics.annotation import Annotation
-from eval.metrics.counts import overlaps
-from eval.metrics.eao import VOT_PROTOCOLS
-from eval.metrics.got10k import THRESHOLDS, GOT10kReport, evaluate_got10k
-from eval.metrics.longterm import LongTermReport, evaluate_longterm
-from eval.metrics.names import listing
-from eval.metrics.ope import OPEReport, evaluate_ope
-from eval.metrics.protocols import PROTOCOLS, Benchmark
-from eval.metrics.vot import VOTReport, evaluate_vot
 from jaxtrack.errors import JaxtrackError, UsageError, unknown
+
+from ..files.results import TrackerResults, common_names
+from ..metrics.annotation import Annotation
+from ..metrics.counts import overlaps
+from ..metrics.eao import VOT_PROTOCOLS
+from ..metrics.got10k import THRESHOLDS, GOT10kReport, evaluate_got10k
+from ..metrics.longterm import LongTermReport, evaluate_longterm
+from ..metrics.names import listing
+from ..metrics.ope import OPEReport, evaluate_ope
+from ..metrics.protocols import PROTOCOLS, Benchmark
+from ..metrics.vot import VOTReport, evaluate_vot
 
 Report = OPEReport | GOT10kReport | VOTReport | LongTermReport
 

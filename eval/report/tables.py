@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 import jaxtrack
-from eval.report.scores import Score
 from jaxtrack.errors import brief, printable
+
+from .scores import Score
 
 # Column titles of the headline numbers, in their order; None: not in the printed table.
 TITLES: dict[str, str | None] = {

@@ -18,11 +18,12 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 import jaxtrack
-from eval.studies import pairs, results
-from eval.studies.training import Training
 from jaxtrack import cli
 from jaxtrack.errors import UsageError
 from jaxtrack.io import paths
+
+from . import pairs, results
+from .training import Training
 
 TRACKER = "siamrpnpp-padded"
 SIZE = 255  # side of the search crops, pixels

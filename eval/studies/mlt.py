@@ -23,20 +23,21 @@ from typing import Annotated, Any
 import jax
 import numpy as np
 
-from eval.metrics.bootstrap import bootstrap
-from eval.metrics.ope import OPEReport, evaluate_ope
-from eval.studies import results
-from eval.studies.training import Training
-from eval.tracking import sequences as benchmarks
-from eval.tracking import slots
-from eval.tracking.entry import parse_entry
-from eval.tracking.sequences import Sequence
 from jaxtrack import base as verbs
 from jaxtrack import cli, load_weights
 from jaxtrack.base import Tracker
 from jaxtrack.errors import UsageError
 from jaxtrack.io import paths
 from jaxtrack.trackers.mlt import tracker as mlt
+
+from ..metrics.bootstrap import bootstrap
+from ..metrics.ope import OPEReport, evaluate_ope
+from ..tracking import sequences as benchmarks
+from ..tracking import slots
+from ..tracking.entry import parse_entry
+from ..tracking.sequences import Sequence
+from . import results
+from .training import Training
 
 Switches = tuple[bool, bool, bool]
 MT: Switches = (False, False, False)

@@ -21,13 +21,14 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxtrack
-from eval.studies import pairs, results
-from eval.studies.training import Training
 from jaxtrack import cli
 from jaxtrack.io import paths
 from jaxtrack.trackers.siamrpn import tracker as siamrpn
 from jaxtrack.trackers.siamrpn.heads import level_head
 from jaxtrack.weights import shipped_path
+
+from . import pairs, results
+from .training import Training
 
 FUSION = {1: "siamrpnpp-tiny-1level", 2: "siamrpnpp-tiny-2levels", 3: "siamrpnpp-tiny"}
 

@@ -19,17 +19,18 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from eval.metrics.ope import evaluate_ope
-from eval.studies import results
-from eval.studies.results import Kept
-from eval.tracking import sequences as benchmarks
-from eval.tracking import slots
-from eval.tracking.entry import fingerprint, parse_entry
-from eval.tracking.sequences import Sequence
 from jaxtrack import cli, trackers
 from jaxtrack.base import Tracker, Variables
 from jaxtrack.errors import UsageError, unknown
 from jaxtrack.io import paths
+
+from ..metrics.ope import evaluate_ope
+from ..tracking import sequences as benchmarks
+from ..tracking import slots
+from ..tracking.entry import fingerprint, parse_entry
+from ..tracking.sequences import Sequence
+from . import results
+from .results import Kept
 
 # What each line changes in the preset's settings.
 VARIANTS: dict[str, dict[str, Any]] = {

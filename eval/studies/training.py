@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jaxtrack
+from jaxtrack import cli
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io import child
 from jaxtrack.io.records import checksum, read_json, write_json
@@ -74,7 +75,7 @@ class Training:
         if begun and weights.is_file():
             return weights
         write_json(note, asked)
-        words = ["-m", "train.run", self.preset, "--output", str(folder)]
+        words = ["-m", cli.beside(__package__, "train.run"), self.preset, "--output", str(folder)]
         words += ["--steps", str(self.steps)] if self.steps else []
         words += ["--seed", str(self.seed)] if self.seed is not None else []
         words += ["--init-from", str(self.init_from)] if self.init_from else []

@@ -10,11 +10,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from eval.sweep.grid import Grid, track_sequences
-from eval.tracking import slots as runner
-from eval.tracking.sequences import Sequence
 from jaxtrack import streaming
 from jaxtrack.base import Tracker, Variables
+
+from ..tracking import slots as runner
+from ..tracking.sequences import Sequence
+from .grid import Grid, track_sequences
 
 
 @dataclasses.dataclass

@@ -13,12 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from eval.sweep import compiled
-from eval.tracking import slots
-from eval.tracking.sequences import Frame, Sequence
 from jaxtrack import streaming
 from jaxtrack.base import State, Tracker, Variables
 from jaxtrack.errors import UsageError, brief
+
+from ..tracking import slots
+from ..tracking.sequences import Frame, Sequence
+from . import compiled
 
 _MOST_SETTINGS = 100_000
 

@@ -10,10 +10,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from eval.tracking import slots
-from eval.tracking.sequences import Sequence, first_box_fault
-from eval.tracking.slots import BrokenSequencesError, Track
 from jaxtrack.errors import JaxtrackError, unknown
+
+from . import slots
+from .sequences import Sequence, first_box_fault
+from .slots import BrokenSequencesError, Track
 
 # Pixels. OpenCV's trackers look for features in the box: in one of 4 by 4 they search without end.
 _SMALLEST = 8

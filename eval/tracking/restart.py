@@ -17,15 +17,16 @@ from collections.abc import Sequence as Items
 
 import numpy as np
 
-from eval.metrics.annotation import Annotation
-from eval.metrics.eao import FAILED, INITIALISED, REGION, SKIPPED, SKIPPING, VOT_PROTOCOLS, Run
-from eval.metrics.protocols import BENCHMARKS, Benchmark
-from eval.metrics.regions import as_regions, region_overlap
-from eval.metrics.vot import VOTReport, evaluate_vot
-from eval.tracking import slots as scheduler
-from eval.tracking.sequences import Sequence
 from jaxtrack import streaming
 from jaxtrack.base import Prediction, Tracker, Variables
+
+from ..metrics.annotation import Annotation
+from ..metrics.eao import FAILED, INITIALISED, REGION, SKIPPED, SKIPPING, VOT_PROTOCOLS, Run
+from ..metrics.protocols import BENCHMARKS, Benchmark
+from ..metrics.regions import as_regions, region_overlap
+from ..metrics.vot import VOTReport, evaluate_vot
+from . import slots as scheduler
+from .sequences import Sequence
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from eval.files import datasets
-from eval.files.datasets import Dataset
-from eval.metrics.annotation import Annotation, from_record
 from jaxtrack.data import frames as frame_files
 from jaxtrack.data.layouts import read_layout
 from jaxtrack.errors import JaxtrackError, UsageError
 from jaxtrack.io.paths import resolve
+
+from ..files import datasets
+from ..files.datasets import Dataset
+from ..metrics.annotation import Annotation, from_record
 
 Frame = np.ndarray
 

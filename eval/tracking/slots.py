@@ -31,11 +31,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from eval.tracking.sequences import Frame, Sequence, first_box_fault
 from jaxtrack import base as verbs
 from jaxtrack import cli, streaming
 from jaxtrack.base import Prediction, State, Tracker, Variables
 from jaxtrack.errors import BROKEN_INPUT, JaxtrackError, UsageError, reason
+
+from .sequences import Frame, Sequence, first_box_fault
 
 # One under computation, one on its way to the device, one being filled.
 _BUFFERS = 3
