@@ -116,7 +116,7 @@ def write_zip(
 def _members(
     layout: Layout, name: str, runs: list[np.ndarray], times: list[np.ndarray] | None
 ) -> list[tuple[str, str]]:
-    """Names and texts of one sequence's files."""
+    """Return names and texts of one sequence's files."""
     if not layout.times:
         return [(f"{name}.txt", _text(runs[0], "%.4f"))]
     if times is None:
@@ -225,7 +225,7 @@ def _check_entries(path: Path, entries: list[zipfile.ZipInfo]) -> None:
 def _sort_members(
     path: str | Path, layout: Layout, members: Mapping[str, bytes]
 ) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, np.ndarray]]:
-    """Sequence -> tables of its files, and sequence -> times; anything else is an error."""
+    """Return sequence -> tables of its files, and sequence -> times; anything else is an error."""
     name = layout.name
     if layout.times:
         pattern = re.compile(rf"^(?P<folder>{name})/(?P<stem>{name})_(?P<kind>\d{{3}}|time)\.txt$")

@@ -192,7 +192,7 @@ def _got10k_values(
 
 
 def _rows(values: Sequence[Any]) -> np.ndarray:
-    """Boxes (n, 4) from a list that holds None or one number where there is no box."""
+    """Return boxes (n, 4) from a list that holds None or one number where there is no box."""
     blank = [np.nan] * 4
     return np.array([v if v is not None and len(v) > 1 else blank for v in values], np.float64)
 

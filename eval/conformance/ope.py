@@ -125,7 +125,7 @@ def _benchmark(name: str, checker: Checker) -> Benchmark:
 
 
 def _results(group: Group) -> dict[str, _Boxes]:
-    """Tracker -> sequence -> boxes, from "X_results" (many trackers) and "X_result_TRACKER" files."""
+    """Return tracker -> sequence -> boxes, from "X_results" (many trackers) and "X_result_TRACKER" files."""
     found: dict[str, _Boxes] = {}
     for role, content in group.files.items():
         if role == "results":
@@ -203,7 +203,7 @@ def _special(
     values: Any,
     checker: Checker,
 ) -> None:
-    """Entries that count what a toolkit's rules did."""
+    """Return entries that count what a toolkit's rules did."""
     report = scorer.report(tracker, toolkit)
     if name == "auc_with_thresholds_i_times_0_05":
         changed = scorer.report(tracker, toolkit, colon_thresholds=False)

@@ -83,7 +83,7 @@ def _runs(results: Mapping[str, np.ndarray]) -> dict[str, dict[str, list[Run]]]:
 
 
 def _benchmark(dataset: str, wanted: Mapping[str, Any]) -> Benchmark:
-    """The benchmark of the file's data set; another interval in the file wins."""
+    """Return the benchmark of the file's data set; another interval in the file wins."""
     year = re.search(r"20\d\d", dataset)
     known = BENCHMARKS.get(f"vot{year[0]}") if year else None
     interval = next(

@@ -189,7 +189,7 @@ def _read_tracker(folder: Path, name: str) -> TrackerResults | None:
 
 
 def _repetitions(folder: Path) -> list[Path]:
-    """Files `SEQ_001.txt`, `SEQ_002.txt`, ... of one sequence, in order."""
+    """Return files `SEQ_001.txt`, `SEQ_002.txt`, ... of one sequence, in order."""
     found = []
     for path in _files(folder, ".txt"):
         parts = _REPETITION.match(path.stem)

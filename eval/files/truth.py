@@ -120,7 +120,7 @@ def _is_listing(attributes: Any) -> bool:
 
 
 def _expected_beside(path: Path) -> Path | None:
-    """The file that lists the attributes of `X_gt.npz`: `X_expected.json` in the same folder."""
+    """Return the file that lists the attributes of `X_gt.npz`: `X_expected.json` in the same folder."""
     side = path.with_name(re.sub(r"(?:_test)?_gt$", "_expected", path.stem) + ".json")
     return side if side.is_file() else None
 
@@ -183,7 +183,7 @@ def _flags(where: str, name: str, values: Any, count: int) -> np.ndarray:
 
 
 def _upright(table: np.ndarray) -> np.ndarray:
-    """Upright boxes of a table that mixes polygons and rectangles."""
+    """Return upright boxes of a table that mixes polygons and rectangles."""
     boxes = table[:, :4].copy()
     polygon = ~np.isnan(table[:, 4])
     boxes[polygon] = polygons_to_boxes(table[polygon])
@@ -229,7 +229,7 @@ def _from_flat(path: Path, benchmark: Benchmark) -> dict[str, Annotation]:
 
 
 def _from_text(path: Path, benchmark: Benchmark) -> Annotation:
-    """One `SEQ.txt`, with the LaSOT toolkit's `absent/SEQ.txt` and `att/SEQ.txt` if they are there."""
+    """Read one `SEQ.txt`, with the LaSOT toolkit's `absent/SEQ.txt` and `att/SEQ.txt` if they are there."""
     table = read_numbers(path, (4, 8))
     absent = path.parent / "absent" / path.name
     marks = path.parent / "att" / path.name
@@ -254,7 +254,7 @@ def _annotation(table: np.ndarray, **more: Any) -> Annotation:
 
 
 def _image_size(folder: Path) -> tuple[int, int] | None:
-    """Width and height from `sequence`, `meta_info.ini` or the first image; None without any."""
+    """Return the width and height from `sequence`, `meta_info.ini` or the first image; None without any."""
     note = folder / "sequence"
     if note.is_file():
         lines = read_text(note).splitlines()

@@ -17,7 +17,7 @@ _BLOCK = 1 << 14  # frames at a time: some twenty float64 arrays of this length 
 
 
 def overlaps(boxes: np.ndarray, others: np.ndarray, union_epsilon: float = 0.0) -> np.ndarray:
-    """Intersection over union of continuous boxes, row by row.
+    """Return the intersection over union of continuous boxes, row by row.
 
     Args:
         boxes: (n, 4), (x, y, w, h), pixels.
@@ -33,7 +33,7 @@ def overlaps(boxes: np.ndarray, others: np.ndarray, union_epsilon: float = 0.0) 
 
 
 def _overlap(a: np.ndarray, b: np.ndarray, corners: str, union_epsilon: float) -> np.ndarray:
-    """Overlap of (4, n) boxes; `corners` as in `Protocol`."""
+    """Return the overlap of (4, n) boxes; `corners` as in `Protocol`."""
     shift = 1.0 if corners == "pixel" else 0.0
     sides = []
     for k in (0, 1):
@@ -57,7 +57,7 @@ def _overlap(a: np.ndarray, b: np.ndarray, corners: str, union_epsilon: float) -
 def _distances(
     pred: np.ndarray, truth: np.ndarray, protocol: Protocol
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Centre distance, normalised distance, and the truth's centre (2, n), plain and normalised."""
+    """Return distance, normalised distance, and the centre of the truth (2, n), plain and normalised."""
     centre = truth[:2] + (truth[2:] - 1.0) / 2
     mine = pred[:2] + (pred[2:] - 1.0) / 2
     difference = centre - mine
@@ -282,7 +282,7 @@ def _measure(
     overlap_out: np.ndarray,
     distance_out: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Overlap, distance and normalised distance of a block, with the rules on invalid frames."""
+    """Return the overlap, distance and normalised distance of a block, with the rules on invalid frames."""
     pred, truth = frames.pred[:, block], frames.truth[:, block]
     overlap = _overlap(pred, truth, protocol.corners, protocol.union_epsilon)
     distance, norm, centre, scaled = _distances(pred, truth, protocol)

@@ -163,7 +163,7 @@ def fragments(
 
 
 def _longest(runs: Sequence[MeasuredRun], protocol: VOTProtocol) -> int:
-    """Frames of the longest run, or of the longest piece where pieces do not hold skipped frames."""
+    """Return frames of the longest run, or of the longest piece where pieces do not hold skipped frames."""
     if protocol.fragments == "restart":
         return max((len(r.eao) for r in runs), default=0)
     return max((stop - start for r in runs for start, stop, _ in _tracked(r)), default=0)
@@ -201,7 +201,7 @@ def _tracked(run: MeasuredRun) -> Iterator[tuple[int, int, bool]]:
 
 
 def running_means(overlaps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of the frames 1..i of every piece.
+    """Return the mean of the frames 1..i of every piece.
 
     Args:
         overlaps: (F, L).
@@ -216,7 +216,7 @@ def running_means(overlaps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def expected_overlap(pieces: Fragments, protocol: VOTProtocol) -> np.ndarray:
-    """Curve of the expected overlap over the sequence length.
+    """Return the curve of the expected overlap over the sequence length.
 
     Args:
         pieces: of `fragments`.
@@ -237,7 +237,7 @@ def expected_overlap(pieces: Fragments, protocol: VOTProtocol) -> np.ndarray:
 
 
 def _expected_overlap_float32(pieces: Fragments, protocol: VOTProtocol) -> np.ndarray:
-    """The curve with vot-toolkit's roundings: float32 means, added one after the other in float32."""
+    """Return the curve with vot-toolkit's roundings: float32 means, added one after the other in float32."""
     overlaps = pieces.overlaps.astype(np.float32)
     curve = np.full(overlaps.shape[1], protocol.curve_start)
     for i in range(1, len(curve)):
@@ -262,7 +262,7 @@ def curve_entries(interval: tuple[int, int], protocol: VOTProtocol) -> slice:
 
 
 def average(curve: np.ndarray, interval: tuple[int, int] | None, protocol: VOTProtocol) -> float:
-    """Mean of the curve over the interval; NaN without an interval or without a known entry.
+    """Return the mean of the curve over the interval; NaN without an interval or without a known entry.
 
     Args:
         curve: (L,).
@@ -278,6 +278,6 @@ def average(curve: np.ndarray, interval: tuple[int, int] | None, protocol: VOTPr
 
 
 def nan_mean(values: np.ndarray) -> float:
-    """Mean of the values that are not NaN; NaN where there are none, without a warning."""
+    """Return the mean of the values that are not NaN; NaN where there are none, without a warning."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else float("nan")

@@ -121,7 +121,7 @@ def clip_boxes(boxes: np.ndarray, size: tuple[float, float]) -> np.ndarray:
 def bounded_overlap(
     boxes: np.ndarray, others: np.ndarray, size: tuple[float, float] | None
 ) -> np.ndarray:
-    """Overlap of two boxes per frame inside the image.
+    """Return the overlap of two boxes per frame inside the image.
 
     Args:
         boxes: (n, 4), (x, y, w, h), pixels.
@@ -209,6 +209,6 @@ def _fit(
 
 
 def _frame_rates(times: Sequence[np.ndarray] | None) -> np.ndarray:
-    """1 / time of all frames that took any time."""
+    """Return 1 / time of all frames that took any time."""
     seconds = np.concatenate([np.ravel(t) for t in times]) if times else np.zeros(0)
     return 1.0 / seconds[seconds > 0]

@@ -73,7 +73,7 @@ class LongTermReport:
 
 
 def f_score(precision: np.ndarray, recall: np.ndarray) -> np.ndarray:
-    """Harmonic mean of precision and recall; NaN where both are 0.
+    """Return the harmonic mean of precision and recall; NaN where both are 0.
 
     Args:
         precision: (n,).
@@ -169,7 +169,7 @@ def evaluate_longterm(
 def _precision_recall(
     overlap: np.ndarray, score: np.ndarray, thresholds: np.ndarray, present: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Precision and recall at each threshold; keeping nothing is precise and recalls nothing."""
+    """Return precision and recall at each threshold; keeping nothing is precise and recalls nothing."""
     kept = np.where(np.isneginf(thresholds)[:, None], score > 0, score >= thresholds[:, None])
     number = kept.sum(axis=1)
     total = kept @ overlap

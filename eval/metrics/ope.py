@@ -115,7 +115,7 @@ class OPEReport:
     def _headline(
         self, success: np.ndarray, precision: np.ndarray, norm: np.ndarray | None
     ) -> dict[str, np.ndarray]:
-        """Headline numbers of curves (..., K)."""
+        """Return the headline numbers of curves (..., K)."""
         rules = self.protocol
         numbers = {
             "auc": rules.area(success),

@@ -8,7 +8,7 @@ from .regions import as_regions, corners
 
 
 def exact_overlap(regions: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Overlap of two regions by their exact areas, without a pixel grid.
+    """Return the overlap of two regions by their exact areas, without a pixel grid.
 
     Args:
         regions: (n, 4) rectangles or (n, 8) corner points of convex polygons.
@@ -31,7 +31,7 @@ def exact_overlap(regions: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _area(points: np.ndarray) -> float:
-    """Signed area of a polygon (k, 2)."""
+    """Return the signed area of a polygon (k, 2)."""
     if len(points) < 3:
         return 0.0
     x, y = (points - points[0]).T
@@ -39,7 +39,7 @@ def _area(points: np.ndarray) -> float:
 
 
 def _counter_clockwise(points: np.ndarray) -> np.ndarray | None:
-    """The corners in positive order, or None when the polygon is not convex."""
+    """Return the corners in positive order, or None when the polygon is not convex."""
     steps = np.roll(points, -1, axis=0) - points
     following = np.roll(steps, -1, axis=0)
     turns = steps[:, 0] * following[:, 1] - steps[:, 1] * following[:, 0]
@@ -50,7 +50,7 @@ def _counter_clockwise(points: np.ndarray) -> np.ndarray | None:
 
 
 def _clip(subject: np.ndarray, window: np.ndarray) -> np.ndarray:
-    """Part of a convex polygon inside another (Sutherland and Hodgman, 1974)."""
+    """Return the part of a convex polygon inside another (Sutherland and Hodgman, 1974)."""
     for start, stop in zip(window, np.roll(window, -1, axis=0)):
         if not len(subject) or (start == stop).all():
             continue

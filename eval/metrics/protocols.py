@@ -113,7 +113,7 @@ class Protocol:
         return np.linspace(0, 0.5, 21) if self.coarse_grid else NORM_PRECISION_THRESHOLDS
 
     def area(self, curves: np.ndarray) -> np.ndarray:
-        """Area under curves, over thresholds scaled to [0, 1].
+        """Return the area under curves, over thresholds scaled to [0, 1].
 
         Args:
             curves: (..., K).

@@ -58,7 +58,7 @@ def region_overlap(
     bounds: np.ndarray | tuple[float, float] | None = None,
     rule: str = "pysot",
 ) -> np.ndarray:
-    """Overlap of two regions per frame, on the pixel grid.
+    """Return the overlap of two regions per frame, on the pixel grid.
 
     Args:
         regions: (n, 4) rectangles or (n, 8) corner points; rows of 8 whose last four are NaN are rectangles.
@@ -96,7 +96,7 @@ def region_overlap(
 def region_overlaps_two_bounds(
     regions: np.ndarray, others: np.ndarray, bounds: np.ndarray, narrower: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Overlap by pysot's rule under two bounds, painting twice only where the bounds matter.
+    """Return the overlap by pysot's rule under two bounds, painting twice only where the bounds matter.
 
     Args:
         regions: (n, 4) or (n, 8).
@@ -135,12 +135,12 @@ def corners(regions: np.ndarray) -> np.ndarray:
 
 
 def _corners_float32(regions: np.ndarray) -> np.ndarray:
-    """Corner points (n, 4, 2), sums in float64 and then rounded to float32."""
+    """Return corner points (n, 4, 2), sums in float64 and then rounded to float32."""
     return corners(regions).astype(np.float32)
 
 
 def _outer_box(points: np.ndarray) -> np.ndarray:
-    """Integer box (n, 4) around corner points: x0, y0, x1, y1 in float64."""
+    """Return the integer box (n, 4) around corner points: x0, y0, x1, y1 in float64."""
     low, high = np.floor(points.min(axis=1)), np.ceil(points.max(axis=1))
     return np.concatenate([low, high], axis=1).astype(np.float64)
 
@@ -177,7 +177,7 @@ def _pysot(a: np.ndarray, b: np.ndarray, limits: np.ndarray | None) -> np.ndarra
 
 
 def _box_shapes(points: np.ndarray, is_box: np.ndarray, size: np.ndarray) -> _Shapes:
-    """Rectangles given by rounded corners: both edges are filled, a line fills nothing."""
+    """Return rectangles given by rounded corners: both edges are filled, a line fills nothing."""
     low, high = points.min(axis=1), points.max(axis=1)
     flat = (low == high).any(axis=1)
     box = np.concatenate([np.maximum(low, 0), np.minimum(high, size - 1)], axis=1)
@@ -222,7 +222,7 @@ def _vot_toolkit(a: np.ndarray, b: np.ndarray, limits: np.ndarray | None) -> np.
 def _count_pixels(
     a: _Shapes, b: _Shapes, size: np.ndarray, skip_last_pair: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels in both regions and in either, (n,) each; `size` is the window's width and height."""
+    """Return pixels in both regions and in either, (n,) each; `size` is the window's width and height."""
     area_a, area_b = _box_area(a.box), _box_area(b.box)
     meet = np.concatenate(
         [np.maximum(a.box[:, :2], b.box[:, :2]), np.minimum(a.box[:, 2:], b.box[:, 2:])], axis=1
@@ -251,7 +251,7 @@ def _box_area(box: np.ndarray) -> np.ndarray:
 
 
 def _blocks(a: _Shapes, b: _Shapes, size: np.ndarray):
-    """Frames with a polygon, some thousand pixel rows at a time, as index arrays."""
+    """Return frames with a polygon, some thousand pixel rows at a time, as index arrays."""
     frames = np.flatnonzero(~(a.is_box & b.is_box))
     if not len(frames):
         return
@@ -278,7 +278,7 @@ class _Spans:
         self.last = [np.minimum(e, edge) for e in last]
 
     def _nodes(self, points: np.ndarray, rows: np.ndarray, skip_flat: bool) -> np.ndarray:
-        """Columns where edges cross each row, sorted, (4, rows)."""
+        """Return the columns where edges cross each row, sorted, (4, rows)."""
         nodes = np.full((4, self.base[-1]), _NO_NODE, np.int32)
         bottom = self.top + rows - 1
         for i in range(4):
@@ -310,12 +310,12 @@ class _Spans:
         return total[self.base[1:]] - total[self.base[:-1]]
 
     def area(self) -> np.ndarray:
-        """Pixels of each polygon inside its window."""
+        """Return pixels of each polygon inside its window."""
         lengths = [np.maximum(e - f + 1, 0) for f, e in zip(self.first, self.last)]
         return self._sum(lengths[0] + lengths[1])
 
     def area_inside(self, box: np.ndarray) -> np.ndarray:
-        """Pixels of each polygon inside a rectangle (x0, y0, x1, y1), inclusive."""
+        """Return pixels of each polygon inside a rectangle (x0, y0, x1, y1), inclusive."""
         left, right = (box[:, k].astype(np.int32)[self.owner] for k in (0, 2))
         y = np.arange(self.base[-1]) - np.repeat(self.base[:-1] - self.top, np.diff(self.base))
         inside = (y >= box[:, 1][self.owner]) & (y <= box[:, 3][self.owner])
@@ -326,7 +326,7 @@ class _Spans:
         return self._sum(np.where(inside, length, 0))
 
     def area_shared(self, other: _Spans) -> tuple[np.ndarray, np.ndarray]:
-        """Frames in which both sides are polygons, and the pixels that both cover."""
+        """Return frames in which both sides are polygons, and the pixels that both cover."""
         frames, i, j = np.intersect1d(
             self.frames, other.frames, assume_unique=True, return_indices=True
         )

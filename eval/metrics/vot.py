@@ -209,7 +209,7 @@ def evaluate_vot(
 
 
 def _mean_over_runs(overlaps: list[np.ndarray]) -> np.ndarray:
-    """Mean per frame over repetitions, NaN where every repetition has NaN."""
+    """Return the mean per frame over repetitions, NaN where every repetition has NaN."""
     if len(overlaps) == 1:
         return overlaps[0]
     table = np.stack([o[: min(map(len, overlaps))] for o in overlaps])
@@ -288,7 +288,7 @@ def _check_length(
 
 
 def burn_in(codes: np.ndarray, frames: int = BURN_IN) -> np.ndarray:
-    """Which frames lie in the burn-in after an initialisation.
+    """Return which frames lie in the burn-in after an initialisation.
 
     Args:
         codes: int (n,), one run.
@@ -310,7 +310,7 @@ def _by_tag(
     protocol: VOTProtocol,
     interval: tuple[int, int] | None,
 ) -> dict[str, float]:
-    """Expected average overlap for "all", per tag of the annotation, and pysot's "empty"."""
+    """Return the expected average overlap for "all", per tag of the annotation, and pysot's "empty"."""
     tags = list(dict.fromkeys(t for n in names for t in ground_truth[n].tags))
     if not tags or interval is None or protocol.fragments != "restart":
         return {}
@@ -326,13 +326,13 @@ def _by_tag(
 
 
 def _tag(annotation: Annotation, tag: str) -> np.ndarray:
-    """Flags of one tag; without a list for the sequence it holds nowhere."""
+    """Return flags of one tag; without a list for the sequence it holds nowhere."""
     flags = annotation.tags.get(tag)
     return np.zeros(len(annotation), bool) if flags is None else np.asarray(flags, bool)
 
 
 def _never_set(annotation: Annotation) -> np.ndarray:
-    """Pysot's tag "empty": one flag per tag, whether it holds at no frame; not a list of frames at all.
+    """Return pysot's tag "empty": a flag per tag, whether it holds at no frame; not a list of frames.
 
     The weight of a piece is the number of such tags over its length, so the number means little;
     it is kept because the toolkit prints it.

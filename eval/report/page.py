@@ -216,7 +216,7 @@ def _round(value: float | None) -> float | None:
 
 
 def _thin(overlaps: np.ndarray) -> list[list[float | None]]:
-    """Pairs of frame and overlap, thinned to what a screen can show."""
+    """Return pairs of frame and overlap, thinned to what a screen can show."""
     step = max(1, len(overlaps) // POINTS_AT_MOST)
     return [[i, _round(float(overlaps[i]))] for i in range(0, len(overlaps), step)]
 
@@ -238,7 +238,7 @@ def versions() -> dict[str, str]:
 def _strips(
     outcomes: Items[Outcome], sequences: Items[Sequence], names: Items[str], main: str
 ) -> dict[int, list[str]]:
-    """Film strips by index of the sequence: jpeg data addresses of evenly spaced frames with all boxes."""
+    """Return film strips by index of the sequence: data addresses of evenly spaced frames with boxes."""
     rows = outcomes[0].score.per_sequence if outcomes else {}
 
     def value(sequence: Sequence) -> float:

@@ -234,14 +234,14 @@ def _curve(title: str, xlabel: str, key: str, x: np.ndarray, y: np.ndarray) -> C
 
 
 def _origin(given: Mapping[str, Any], results: TrackerResults) -> list[tuple[str, str]]:
-    """Pairs of a sequence's name in the ground truth and in the results."""
+    """Return pairs of a sequence's name in the ground truth and in the results."""
     kept = results.runs or results.repetitions or results.boxes
     names = common_names(kept, given)
     return [(wanted, own) for own, wanted in names.items()]
 
 
 def _shifted(value: Any, shift: int) -> Any:
-    """Boxes, or a list of boxes or supervised runs, moved by whole pixels."""
+    """Return boxes, or a list of boxes or supervised runs, moved by whole pixels."""
     if isinstance(value, list):
         return [_shifted(v, shift) for v in value]
     if not isinstance(value, np.ndarray):
@@ -258,7 +258,7 @@ def _shifted(value: Any, shift: int) -> Any:
 def _given(
     results: TrackerResults, benchmark: Benchmark, truth: Mapping[str, Annotation]
 ) -> tuple[dict[str, Any], list[str]]:
-    """The part of the results that the benchmark needs, under the names of the ground truth."""
+    """Return the part of the results that the benchmark needs, under the names of the ground truth."""
     wanted: dict[str, Any]
     if benchmark.kind == "vot":
         wanted = dict(results.runs) if not results.confidences else {}
@@ -287,7 +287,7 @@ def _given(
 def _first_frame_notes(
     boxes: Mapping[str, np.ndarray], truth: Mapping[str, Annotation]
 ) -> list[str]:
-    """Signs of other conventions in the first rows: corners for sizes, or pixels counted from 0."""
+    """Return signs of other conventions in the first rows: corners for sizes, or pixels counted from 0."""
     names = [n for n in boxes if n in truth and len(boxes[n]) and len(truth[n])]
     if not names:
         return []

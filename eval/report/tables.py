@@ -296,7 +296,7 @@ def json_text(scores: Sequence[Score], benchmark: str, arguments: Sequence[str])
 
 
 def _plain(value):
-    """NaN and infinities as null, tuples as lists, numpy numbers as Python's."""
+    """Return NaN and infinities as null, tuples as lists, numpy numbers as Python's."""
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
