@@ -9,10 +9,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from jaxtrack.data.patches import PatchSpec
 from jaxtrack.errors import JaxtrackError, brief
 from jaxtrack.io import paths
 
-from .presets import DataConfig, PatchSpec, Preset
+from .presets import DataConfig, Preset
 from .step import Batch
 
 SYNTHETIC = "synthetic"
@@ -112,11 +113,7 @@ class Built:
             ) from error
 
         self._index = places(batch_size, shard)
-
-        def patch(spec: PatchSpec) -> Any:
-            return recipes.patch_config(spec.size, spec.nominal, spec.factor, spec.context)
-
-        cuts = patch(config.template), patch(config.search)
+        cuts = config.template, config.search
         recipe, mixture, note = choose_datasets(config.recipe, root, *cuts, published)
         if note and shard[0] == 0:
             print(f"note: {note}", file=sys.stderr)
@@ -149,14 +146,14 @@ class Built:
 
 
 def choose_datasets(
-    name: str, root: pathlib.Path, template: Any, search: Any, published: bool
+    name: str, root: pathlib.Path, template: PatchSpec, search: PatchSpec, published: bool
 ) -> tuple[Any, list[Any], str]:
     """Choose the datasets of a run: the recipe's own, or what the folder holds in their place.
 
     Args:
         name: of the recipe (`jaxtrack.data.recipes.RECIPES`).
         root: the folder of built datasets.
-        template: patch of the template (`jaxtrack.data.patches.PatchConfig`).
+        template: patch of the template (`jaxtrack.data.patches.PatchSpec`).
         search: patch of the search image.
         published: insist on the recipe's own.
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from jaxtrack.data.patches import PatchSpec
 from jaxtrack.errors import JaxtrackError, unknown
 from jaxtrack.settings import described, replaced
 from jaxtrack.synthetic.world import PatchConfig
@@ -17,23 +18,6 @@ from jaxtrack.synthetic.world import PatchConfig
 from . import tasks
 from .optim import OptimConfig
 from .step import Task
-
-
-@dataclasses.dataclass(frozen=True)
-class PatchSpec:
-    """The patch that the host cuts around a target (`jaxtrack.data.sampling.PatchConfig`).
-
-    Attributes:
-        size: side of the patch, margin included, pixels.
-        nominal: side without the margin.
-        factor: side of the nominal patch's window in reference sides ``sqrt((w + c)(h + c))``.
-        context: ``c = context * (w + h)``.
-    """
-
-    size: int
-    nominal: int
-    factor: float
-    context: float = 0.5
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,9 +22,9 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxtrack.data import frames as frame_io
-from jaxtrack.data import recipes
 from jaxtrack.data import sampling as pairs
 from jaxtrack.data.builders import parts
+from jaxtrack.data.patches import PatchSpec
 from jaxtrack.data.pipeline import Dataset, make_iterator
 from jaxtrack.data.source import FrameSource
 from jaxtrack.errors import JaxtrackError
@@ -219,8 +219,8 @@ def run(args: Pipeline) -> None:
         note.write_text(json.dumps(settings))
     elif json.loads(note.read_text()) != settings:
         raise JaxtrackError(f"{args.folder} holds other frames: delete it or give another folder")
-    template = recipes.patch_config(143, 127, 1.0, 0.5)
-    search = recipes.patch_config(431, 255, 255 / 127, 0.5)
+    template = PatchSpec(143, 127, 1.0, 0.5)
+    search = PatchSpec(431, 255, 255 / 127, 0.5)
     config = pairs.PairConfig(template, search, negative=0.2)
     for dataset, source, flavour in (
         ("got10k", "frames", f"{args.width} x {args.height} frames"),

@@ -14,29 +14,36 @@ from jaxtrack.errors import JaxtrackError
 
 
 @dataclasses.dataclass(frozen=True)
-class PatchConfig:
-    """How a patch is cut around a target.
+class PatchSpec:
+    """How a patch is cut around a target, with a margin around what the network sees.
 
     Attributes:
-        size: side of the patch, pixels.
-        scale: side of the window in units of the reference side.
-        context: the reference side is sqrt((w + c)(h + c)), c = context * (w + h): 0.5 for the
-            Siamese trackers, 0 for OSTrack.
+        size: side of the patch with its margin, pixels.
+        nominal: side without the margin.
+        factor: side of the window of the nominal patch in reference sides. The reference side is
+            sqrt((w + c)(h + c)), c = context * (w + h).
+        context: 0.5 for the Siamese trackers, 0 for OSTrack.
         pad: colour outside the frame: its mean, or black.
     """
 
     size: int
-    scale: float
+    nominal: int
+    factor: float
     context: float = 0.5
     pad: Literal["mean", "black"] = "mean"
 
     def __post_init__(self) -> None:
         """Refuse sizes that make no patch."""
-        if self.size < 1 or not self.scale > 0 or self.context < 0:
+        if min(self.size, self.nominal) < 1 or not self.factor > 0 or not self.context >= 0:
             raise JaxtrackError(f"impossible patch: {self}")
 
+    @property
+    def scale(self) -> float:
+        """Side of the whole patch's window in reference sides."""
+        return self.factor * self.size / self.nominal
 
-def window_of(box: np.ndarray, patch: PatchConfig) -> tuple[tuple[float, float], float]:
+
+def window_of(box: np.ndarray, patch: PatchSpec) -> tuple[tuple[float, float], float]:
     """Lay the window of a patch around a box.
 
     Args:
@@ -71,7 +78,7 @@ class PatchCutter:
         self.record = (-1, -1)  # (dataset, record) of the patch at hand
 
     def cut(
-        self, source: FrameSource, number: int, row: int, patch: PatchConfig
+        self, source: FrameSource, number: int, row: int, patch: PatchSpec
     ) -> tuple[np.ndarray, np.ndarray]:
         """Cut one patch.
 

@@ -10,8 +10,9 @@ import dataclasses
 import os
 from typing import Any, Literal
 
+from jaxtrack.data.patches import PatchSpec
 from jaxtrack.data.pipeline import Dataset, TrainIterator, make_iterator
-from jaxtrack.data.sampling import FrameFilter, PairConfig, PatchConfig
+from jaxtrack.data.sampling import FrameFilter, PairConfig
 from jaxtrack.data.source import built_below, find_built
 from jaxtrack.errors import JaxtrackError, unknown
 from jaxtrack.io import paths
@@ -149,26 +150,8 @@ RECIPES["siamrpn_alex"] = dataclasses.replace(
 )
 
 
-def patch_config(
-    size: int, nominal: int, factor: float, context: float, pad: Literal["mean", "black"] = "mean"
-) -> PatchConfig:
-    """Describe a patch with a margin around what the network sees.
-
-    Args:
-        size: side of the patch with its margin, pixels.
-        nominal: side without the margin.
-        factor: side of the window of the nominal patch, in reference sides.
-        context: see ``PatchConfig``.
-        pad: colour outside the frame.
-
-    Returns:
-        The patch: the same scale, more around it.
-    """
-    return PatchConfig(size=size, scale=factor * size / nominal, context=context, pad=pad)
-
-
 def pair_config(
-    recipe: Recipe, template: PatchConfig, search: PatchConfig, patches: int = 0
+    recipe: Recipe, template: PatchSpec, search: PatchSpec, patches: int = 0
 ) -> PairConfig:
     """Put a recipe's sampling and the patches of a training preset together.
 
@@ -195,7 +178,7 @@ def pair_config(
 
 
 def find_datasets(
-    recipe: Recipe, root: str | os.PathLike, template: PatchConfig, search: PatchConfig
+    recipe: Recipe, root: str | os.PathLike, template: PatchSpec, search: PatchSpec
 ) -> list[Dataset]:
     """Find the built datasets of a recipe.
 
@@ -240,8 +223,8 @@ def find_datasets(
 def open_recipe(
     recipe: Recipe | str,
     root: str | os.PathLike,
-    template: PatchConfig,
-    search: PatchConfig,
+    template: PatchSpec,
+    search: PatchSpec,
     batch_size: int,
     patches: int = 0,
     **options: Any,

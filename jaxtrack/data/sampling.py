@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxtrack.data import frames as frame_io
-from jaxtrack.data.patches import PatchConfig, PatchCutter
+from jaxtrack.data.patches import PatchCutter, PatchSpec
 from jaxtrack.data.record import usable_boxes
 from jaxtrack.data.source import FrameSource
 from jaxtrack.errors import JaxtrackError
@@ -86,8 +86,8 @@ class PairConfig:
         reduced_decode: see ``patches.PatchCutter``.
     """
 
-    template: PatchConfig
-    search: PatchConfig
+    template: PatchSpec
+    search: PatchSpec
     max_gap: int = 100
     order: Literal["any", "forward", "sorted"] = "any"
     same_frame: bool = True

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from jaxtrack.data import pipeline, recipes
+from jaxtrack.data.patches import PatchSpec
 from jaxtrack.data.pipeline import Dataset, make_iterator
-from jaxtrack.data.sampling import PairConfig, PatchConfig
+from jaxtrack.data.sampling import PairConfig
 from jaxtrack.data.source import FrameSource
 from jaxtrack.errors import JaxtrackError
 from tests import data_fixtures as fx
 
-CONFIG = PairConfig(PatchConfig(31, 1.0), PatchConfig(63, 63 / 31), negative=0.2)
+CONFIG = PairConfig(PatchSpec(31, 31, 1.0), PatchSpec(63, 63, 63 / 31), negative=0.2)
 
 
 def mixture(**weights) -> list[Dataset]:
@@ -207,8 +208,8 @@ def test_broken_records_are_replaced_counted_and_capped(broken):
 
 
 def test_recipes_find_their_builds(tmp_path):
-    template = recipes.patch_config(143, 127, 1.0, 0.5)
-    search = recipes.patch_config(431, 255, 255 / 127, 0.5)
+    template = PatchSpec(143, 127, 1.0, 0.5)
+    search = PatchSpec(431, 255, 255 / 127, 0.5)
     assert search.scale == pytest.approx(431 / 127)
     with pytest.raises(JaxtrackError, match=r"needs vid \(train\).*prepare vid --split train"):
         recipes.open_recipe("siamrpn", tmp_path, template, search, 2)
@@ -228,7 +229,7 @@ def test_recipes_prefer_crops_that_are_large_enough(tmp_path):
     fx.build("got10k", tmp_path / "g", tmp_path / "out", crop=511)
     fx.build("got10k", tmp_path / "g", tmp_path / "out")
     recipe = recipes.RECIPES["ostrack_got10k"]
-    fits, wide = recipes.patch_config(256, 256, 2.0, 0.5), recipes.patch_config(600, 256, 4.0, 0.0)
+    fits, wide = PatchSpec(256, 256, 2.0, 0.5), PatchSpec(600, 256, 4.0, 0.0)
     assert "train_crop511" in str(
         recipes.find_datasets(recipe, tmp_path / "out", fits, fits)[0].path
     )

@@ -4,60 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pathlib
 import pickle
-import signal
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from jaxtrack.data import layouts
 from jaxtrack.data.builders import parts, stage
-from jaxtrack.data.source import FrameSource, find_built
+from jaxtrack.data.source import find_built
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io.atomic import lock
 from tests import data_fixtures as fx
-from tests.data.test_prepare import last_line, run, same_build
-
-CHILD = """
-import os, signal, sys
-from tests import data_fixtures as fx
-def progress(done, total):
-    if done >= 12:
-        os.kill(os.getpid(), signal.SIGKILL)
-fx.build("otb", sys.argv[1], sys.argv[2], frames_per_part=4, progress=progress)
-"""
-
-
-def test_kill_in_a_build_leaves_nothing_that_looks_finished(tmp_path):
-    names = ("Boy", "Car1", "Deer", "Dog", "Fish")
-    fx.write_otb(tmp_path / "otb", names, 4)
-    root = pathlib.Path(__file__).resolve().parents[2]
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, tmp_path / "otb", tmp_path / "out"],
-        cwd=root,
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    with pytest.raises(JaxtrackError, match="not finished: run the same prepare command again"):
-        FrameSource(tmp_path / "out")
-
-    steps = []
-    resumed = fx.build(
-        "otb",
-        tmp_path / "otb",
-        tmp_path / "out",
-        frames_per_part=4,
-        progress=lambda done, total: steps.append((done, total)),
-    )
-    assert steps[0] == (12, 20)  # three of five parts were there
-    whole = fx.build("otb", tmp_path / "otb", tmp_path / "whole", frames_per_part=4)
-    same_build(resumed, whole)
-    left = [p.name for p in resumed.parent.iterdir()]
-    assert left == ["1.0.0"]
+from tests.data.test_prepare import last_line, run
 
 
 def test_parts_are_made_again_when_the_annotation_or_the_shard_changes(tmp_path):

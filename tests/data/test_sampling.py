@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from jaxtrack.data import frames as frame_io
 from jaxtrack.data import patches
 from jaxtrack.data import sampling as pairs
-from jaxtrack.data.sampling import FrameFilter, PairConfig, PatchConfig, Sampler
+from jaxtrack.data.patches import PatchSpec
+from jaxtrack.data.sampling import FrameFilter, PairConfig, Sampler
 from jaxtrack.data.source import FrameSource
 from jaxtrack.errors import JaxtrackError
 from tests import data_fixtures as fx
 
-TEMPLATE, SEARCH = PatchConfig(63, 1.0), PatchConfig(127, 127 / 63)
+TEMPLATE, SEARCH = PatchSpec(63, 63, 1.0), PatchSpec(127, 127, 127 / 63)
 
 
 def config(**changes) -> PairConfig:
@@ -59,10 +60,10 @@ def test_gaps_are_uniform():
 
 def test_windows_follow_the_papers():
     box = np.array([10.0, 20.0, 30.0, 50.0])
-    centre, side = patches.window_of(box, PatchConfig(127, 1.0))
+    centre, side = patches.window_of(box, PatchSpec(127, 127, 1.0))
     assert centre == (25.0, 45.0)
     assert side == pytest.approx(np.sqrt((30 + 40) * (50 + 40)))
-    _, side = patches.window_of(box, PatchConfig(256, 4.0, context=0.0))
+    _, side = patches.window_of(box, PatchSpec(256, 256, 4.0, context=0.0))
     assert side == pytest.approx(4 * np.sqrt(30 * 50))
 
 
@@ -80,7 +81,7 @@ def test_patch_and_box_agree():
     source = FrameSource(fx.built() / "got10k")
     for target in range(4):
         row = int(source.rows_of(target).start)
-        for patch in (SEARCH, PatchConfig(200, 3.0, 0.0)):
+        for patch in (SEARCH, PatchSpec(200, 200, 3.0, 0.0)):
             cutter = patches.PatchCutter(reduced_decode=False)
             pixels, box = cutter.cut(source, 0, row, patch)
             frame = frame_io.decode(source.record(int(source.rows_record[row]))["image"], "frame")
@@ -99,7 +100,7 @@ def test_patch_and_box_agree():
 
 def test_reduced_decoding_shows_the_same():
     source = FrameSource(fx.built() / "got10k")
-    small = PatchConfig(24, 4.0)
+    small = PatchSpec(24, 24, 4.0)
     full, quick = (patches.PatchCutter(r).cut(source, 0, 3, small) for r in (False, True))
     np.testing.assert_array_equal(full[1], quick[1])
     assert np.abs(full[0].astype(int) - quick[0]).mean() < 12
@@ -182,8 +183,8 @@ def test_filters():
 
 def test_impossible_settings():
     for make in (
-        lambda: PatchConfig(0, 1.0),
-        lambda: PatchConfig(10, float("nan")),
+        lambda: PatchSpec(0, 10, 1.0),
+        lambda: PatchSpec(10, 10, float("nan")),
         lambda: config(negative=1.5),
         lambda: config(max_gap=-1),
     ):

@@ -131,7 +131,19 @@ def test_killed_builds_with_workers_start_again_at_once(tmp_path):
     building.send_signal(signal.SIGKILL)
     building.wait()
     assert len(list(stage.glob("*.done"))) < 24  # in the middle
-    built = fx.build("otb", tmp_path / "otb", tmp_path / "out", frames_per_part=4)
+    with pytest.raises(JaxtrackError, match="not finished: run the same prepare command again"):
+        FrameSource(tmp_path / "out")
+    steps = []
+    built = fx.build(
+        "otb",
+        tmp_path / "otb",
+        tmp_path / "out",
+        frames_per_part=4,
+        progress=lambda done, total: steps.append((done, total)),
+    )
+    assert steps[0][0] >= 4  # what was done is not done again
+    assert steps[0][1] == 96
+    assert [p.name for p in built.parent.iterdir()] == ["1.0.0"]
     source = FrameSource(built)
     assert source.num_records == 96
     for number in range(96):

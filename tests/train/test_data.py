@@ -16,6 +16,7 @@ import safetensors.numpy
 
 from jaxtrack.base import Prediction, Tracker
 from jaxtrack.data import source
+from jaxtrack.data.patches import PatchSpec
 from jaxtrack.io import images
 from jaxtrack.models.alexnet import AlexNetConfig
 from jaxtrack.synthetic.world import Clip, PatchConfig
@@ -23,7 +24,7 @@ from jaxtrack.trackers.siamfc import losses
 from tests import data_fixtures, toy_training
 from train import data, look, presets, run, validation
 from train.augment import AugmentConfig
-from train.presets import DataConfig, PatchSpec, Preset
+from train.presets import DataConfig, Preset
 from train.step import Aux, Task, View, init_state
 from train.tasks import siamfc
 
@@ -151,9 +152,7 @@ def test_what_a_folder_holds_serves_every_recipe(
 
 def test_training_splits_are_preferred(tmp_path: pathlib.Path) -> None:
     """A validation split beside a training split is not trained on."""
-    from jaxtrack.data.patches import PatchConfig
-
-    patch = PatchConfig(size=24, scale=1.0)
+    patch = PatchSpec(24, 24, 1.0)
     _, mixture, note = data.choose_datasets("all", data_fixtures.built(), patch, patch, False)
     splits = {source.FrameSource(d.path).split for d in mixture}
     assert splits
