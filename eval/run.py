@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated
 
 import cv2
+import jax
 import numpy as np
 
 import jaxtrack
@@ -51,6 +52,12 @@ from .tracking import baselines, restart, slots
 from .tracking.entry import Entry, parse_entries
 from .tracking.sequences import Sequence, load
 from .tracking.slots import BrokenSequencesError, Track
+
+# What JAX calls the two long parts of a compilation.
+_COMPILATION = (
+    "/jax/core/compile/jaxpr_to_mlir_module_duration",
+    "/jax/core/compile/backend_compile_duration",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -486,24 +493,31 @@ def _track(
 
 
 class _Clock:
-    """Frames a second from the end of the first call on, which compiles."""
+    """Frames a second from the end of the first call on, without the compilations that come later."""
 
     def __init__(self) -> None:
         self.started = self.now = time.perf_counter()
         self.first = self.frames = 0
+        self.compiling = 0.0
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
+
+    def _listen(self, event: str, duration_secs: float, **more: str | int) -> None:
+        if event in _COMPILATION:
+            self.compiling += duration_secs
 
     def count(self, frames: int) -> None:
         """Count frames that are done."""
         self.now = time.perf_counter()
         if not self.frames:
-            self.started, self.first = self.now, frames
+            self.started, self.first, self.compiling = self.now, frames, 0.0
         self.frames += frames
 
     @property
     def rate(self) -> float:
         """Frames a second; NaN where there was one call or none."""
         later = self.frames - self.first
-        return later / (self.now - self.started) if later else float("nan")
+        elapsed = self.now - self.started - self.compiling
+        return later / elapsed if later and elapsed > 0 else float("nan")
 
 
 def _stored(folder: Path, sequence: Sequence) -> Track:

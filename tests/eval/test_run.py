@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import cv2
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -198,6 +199,31 @@ def test_supervised_runs_are_written_scored_and_taken_up_again(
     assert "tracked again, its boxes were changed: v3" in printed
     assert call(tmp_path, *options, "--peer", "static") == 2
     assert "only trackers can be restarted" in capsys.readouterr().err
+
+
+@pytest.fixture
+def hours(monkeypatch):
+    """A clock whose hands are moved by a test."""
+    now = [0.0]
+    monkeypatch.setattr(eval_run.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def test_compilation_is_not_timed(hours):
+    clock = eval_run._Clock()
+    assert np.isnan(clock.rate)
+    hours[0] = 100.0  # the first call compiled
+    clock.count(8)
+    assert np.isnan(clock.rate)
+    hours[0] = 102.0
+    clock.count(8)
+    assert clock.rate == 4
+    jax.monitoring.record_event_duration_secs(
+        eval_run._COMPILATION[1], 50.0
+    )  # frames of another size
+    hours[0] = 154.0
+    clock.count(8)
+    assert clock.rate == 4
 
 
 @pytest.mark.parametrize(
