@@ -258,18 +258,3 @@ def test_two_training_steps_from_files():
     weights, _ = step(weights, next(iterator))
     assert float(step(weights, batch)[1]) < float(first)
     iterator.close()
-
-
-def test_the_measurement_runs_on_small_frames(tmp_path, capsys):
-    from jaxtrack.data import bench
-
-    small = ["--folder", str(tmp_path), "--videos", "2", "--length", "4", "--width", "96"]
-    small += ["--height", "72", "--batch", "2", "--batches", "1", "--workers", "0"]
-    assert bench.main(small) == 0
-    out = capsys.readouterr().out
-    assert out.count("pairs/s") == 2
-    assert "build: 8 frames" in out
-    for stage in ("read", "decode", "cut", "rest"):
-        assert out.count(f"{stage} ") >= 2
-    assert bench.main([*small, "--length", "5"]) == 1
-    assert "holds other frames" in capsys.readouterr().err

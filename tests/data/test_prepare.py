@@ -119,14 +119,6 @@ def test_clips_are_stored_as_frames(tmp_path):
     assert np.abs(image.astype(int) - fx.clip(10, 4)[0][3]).mean() < 15
 
 
-def test_workers_give_the_same_build(tmp_path):
-    fx.write_otb(tmp_path / "otb", ("Boy", "Car1", "Deer"))
-    one = fx.build("otb", tmp_path / "otb", tmp_path / "one", frames_per_part=4)
-    two = fx.build("otb", tmp_path / "otb", tmp_path / "two", frames_per_part=4, workers=2)
-    assert len(list(one.glob("*.array_record-*"))) == 3
-    same_build(one, two)
-
-
 def test_command_line_builds_and_checks(tmp_path, capsys):
     fx.write_otb(tmp_path / "otb")
     build = ("otb", "--source", tmp_path / "otb", "--output", tmp_path / "out", "--workers", 0)
@@ -293,3 +285,48 @@ def test_opencv_is_what_decodes():
     np.testing.assert_array_equal(frame_io.decode(png.tobytes(), "x"), frame)
     half = frame_io.decode(fx.jpeg(frame), "x", 2)
     assert half.shape == (fx.HEIGHT // 2, fx.WIDTH // 2, 3)
+
+
+def _marked(frame: np.ndarray, orientation: int) -> bytes:
+    """A photograph whose notes say how to turn it."""
+    data = fx.jpeg(frame)
+    entry = b"\x01\x12\x00\x03\x00\x00\x00\x01" + orientation.to_bytes(2, "big") + b"\x00\x00"
+    note = b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x01" + entry + b"\x00\x00\x00\x00"
+    return data[:2] + b"\xff\xe1" + (len(note) + 2).to_bytes(2, "big") + note + data[2:]
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_boxes_refer_to_stored_pixels_whatever_a_photograph_says(tmp_path, orientation):
+    frame = fx.clip(4, 1)[0][0]
+    marked = _marked(frame, orientation)
+    stored = frame_io.decode(fx.jpeg(frame), "stored")
+    size = stored.shape[:2]
+    for known in (None, size):
+        data, pixels = frame_io.as_annotated(marked, "x", known)
+        np.testing.assert_array_equal(pixels, stored)
+        seen = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)  # turns by the mark
+        np.testing.assert_array_equal(seen[..., ::-1], stored)
+    with pytest.raises(frame_io.FrameError, match="another size: x has 96x72 pixels"):
+        frame_io.as_annotated(marked, "x", (10, 20))
+    if orientation == 6:  # annotated on the image as it is shown
+        data, pixels = frame_io.as_annotated(marked, "x", size[::-1])
+        assert pixels.shape[:2] == size[::-1]
+        assert np.abs(pixels.astype(int) - np.rot90(stored, -1)).mean() < 3
+        assert frame_io.decode(data, "x").shape == pixels.shape
+
+
+def test_frames_that_would_fill_the_memory_or_never_end(tmp_path, capsys):
+    fx.write_otb(tmp_path / "otb", ("Boy",))
+    images = tmp_path / "otb/Boy/img"
+    bomb = cv2.imencode(".png", np.zeros((2, 2, 3), np.uint8))[1].tobytes()
+    (images / "0002.jpg").write_bytes(bomb[:16] + b"\x00\x00\x4e\x20" * 2 + bomb[24:])
+    with open(images / "0003.jpg", "wb") as f:
+        f.truncate(1 << 32)  # sparse: no room on the disk
+    (images / "0004.jpg").unlink()
+    (images / "0004.jpg").symlink_to("0004.jpg")
+    status, out, err = run(capsys, "otb", "--source", tmp_path / "otb", "--check", "--workers", 1)
+    assert status == 1
+    assert "3 problems" in last_line(err)
+    assert "20000x20000 pixels are declared" in out
+    assert "4,294,967,296 bytes" in out
+    assert "0004.jpg" in out

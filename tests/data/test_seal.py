@@ -139,6 +139,7 @@ def test_killed_builds_with_workers_start_again_at_once(tmp_path):
         tmp_path / "otb",
         tmp_path / "out",
         frames_per_part=4,
+        workers=2,
         progress=lambda done, total: steps.append((done, total)),
     )
     assert steps[0][0] >= 4  # what was done is not done again
