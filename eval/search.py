@@ -15,22 +15,28 @@ import dataclasses
 import io
 import json
 import sys
+import time
 from collections.abc import Sequence as Items
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import jax
 import numpy as np
 
-from jaxtrack import cli, get_tracker, load_weights, streaming
+from jaxtrack import cli, streaming
+from jaxtrack.base import Tracker, Variables
+from jaxtrack.errors import JaxtrackError, UsageError
+from jaxtrack.io import paths
 from jaxtrack.io.atomic import write_whole
 
+from .files import datasets
 from .metrics.ope import evaluate_ope
-from .sweep import compiled as sweep
-from .sweep.cost import Clock, compare, print_costs
+from .sweep import compiled
 from .sweep.grid import Grid, parse_grid, track_sequences
 from .sweep.plot import plot
 from .tracking import sequences as benchmarks
-from .tracking import slots as runner
+from .tracking import slots
+from .tracking.entry import parse_entry
 from .tracking.sequences import Sequence
 
 METRICS = ("auc", "precision_20px", "norm_precision_0_20")
@@ -41,14 +47,14 @@ class Options:
     """Search the hyper-parameters of a tracker.
 
     Attributes:
-        tracker: preset of jaxtrack.
+        tracker: preset of jaxtrack, PRESET=WEIGHTS_FILE, or package.module:TRACKER.
         set: FIELD=VALUE,VALUE,... of the tracker's config, several times: all combinations are tried.
         random: try this many random settings between the smallest and largest value of each field instead.
         seed: of the random settings.
         weights: weights file; by default the shipped ones.
-        benchmark: synthetic, otb, lasot, uav123, nfs, tc128, ...
+        benchmark: synthetic, or a data set in its own layout: otb100, lasot, custom, ...
         root: the benchmark's folder (not for synthetic).
-        split: the benchmark's split; by default its own.
+        split: the benchmark's split; by default the one that is scored.
         sequence: only these sequences.
         frames: only the first frames of each.
         protocol: scoring rules; by default the benchmark's own.
@@ -61,19 +67,19 @@ class Options:
 
     tracker: str
     set: tuple[str, ...] = ()
-    random: int | None = None
-    seed: int = 0
+    random: Annotated[int | None, cli.Range(low=1, high=100_000)] = None
+    seed: Annotated[int, cli.Range(low=0)] = 0
     weights: Path | None = None
     benchmark: str = "synthetic"
     root: Path | None = None
     split: str | None = None
     sequence: tuple[str, ...] = ()
-    frames: int | None = None
+    frames: Annotated[int | None, cli.Range(low=2)] = None
     protocol: str | None = None
     output: Path = Path("search")
-    chunk: int = streaming.CHUNK
-    block: int | None = None
-    compare: int = 0
+    chunk: Annotated[int, cli.Range(low=1, high=4096)] = streaming.CHUNK
+    block: Annotated[int | None, cli.Range(low=1)] = None
+    compare: Annotated[int, cli.Range(low=0)] = 0
     debug: bool = False
 
 
@@ -99,11 +105,96 @@ def score(
     truth = {s.name: s.annotation for s in sequences}
     rows = []
     for index, values in enumerate(grid.values.tolist()):
-        own = {s.name: runner.own_coordinates(boxes[s.name][index], s) for s in sequences}
+        own = {s.name: slots.own_coordinates(boxes[s.name][index], s) for s in sequences}
         numbers = evaluate_ope(own, truth, protocol, benchmark, f"setting {index}").overall()
         metrics = {key: numbers[key] for key in METRICS if key in numbers}
         rows.append({"setting": index, **dict(zip(grid.names, values)), **metrics})
     return sorted(rows, key=lambda row: -row["auc"])
+
+
+@dataclasses.dataclass
+class Clock:
+    """Wall and processor seconds (of all threads) since it was made."""
+
+    wall: float = dataclasses.field(default_factory=time.perf_counter)
+    cpu: float = dataclasses.field(default_factory=time.process_time)
+
+    def read(self) -> dict[str, float]:
+        """Return the seconds so far, "wall" and "cpu"."""
+        return {"wall": time.perf_counter() - self.wall, "cpu": time.process_time() - self.cpu}
+
+
+def compare(
+    tracker: Tracker,
+    variables: Variables,
+    sequences: Items[Sequence],
+    grid: Grid,
+    count: int,
+    chunk: int = streaming.CHUNK,
+    block: int | None = None,
+) -> tuple[dict[str, Any], dict[str, np.ndarray], int]:
+    """Measure all settings in one run against settings one by one, with and without compilation.
+
+    Args:
+        tracker: the tracker.
+        variables: its learned values.
+        sequences: what is tracked.
+        grid: the settings.
+        count: this many settings, spread over the grid, are run by `eval.tracking.slots.run`, each with its
+            own static config; their mean cost is taken for each of the others.
+        chunk: frames per compiled call.
+        block: settings that go through the network at once.
+
+    Returns:
+        Seconds ("wall" and "cpu") of the search and of all settings one by one, "cold" (with compilation, no
+        cache) and "warm"; their ratios; the largest difference of boxes between both ways, pixels. Then
+        boxes and windows, as `track_sequences`.
+    """
+    cache = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
+    jax.config.update("jax_enable_compilation_cache", False)
+    chosen = np.unique(np.linspace(0, len(grid.values) - 1, count).round().astype(int))
+    figures: dict[str, Any] = {"settings": len(grid.values), "one_by_one": len(chosen)}
+    costs: dict[str, list[dict[str, float]]] = {"search": [], "single": []}
+    boxes: dict[str, np.ndarray] = {}
+    looked = 0
+    for _ in ("cold", "warm"):
+        clock = Clock()
+        boxes, looked = track_sequences(
+            tracker, variables, sequences, grid, chunk=chunk, block=block
+        )
+        costs["search"].append(clock.read())
+    difference = 0.0
+    for _ in ("cold", "warm"):
+        clock = Clock()
+        for index in chosen:
+            changed = dataclasses.replace(tracker, config=grid.config(tracker.config, index))
+            for name, track in slots.run(changed, variables, sequences, chunk=chunk):
+                apart = np.abs(track.boxes - boxes[name][index]).max()
+                difference = max(difference, float(apart))
+        share = len(grid.values) / len(chosen)
+        costs["single"].append({key: value * share for key, value in clock.read().items()})
+    for k, kind in enumerate(("cold", "warm")):
+        search, single = costs["search"][k], costs["single"][k]
+        ratio = {key: search[key] / single[key] for key in search}
+        figures[kind] = {"search": search, "one_by_one": single, "ratio": ratio}
+    jax.config.update("jax_enable_compilation_cache", cache)
+    return {**figures, "largest_difference": difference}, boxes, looked
+
+
+def print_costs(figures: dict[str, Any]) -> None:
+    """Print the figures of `compare`."""
+    for kind, words in (("cold", "with compilation"), ("warm", "without compilation")):
+        part = figures[kind]
+        for key in ("cpu", "wall"):
+            print(
+                f"{words:20s} {key:4s}  {figures['settings']} settings in one run "
+                f"{part['search'][key]:8.1f} s, one by one {part['one_by_one'][key]:8.1f} s: "
+                f"ratio {part['ratio'][key]:.3f}"
+            )
+    print(
+        f"(one by one: {figures['one_by_one']} settings were run, their mean counts for all; boxes differ "
+        f"by at most {figures['largest_difference']:.2g} pixels)"
+    )
 
 
 def search(options: Options) -> list[dict[str, float]]:
@@ -118,21 +209,27 @@ def search(options: Options) -> list[dict[str, float]]:
     from tqdm import tqdm
 
     grid = parse_grid(options.set, options.random, options.seed)
-    if options.chunk < 1 or (options.block is not None and options.block < 1):
-        raise cli.UsageError("--chunk and --block are at least 1")
     if not 0 <= options.compare <= len(grid.values):
-        raise cli.UsageError(f"--compare {options.compare}: 1 to {len(grid.values)}, the settings")
-    if options.frames is not None and options.frames < 2:
-        raise cli.UsageError(f"--frames {options.frames}: give 2 or more")
-    tracker = get_tracker(options.tracker)
-    sweep.check_fields(tracker, options.tracker, grid.names)
-    variables = load_weights(options.tracker, options.weights)
-    sequences = benchmarks.load(options.benchmark, options.root, options.split, options.sequence)
+        raise UsageError(f"--compare {options.compare}: 1 to {len(grid.values)}, the settings")
+    given = f"{options.tracker}={options.weights}" if options.weights else options.tracker
+    entry = parse_entry(given)
+    tracker = entry.tracker
+    compiled.check_fields(tracker, entry.label, grid.names)
+    dataset = datasets.find(options.benchmark, options.split)
+    inputs = [path for path in (options.root, options.weights) if path is not None]
+    paths.output_folder(options.output, inputs)
+    variables = entry.load()
+    sequences = benchmarks.load(dataset, options.root, names=options.sequence)
+    if all(s.annotation.withheld for s in sequences):
+        raise JaxtrackError(
+            f"{dataset.label}: its truth is withheld, there is nothing to search by; name another --split"
+        )
     if options.frames is not None:
         sequences = [benchmarks.shortened(s, options.frames) for s in sequences]
     figures: dict[str, Any] = {
-        "tracker": options.tracker,
-        "benchmark": options.benchmark,
+        "tracker": entry.label,
+        "fingerprint": entry.fingerprint(variables),
+        "benchmark": dataset.label,
         "sequences": [s.name for s in sequences],
         "arguments": sys.argv[1:],
     }
@@ -145,15 +242,15 @@ def search(options: Options) -> list[dict[str, float]]:
         )
         print_costs(figures["cost"])
     else:
-        with tqdm(total=total, unit=" settings x frames", desc=options.tracker) as bar:
+        with tqdm(total=total, unit=" settings x frames", desc=entry.label) as bar:
             boxes, looked = track_sequences(
                 tracker, variables, sequences, grid, progress=bar.update, **sizes
             )
         figures["seconds"] = clock.read()
     figures["windows"] = looked
-    rows = score(boxes, sequences, grid, options.protocol, options.benchmark)
+    rows = score(boxes, sequences, grid, options.protocol, dataset.benchmark.name)
     _write(options, grid, rows, figures)
-    best = "  ".join(f"{name}={rows[0][name]:.6g}" for name in grid.names)
+    best = " ".join(f"--set {name}={float(rows[0][name])!r}" for name in grid.names)
     numbers = "  ".join(f"{key} {rows[0][key]:.3f}" for key in METRICS if key in rows[0])
     print(f"best of {len(rows)}: {best}  {numbers}")
     return rows
@@ -162,7 +259,7 @@ def search(options: Options) -> list[dict[str, float]]:
 def _write(
     options: Options, grid: Grid, rows: list[dict[str, float]], figures: dict[str, Any]
 ) -> None:
-    """The table as csv and json, and the plot."""
+    """Write the table as csv and json, and the plot."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()

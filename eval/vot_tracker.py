@@ -19,17 +19,16 @@ import dataclasses
 import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
-import jaxtrack
 from jaxtrack import cli
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.errors import JaxtrackError, UsageError
 from jaxtrack.io.images import read_image
 
 from .tracking.adapters import FrameTracker
+from .tracking.entry import parse_entry
 
 TRACKER, WEIGHTS = "JAXTRACK_TRACKER", "JAXTRACK_WEIGHTS"
 
@@ -39,15 +38,18 @@ class Options:
     """Serve a tracker to the VOT toolkit.
 
     Attributes:
-        tracker: preset of jaxtrack; by default the environment variable JAXTRACK_TRACKER.
+        tracker: preset of jaxtrack, PRESET=WEIGHTS_FILE, or package.module:TRACKER; by default the
+            environment variable JAXTRACK_TRACKER.
+        set: settings of the tracker, PATH=VALUE.
         weights: weights file; by default JAXTRACK_WEIGHTS, or else the shipped ones.
         size: width and height of the frames that are compiled for before the toolkit is answered.
         debug: show the traceback of errors.
     """
 
     tracker: str | None = None
-    weights: Path | None = None
-    size: tuple[int, int] = (640, 480)
+    set: tuple[str, ...] = ()
+    weights: str | None = None
+    size: Annotated[tuple[int, int], cli.Range(low=1, high=16384)] = (640, 480)
     debug: bool = False
 
 
@@ -129,9 +131,10 @@ def run(options: Options) -> None:
     name = options.tracker or os.environ.get(TRACKER)
     weights = options.weights or os.environ.get(WEIGHTS) or None
     if not name:
-        raise cli.UsageError(f"name a tracker: --tracker NAME, or set {TRACKER}")
+        raise UsageError(f"name a tracker: --tracker NAME, or set {TRACKER}")
+    entry = parse_entry(f"{name}={weights}" if weights and "=" not in name else name, options.set)
     cli.use_compilation_cache()
-    frames = FrameTracker(jaxtrack.get_tracker(name), jaxtrack.load_weights(name, weights))
+    frames = FrameTracker(entry.tracker, entry.load())
     width, height = options.size
     frames.warm_up(height, width)
     serve(frames)

@@ -12,6 +12,7 @@ from eval import search
 from eval.metrics.annotation import Annotation
 from eval.sweep import compiled as sweep
 from eval.tracking import slots as runner
+from eval.tracking.entry import Entry
 from eval.tracking.sequences import Sequence
 from jaxtrack import get_tracker
 from jaxtrack.errors import JaxtrackError
@@ -154,9 +155,11 @@ def test_random_settings_stay_between_the_values():
 
 
 def test_table_and_plot(made, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(search, "get_tracker", lambda name: made[name][0])
-    monkeypatch.setattr(search, "load_weights", lambda name, path: made[name][1])
-    monkeypatch.setattr(search.benchmarks, "load", lambda *a: CLIPS[1:])
+    tracker, variables = made["siamrpnpp-tiny"]
+    entry = Entry("siamrpnpp-tiny", "siamrpnpp-tiny", tracker)
+    monkeypatch.setattr(search, "parse_entry", lambda text: entry)
+    monkeypatch.setattr(Entry, "load", lambda entry: variables)
+    monkeypatch.setattr(search.benchmarks, "load", lambda *a, **k: CLIPS[1:])
     options = search.Options(
         "siamrpnpp-tiny",
         GRIDS["siamrpnpp-tiny"],
@@ -174,7 +177,8 @@ def test_table_and_plot(made, tmp_path, monkeypatch, capsys):
     assert stored["cost"]["largest_difference"] < 1e-3
     assert stored["cost"]["cold"]["ratio"]["cpu"] > 0
     assert (tmp_path / "search.png").read_bytes().startswith(b"\x89PNG")
-    assert "best of 8: window_influence=" in capsys.readouterr().out
+    best = f"best of 8: --set window_influence={rows[0]['window_influence']!r} --set penalty_k="
+    assert best in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -190,8 +194,11 @@ def test_table_and_plot(made, tmp_path, monkeypatch, capsys):
         ({"set": ("input_divisor=1,2",)}, "built into the program; can be searched: .*scale_rate"),
         ({"set": ("scale_rate=1",), "random": 0}, "--random 0"),
         ({"set": ("scale_rate=1",), "compare": 2}, "--compare 2"),
-        ({"set": ("scale_rate=1",), "frames": 1}, "--frames 1"),
-        ({"set": ("scale_rate=1",), "block": 0}, "--block are at least 1"),
+        ({"set": ("scale_rate=1",), "tracker": "siamfcc"}, "nearest: siamfc"),
+        (
+            {"set": ("a=" + ",".join(map(str, range(400))), "b=" + ",".join(map(str, range(400))))},
+            "at most 100000",
+        ),
         ({"set": ("scale_rate=1",), "benchmark": "otbb"}, "unknown benchmark"),
     ],
 )
@@ -199,6 +206,15 @@ def test_mistakes_are_one_line(options, words):
     with pytest.raises(JaxtrackError, match=words) as error:
         search.search(search.Options(**{"tracker": "siamfc-tiny", **options}))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--frames", "1"], ["--block", "0"], ["--chunk", "0"], ["--random", "0"], ["--compare", "-1"]],
+)
+def test_numbers_out_of_range_are_mistakes_in_the_call(words, capsys):
+    assert search.main(["--tracker", "siamfc-tiny", "--set", "scale_rate=1", *words]) == 2
+    assert words[0] in capsys.readouterr().err
 
 
 def test_a_field_without_effect_is_refused(made):
