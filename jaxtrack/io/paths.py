@@ -123,15 +123,17 @@ def _kind(path: pathlib.Path) -> str:
 
 
 def _refuse_inputs(place: pathlib.Path, inputs: Iterable[PathLike]) -> None:
-    if not place.exists():
+    # x/../a is the file a for whoever makes x on the way to it.
+    there = place if place.exists() else pathlib.Path(_real(place))
+    if not there.exists():
         return
     for given in inputs:
         source = resolve(given)
-        if same(place, source):
+        if same(there, source):
             raise UsageError(
                 f"{place}: is also an input ({source}) and would be overwritten; name another output"
             )
-        if source.is_dir() and place.is_file() and _inside(place, source):
+        if source.is_dir() and there.is_file() and _inside(there, source):
             raise UsageError(
                 f"{place}: is a file of the input {source} and would be overwritten; "
                 "name another output"

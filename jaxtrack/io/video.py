@@ -200,10 +200,11 @@ def _capture(target: str | int, name: str) -> cv2.VideoCapture:
         capture = cv2.VideoCapture(target)
     if not capture.isOpened():
         capture.release()
-        what = "cannot be opened" if isinstance(target, int) else "cannot be opened as a video"
-        why = (
-            "is it connected and free?" if isinstance(target, int) else "truncated, or not a video"
-        )
+        what, why = "cannot be opened as a video", "truncated, or not a video"
+        if isinstance(target, int):
+            what, why = "cannot be opened", "is it connected and free?"
+        elif "://" in target:
+            what, why = "cannot be opened", "is it there, and a video?"
         raise JaxtrackError(f"{name}: {what} ({why})")
     return capture
 
