@@ -35,30 +35,40 @@ class Batches(Protocol):
         """End what runs in the background."""
 
 
-def places(batch_size: int, shard: tuple[int, int]) -> np.ndarray:
-    """Return the places ``(n,)`` int32 of this process's pairs in the batch of the whole run.
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """The part of every batch that one process feeds.
 
-    Args:
-        batch_size: pairs per step of this process.
-        shard: this process's number and their count; it takes every ``count``-th pair, as the input
-            pipeline does.
+    Attributes:
+        size: its pairs per step.
+        number: the process's number.
+        count: how many processes there are.
     """
-    return np.arange(batch_size, dtype=np.int32) * shard[1] + shard[0]
+
+    size: int
+    number: int = 0
+    count: int = 1
+
+    def places(self) -> np.ndarray:
+        """Return the places ``(n,)`` int32 of these pairs in the batch of the whole run.
+
+        A process takes every ``count``-th pair, as the input pipeline does.
+        """
+        return np.arange(self.size, dtype=np.int32) * self.count + self.number
 
 
 class Synthetic:
-    """Asks for synthetic pairs: the batch holds indices only, the step draws the pictures.
+    """Pairs of the synthetic world: the batch holds indices only, the step draws the pictures.
 
     What is drawn depends on the run's seed, the step and the pair's place in the batch alone.
 
     Args:
-        batch_size: pairs per step of this process.
-        shard: this process's number and their count.
+        share: of every batch.
     """
 
-    def __init__(self, batch_size: int, shard: tuple[int, int]) -> None:
-        self._index = places(batch_size, shard)
-        self._size = batch_size * shard[1]
+    def __init__(self, share: Share) -> None:
+        self._index = share.places()
+        self._size = share.size * share.count
         self._drawn = 0
 
     def next(self) -> tuple[Batch, str]:
@@ -85,9 +95,8 @@ class Built:
     Args:
         root: the folder of built datasets.
         config: recipe and patches.
-        batch_size: pairs per step of this process.
+        share: of every batch.
         seed: of the run.
-        shard: this process's number and their count.
         workers: processes that decode; 0: threads of this one.
         published: insist on the recipe's own datasets.
 
@@ -99,9 +108,8 @@ class Built:
         self,
         root: pathlib.Path,
         config: DataConfig,
-        batch_size: int,
+        share: Share,
         seed: int,
-        shard: tuple[int, int],
         workers: int,
         published: bool,
     ) -> None:
@@ -112,18 +120,18 @@ class Built:
                 f"--data reads built datasets with {error.name}: pip install {error.name}"
             ) from error
 
-        self._index = places(batch_size, shard)
+        self._index = share.places()
         cuts = config.template, config.search
         recipe, mixture, note = choose_datasets(config.recipe, root, *cuts, published)
-        if note and shard[0] == 0:
+        if note and share.number == 0:
             print(f"note: {note}", file=sys.stderr)
         self._iterator = pipeline.make_iterator(
             recipes.pair_config(recipe, *cuts, config.patches),
             mixture,
-            batch_size,
+            share.size,
             seed=seed,
-            shard_index=shard[0],
-            shard_count=shard[1],
+            shard_index=share.number,
+            shard_count=share.count,
             workers=workers,
         )
 
@@ -208,10 +216,9 @@ def choose_datasets(
 def open_batches(
     data: str,
     preset: Preset,
-    batch_size: int,
-    seed: int,
-    shard: tuple[int, int],
-    workers: int,
+    share: Share,
+    seed: int = 0,
+    workers: int = 0,
     published: bool = False,
 ) -> Batches:
     """Open the batches of one process.
@@ -219,9 +226,8 @@ def open_batches(
     Args:
         data: ``synthetic``, or the folder with the built datasets.
         preset: names the datasets and their ratios.
-        batch_size: pairs per step of this process.
+        share: of every batch.
         seed: of the run.
-        shard: this process's number and their count.
         workers: processes that decode; 0: in this one.
         published: insist on the datasets of the preset's recipe.
 
@@ -229,7 +235,7 @@ def open_batches(
         JaxtrackError: no such folder; a dataset is not in it; the preset names none.
     """
     if data == SYNTHETIC:
-        return Synthetic(batch_size, shard)
+        return Synthetic(share)
     root = paths.resolve(data)
     if not root.is_dir():
         raise JaxtrackError(
@@ -238,4 +244,4 @@ def open_batches(
         )
     if preset.data is None:
         raise JaxtrackError("this preset trains on the synthetic world only; leave --data out")
-    return Built(root, preset.data, batch_size, seed, shard, workers, published)
+    return Built(root, preset.data, share, seed, workers, published)

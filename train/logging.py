@@ -69,7 +69,7 @@ class RunLog:
             yield
 
     def tick(self) -> None:
-        """One step is done."""
+        """Count a step that is done."""
         if self._active:
             self._bar.update()
 
@@ -226,14 +226,14 @@ class Meter:
         self._save_count += 1
 
     def read(self) -> dict[str, float]:
-        """Means since the last call, the latest step included."""
+        """Return the means since the last call, the latest step included."""
         self._settle()
         means = {name: total / self._count for name, total in self._sums.items()}
         self._sums, self._count = {}, 0
         return means
 
     def read_since_save(self) -> float:
-        """Mean loss since the last call, the latest step included."""
+        """Return the mean loss since the last call, the latest step included."""
         self._settle()
         loss = self._save_sum / max(self._save_count, 1)
         self._save_sum, self._save_count = 0.0, 0

@@ -26,7 +26,7 @@ from jaxtrack.io.images import write_image
 from jaxtrack.io.writer import draw_boxes
 
 from . import presets
-from .data import SYNTHETIC, open_batches
+from .data import SYNTHETIC, Share, open_batches
 from .presets import Preset
 from .step import pair_keys, streams
 
@@ -147,7 +147,7 @@ def _run(options: Options) -> None:
     batch = None
     if options.data != SYNTHETIC:
         batches = open_batches(
-            options.data, preset, options.pairs, options.seed, (0, 1), 0, options.recipe
+            options.data, preset, Share(options.pairs), options.seed, 0, options.recipe
         )
         batch, _ = batches.next()
         batch.pop("index")

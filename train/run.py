@@ -29,7 +29,7 @@ from jaxtrack.weights import Card, load_into, save_weights
 from . import checkpoints as saved
 from . import optim, parallel, presets
 from .checkpoints import Checkpoints, read_settings, write_settings
-from .data import SYNTHETIC, Batches, open_batches
+from .data import SYNTHETIC, Batches, Share, open_batches
 from .logging import Meter, RunLog
 from .presets import Preset
 from .step import TrainState, epoch_of, init_state, make_update
@@ -418,15 +418,9 @@ def _train(
     local_batch = parallel.local_batch_size(settings["batch_size"], devices, settings["accumulate"])
 
     # Data, optimiser, state.
-    shard, seed = (jax.process_index(), jax.process_count()), settings["seed"]
+    share, seed = Share(local_batch, jax.process_index(), jax.process_count()), settings["seed"]
     batches = open_batches(
-        settings["data"],
-        preset,
-        local_batch,
-        seed,
-        shard,
-        options.workers,
-        settings["published_data"],
+        settings["data"], preset, share, seed, options.workers, settings["published_data"]
     )
     stack.callback(batches.close)
     key_init, key = jax.random.split(jax.random.key(seed))

@@ -163,12 +163,10 @@ def test_training_splits_are_preferred(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize("count", [1, 2])
 def test_processes_share_the_pairs_of_one_batch(count: int) -> None:
     """Each process's pairs, put at their places, are the batch of one process."""
-    whole, _ = data.open_batches(str(data_fixtures.built()), toy_pairs(), 4, 0, (0, 1), 0).next()
+    whole, _ = data.open_batches(str(data_fixtures.built()), toy_pairs(), data.Share(4)).next()
     for number in range(count):
-        shard = (number, count)
-        part, _ = data.open_batches(
-            str(data_fixtures.built()), toy_pairs(), 4 // count, 0, shard, 0
-        ).next()
+        share = data.Share(4 // count, number, count)
+        part, _ = data.open_batches(str(data_fixtures.built()), toy_pairs(), share).next()
         for name in ("template", "search_box"):
             np.testing.assert_array_equal(part[name], whole[name][part["index"]])
 

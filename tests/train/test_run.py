@@ -402,7 +402,7 @@ def test_minutes_set_the_length(
         time.sleep(0.01)
         return state, {"loss": 1.0}
 
-    batches = data.Synthetic(8, (0, 1))
+    batches = data.Synthetic(data.Share(8))
     batches.seek(3)
     found = toy_training.run.fitting_steps(0.05, time.monotonic(), update, None, batches, None)
     assert 1 <= found <= 0.97 * 60 * 0.05 / 0.01

@@ -79,7 +79,7 @@ def test_a_run_sees_the_same_pairs_on_any_number_of_devices(devices: int) -> Non
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_processes_share_the_places_of_a_batch(count: int) -> None:
-    shares = [data.places(8 // count, (i, count)) for i in range(count)]
+    shares = [data.Share(8 // count, i, count).places() for i in range(count)]
     assert sorted(np.concatenate(shares).tolist()) == list(range(8))
 
 
