@@ -43,6 +43,7 @@ from .files.results import (
     write_run,
     write_tracked,
 )
+from .metrics.annotation import Annotation
 from .metrics.eao import VOT_PROTOCOLS, Run
 from .metrics.names import listing
 from .report import scores as scoring
@@ -274,6 +275,15 @@ def _one_pass(plan: Plan, sequences: list[Sequence], problems: list[str]) -> lis
     return [*outcomes, *rivals]
 
 
+def _part_of(results: TrackerResults, truth: Mapping[str, Annotation]) -> TrackerResults:
+    """Return of a rival's results those that are asked for: --sequence takes a part of both sides."""
+    kept = results.boxes or results.repetitions
+    wanted = set(common_names(kept, truth)) or set(kept)
+    boxes = {n: b for n, b in results.boxes.items() if n in wanted}
+    repetitions = {n: r for n, r in results.repetitions.items() if n in wanted}
+    return dataclasses.replace(results, boxes=boxes, repetitions=repetitions)
+
+
 def _left_out(problems: list[str]) -> str:
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return f"{problems[0]}{more}"
@@ -289,18 +299,19 @@ def _scored(
 ) -> Outcome:
     """Score one row, print its line and what is published for it."""
     truth = {s.name: s.annotation for s in sequences}
-    rules = dataclasses.replace(plan.dataset.benchmark, kind="ope")
+    rules = plan.dataset.benchmark
+    if rules.kind != "got10k" or plan.options.protocol not in (None, rules.protocol):
+        rules = dataclasses.replace(rules, kind="ope")
     if drawn is None:
-        # Of a rival's files only the asked sequences are looked at: --sequence takes a part of both sides.
-        wanted = set(common_names(results.boxes, truth))
-        chosen = {n: b for n, b in results.boxes.items() if n in wanted} or results.boxes
-        results = dataclasses.replace(results, boxes=chosen)
+        results = _part_of(results, truth)
     report, notes = scoring.measure(results, truth, rules, plan.options.protocol)
     score = scoring.score_of(report, plan.options.protocol or rules.protocol, notes)
     if drawn is None:
-        names = common_names(results.boxes, truth)
-        own = {s.name: s.origin for s in sequences}
-        drawn = {w: results.boxes[g] - [own[w], own[w], 0, 0] for g, w in names.items()}
+        first = {n: runs[0] for n, runs in results.repetitions.items()}
+        given = results.boxes or first
+        origin = {s.name: s.origin for s in sequences}
+        names = common_names(given, truth)
+        drawn = {w: given[g] - [origin[w], origin[w], 0, 0] for g, w in names.items()}
     outcome = scoring.outcome_of(report, score, boxes=drawn, frames_per_second=rate, preset=preset)
     print(_line(outcome), flush=True)
     for line in comparison(outcome, plan.dataset):
@@ -533,14 +544,21 @@ def _stored(folder: Path, sequence: Sequence) -> Track:
 
 
 def _line(outcome: Outcome) -> str:
-    numbers = outcome.score.metrics
-    low, high = outcome.score.intervals["auc"]
+    numbers, ends = outcome.score.metrics, outcome.score.intervals
     rate = outcome.frames_per_second
     speed = f"{rate:8.1f} frames/s" if np.isfinite(rate) else ""
+    name = f"{brief(outcome.name, 60):20s}"
+    if "auc" not in numbers:
+        low, high = ends["ao"]
+        return (
+            f"{name} AO {numbers['ao']:.3f} [{low:.3f}, {high:.3f}]  SR.50 {numbers['sr_0.50']:.3f}  "
+            f"SR.75 {numbers['sr_0.75']:.3f} {speed}"
+        ).rstrip()
+    low, high = ends["auc"]
     norm = numbers.get("norm_precision_0_20")
     middle = f"  norm. precision {norm:.3f}" if norm is not None else ""
     return (
-        f"{brief(outcome.name, 60):20s} AUC {numbers['auc']:.3f} [{low:.3f}, {high:.3f}]  precision "
+        f"{name} AUC {numbers['auc']:.3f} [{low:.3f}, {high:.3f}]  precision "
         f"{numbers['precision_20px']:.3f}{middle}  AO {numbers['average_overlap']:.3f} {speed}"
     ).rstrip()
 

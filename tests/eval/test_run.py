@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from eval import run as eval_run
+from eval import score as eval_score
 from eval.files import datasets
 from eval.files.results import read_results
 from eval.tracking.entry import Entry
@@ -381,3 +382,29 @@ def test_own_videos_are_scored_where_they_are_annotated(tmp_path, capsys):
     found = scores(tmp_path / "out", "custom")["static"]
     # Three annotated frames, each with an overlap of 10 - shift over 10 + shift.
     assert found["average_overlap"] == pytest.approx((1 + 9 / 11 + 7 / 13) / 3, abs=1e-6)
+
+
+def test_got10k_is_scored_as_by_its_own_toolkit(tmp_path, capsys):
+    """The first frame and hidden ones do not count, and eval.score says the same of the same files."""
+    folder = tmp_path / "got" / "val" / "GOT-10k_Val_000001"
+    for i in range(1, 5):
+        picture(folder / f"{i:08d}.jpg", 10 + i)
+    (folder / "groundtruth.txt").write_text("".join(f"{12 + 5 * i},11,10,10\n" for i in range(4)))
+    (folder / "cover.label").write_text("8\n8\n0\n8\n")
+    (folder / "meta_info.ini").write_text("[METAINFO]\nresolution: (64, 48)\n")
+    root = str(tmp_path / "got")
+    options = ["--benchmark", "got10k", "--split", "val", "--root", root, "--peer", "static"]
+    assert call(tmp_path / "out", *options) == 0
+    assert "AO 0.167" in capsys.readouterr().out  # 5 of 15 pixels, then none
+    ours = scores(tmp_path / "out", "got10k-val")["static"]
+    assert ours["ao"] == pytest.approx((1 / 3 + 0) / 2)
+    results = str(tmp_path / "out" / "got10k-val" / "static")
+    written = tmp_path / "scores.json"
+    rows = [results, "--benchmark", "got10k", "--ground-truth", root, "--json", str(written)]
+    assert eval_score.main(rows) == 0
+    (theirs,) = json.loads(written.read_text())["scores"]
+    assert {k: theirs["metrics"][k] for k in ("ao", "sr_0.50")} == {
+        k: ours[k] for k in ("ao", "sr_0.50")
+    }
+    assert call(tmp_path / "out", *options, "--protocol", "pysot") == 0
+    assert "AUC" in capsys.readouterr().out
