@@ -177,10 +177,10 @@ _GOT10K_VOT_FORBIDDEN = """
 
 
 def lasot_test() -> frozenset[str]:
-    """Names the 280 test videos of LaSOT (protocol II).
+    """Name the 280 test videos of LaSOT (protocol II).
 
     Returns:
-        Names such as `airplane-1`.
+        Names such as ``airplane-1``.
 
     Reference:
         Fan et al., LaSOT (CVPR 2019), the evaluation toolkit's testing_set.txt.
@@ -193,10 +193,10 @@ def lasot_test() -> frozenset[str]:
 
 
 def got10k_vot_forbidden() -> frozenset[str]:
-    """Names the GOT-10k training videos that are forbidden before a test on VOT.
+    """Name the GOT-10k training videos that are forbidden before a test on VOT.
 
     Returns:
-        1,000 names such as `GOT-10k_Train_000004`.
+        1,000 names such as ``GOT-10k_Train_000004``.
 
     Reference:
         VOT2019 participation rules; the same list is in OSTrack's and STARK's training code.
@@ -205,10 +205,10 @@ def got10k_vot_forbidden() -> frozenset[str]:
 
 
 def uav123_folder(name: str) -> str:
-    """Names the folder that holds a UAV123 target's frames.
+    """Name the folder that holds a UAV123 target's frames.
 
     Args:
-        name: target name: `car6_2` is a stretch of `car6`, `car1_s` a video of its own.
+        name: target name: ``car6_2`` is a stretch of ``car6``, ``car1_s`` a video of its own.
 
     Returns:
         The folder's name.

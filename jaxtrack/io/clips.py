@@ -31,10 +31,9 @@ _Path = str | os.PathLike[str]
 
 def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
     """Return a sort key in which ``frame10`` comes after ``frame9``."""
-    parts = [part for part in _DIGITS.split(name) if part]
-    # Only 0 to 9 count: other signs that Unicode calls digits are no numbers for int.
-    key = [(0, int(p), "") if p.isascii() and p.isdigit() else (1, 0, p) for p in parts]
-    return key, name
+    # Every second part is a number of the digits 0 to 9: other signs that Unicode calls digits are none.
+    parts = enumerate(_DIGITS.split(name))
+    return [(0, int(part), "") if i % 2 else (1, 0, part) for i, part in parts if part], name
 
 
 def list_images(folder: _Path) -> list[pathlib.Path]:
@@ -145,6 +144,11 @@ def entries(folder: pathlib.Path) -> list[os.DirEntry[str]]:
     return sorted(found, key=lambda entry: natural_key(entry.name))
 
 
+def is_file(entry: os.DirEntry[str]) -> bool:
+    """Return whether this is a regular file, or a link that points nowhere."""
+    return entry.is_file(follow_symlinks=False) or _is_file(pathlib.Path(entry.path))
+
+
 def list_files(folder: _Path, suffixes: tuple[str, ...]) -> list[pathlib.Path]:
     """Return the files of a folder whose names end in one of some ways, in natural order.
 
@@ -159,8 +163,7 @@ def list_files(folder: _Path, suffixes: tuple[str, ...]) -> list[pathlib.Path]:
     return [
         place / entry.name
         for entry in entries(place)
-        if entry.name.lower().endswith(suffixes)
-        and (entry.is_file(follow_symlinks=False) or _is_file(place / entry.name))
+        if entry.name.lower().endswith(suffixes) and is_file(entry)
     ]
 
 

@@ -87,8 +87,11 @@ def named(path: Path, *suffixes: str) -> list[Path]:
     Returns:
         Their paths; none when ``path`` does not exist.
     """
-    entries(path)  # refuses names that cannot be stored
-    return clips.list_files(path, suffixes) if path.is_dir() else []
+    return [path / name for name in _names(path, suffixes)]
+
+
+def _names(path: Path, suffixes: tuple[str, ...]) -> list[str]:
+    return [e.name for e in entries(path) if e.name.lower().endswith(suffixes) and clips.is_file(e)]
 
 
 def walk(root: Path, suffix: str) -> Iterator[Path]:
@@ -125,7 +128,7 @@ def list_images(folder: Path) -> list[str]:
     Returns:
         Paths as strings.
     """
-    return [str(p) for p in named(folder, *clips.IMAGE_SUFFIXES)]
+    return [f"{folder}{os.sep}{name}" for name in _names(folder, clips.IMAGE_SUFFIXES)]
 
 
 def list_zip_images(archive: Path) -> list[str]:
