@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -77,32 +78,69 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
-        y = x.astype(jnp.float32)
-        if train:
-            axes = tuple(range(x.ndim - 1))
-            batch_mean = jnp.mean(y, axis=axes)
-            centred = y - batch_mean.reshape((1,) * (x.ndim - 1) + shape)
-            batch_var = jnp.mean(jnp.square(centred), axis=axes)
-            if not self.is_initializing() and self.is_mutable_collection("batch_stats"):
-                count = x.size // x.shape[-1]
-                unbiased = batch_var * (count / max(count - 1, 1))
-                mean.value = (1 - self.momentum) * mean.value + self.momentum * batch_mean
-                var.value = (1 - self.momentum) * var.value + self.momentum * unbiased
-            used_mean, used_var = batch_mean, batch_var
-        else:
-            used_mean, used_var = mean.value, var.value
-        # As one multiply and one add, so that the compiler folds it into the convolution's epilogue.
-        factor = scale * jax.lax.rsqrt(used_var + self.epsilon)
-        offset = bias - used_mean * factor
-        if train:
-            row = factor.reshape((1,) * (x.ndim - 1) + shape)
-            out = centred * row + bias.reshape((1,) * (x.ndim - 1) + shape)
-        else:
-            expand = (1,) * (x.ndim - 1) + shape
-            out = y * factor.reshape(expand) + offset.reshape(expand)
-        return out.astype(x.dtype)
+        if not train:
+            return normalise(x, scale, bias, mean.value, var.value, self.epsilon)
+        moves = not self.is_initializing() and self.is_mutable_collection("batch_stats")
+        settings = (self.epsilon, self.momentum if moves else 0.0)
+        out, moved_mean, moved_var = normalise_batch(
+            x, scale, bias, mean.value, var.value, settings
+        )
+        if moves:
+            mean.value, var.value = moved_mean, moved_var
+        return out
 
 
+# These are compiled functions of their own, so that a program holds each shape of them once.
+
+
+@functools.partial(jax.jit, static_argnums=5)
+def normalise(
+    x: Array, scale: Array, bias: Array, mean: Array, var: Array, epsilon: float
+) -> Array:
+    """Normalise ``(..., c)`` by running statistics."""
+    # As one multiply and one add, so that the compiler folds it into the convolution's epilogue.
+    factor = scale * jax.lax.rsqrt(var + epsilon)
+    offset = bias - mean * factor
+    expand = (1,) * (x.ndim - 1) + factor.shape
+    y = x.astype(jnp.float32)
+    return (y * factor.reshape(expand) + offset.reshape(expand)).astype(x.dtype)
+
+
+@functools.partial(jax.jit, static_argnums=5)
+def normalise_batch(
+    x: Array, scale: Array, bias: Array, mean: Array, var: Array, settings: tuple[float, float]
+) -> tuple[Array, Array, Array]:
+    """Normalise ``(..., c)`` by its own statistics.
+
+    Args:
+        x: ``(..., c)``.
+        scale: ``(c,)``.
+        bias: ``(c,)``.
+        mean: ``(c,)`` running mean.
+        var: ``(c,)`` running variance.
+        settings: epsilon, and momentum: the weight of this batch in the running statistics.
+
+    Returns:
+        The result, and the moved statistics.
+    """
+    epsilon, momentum = settings
+    y = x.astype(jnp.float32)
+    axes = tuple(range(x.ndim - 1))
+    expand = (1,) * len(axes) + scale.shape
+    batch_mean = jnp.mean(y, axis=axes)
+    centred = y - batch_mean.reshape(expand)
+    batch_var = jnp.mean(jnp.square(centred), axis=axes)
+    if momentum:
+        count = x.size // x.shape[-1]
+        unbiased = batch_var * (count / max(count - 1, 1))
+        mean = (1 - momentum) * mean + momentum * batch_mean
+        var = (1 - momentum) * var + momentum * unbiased
+    factor = scale * jax.lax.rsqrt(batch_var + epsilon)
+    out = centred * factor.reshape(expand) + bias.reshape(expand)
+    return out.astype(x.dtype), mean, var
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
 def max_pool(
     x: Float[Array, "n h w c"], size: int = 3, stride: int = 2, padding: int = 0
 ) -> Float[Array, "n oh ow c"]:

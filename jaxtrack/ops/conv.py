@@ -2,20 +2,22 @@
 
 `conv2d` is what models call. On accelerators it is XLA's own convolution. On CPUs the formulation that
 measures fastest for the shape is chosen (``python -m eval.speed --ops`` times them side by side); every
-formulation equals the others up to float32 rounding, which a test holds. The platform is the default
-backend at tracing: an array that lives elsewhere is convolved as correctly, only not as fast.
+formulation equals the others up to float32 rounding, which a test holds. The platform is the one that the
+program is lowered for, and equal shapes are one function of the program, however many layers have them.
 """
 
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxtrack.ops.mapping import one_by_one
+from jaxtrack.ops import precision
+from jaxtrack.ops.mapping import by_platform, one_by_one
 from jaxtrack.ops.winograd import MOST_TAPS, conv2d_winograd
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
@@ -24,6 +26,7 @@ _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _PATCHES_FROM_BATCH = 4
 
 
+@functools.partial(jax.jit, static_argnames=("strides", "padding", "dilation", "groups", "own"))
 def conv2d(
     x: Float[Array, "n h w c"],
     kernel: Float[Array, "kh kw i o"],
@@ -32,8 +35,9 @@ def conv2d(
     padding: Padding = ((0, 0), (0, 0)),
     dilation: tuple[int, int] = (1, 1),
     groups: int = 1,
+    own: bool = False,
 ) -> Float[Array, "n oh ow o"]:
-    """Convolution (no kernel flip) by the formulation that is fastest on the platform and shape.
+    """Convolve (no kernel flip) by the formulation that is fastest on the platform and shape.
 
     Args:
         x: ``(n, h, w, c)`` input.
@@ -42,43 +46,121 @@ def conv2d(
         padding: ``((top, bottom), (left, right))`` zeros.
         dilation: spacing of the kernel's taps.
         groups: channel groups.
+        own: the kernel belongs to one target. Under `jax.vmap` over targets XLA's convolution would
+            become one of many groups, which GPUs are slow at; patches times kernel become a batch of
+            matrix products.
 
     Returns:
         ``(n, oh, ow, features)``.
     """
-    if jax.default_backend() != "cpu":
-        return conv2d_xla(x, kernel, strides, padding, dilation, groups)
+    return _chosen(x, kernel, Geometry(strides, padding, dilation, groups), own)
+
+
+class Geometry(NamedTuple):
+    """How a kernel lies on its input; fields as the arguments of `conv2d`."""
+
+    strides: tuple[int, int]
+    padding: Padding
+    dilation: tuple[int, int]
+    groups: int
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _chosen(x: Array, kernel: Array, geometry: Geometry, own: bool) -> Array:
+    """Convolve by the formulation of the platform; gradients of any order, but no forward mode.
+
+    The gradient is chosen again by the platform, from input and kernel alone: what a formulation keeps
+    for its own gradient would otherwise be kept for those of all platforms.
+    """
+    return by_platform(
+        lambda x, kernel: _on_cpu(x, kernel, geometry),
+        lambda x, kernel: _on_accelerator(x, kernel, geometry, own),
+        x,
+        kernel,
+    )
+
+
+def _chosen_forward(
+    x: Array, kernel: Array, geometry: Geometry, own: bool
+) -> tuple[Array, tuple[Array, Array]]:
+    out = by_platform(
+        lambda x, kernel: _on_cpu(x, kernel, geometry, training=True),
+        lambda x, kernel: _on_accelerator(x, kernel, geometry, own),
+        x,
+        kernel,
+    )
+    return out, (x, kernel)
+
+
+def _chosen_backward(
+    geometry: Geometry, own: bool, saved: tuple[Array, Array], cotangent: Array
+) -> tuple[Array, Array]:
+    def on_cpu(x: Array, kernel: Array, cotangent: Array) -> tuple[Array, Array]:
+        form = functools.partial(_on_cpu, geometry=geometry, training=True)
+        return jax.vjp(form, x, kernel)[1](cotangent)
+
+    def elsewhere(x: Array, kernel: Array, cotangent: Array) -> tuple[Array, Array]:
+        form = functools.partial(_on_accelerator, geometry=geometry, own=own)
+        return jax.vjp(form, x, kernel)[1](cotangent)
+
+    return by_platform(on_cpu, elsewhere, *saved, cotangent)
+
+
+_chosen.defvjp(_chosen_forward, _chosen_backward)
+
+
+def _on_accelerator(x: Array, kernel: Array, geometry: Geometry, own: bool) -> Array:
+    if own and geometry.groups == 1:
+        return conv2d_patches(x, kernel, *geometry[:3])
+    if own:
+        parts = zip(
+            jnp.split(x, geometry.groups, axis=-1), jnp.split(kernel, geometry.groups, axis=-1)
+        )
+        outputs = [conv2d_patches(a, k, *geometry[:3]) for a, k in parts]
+        return jnp.concatenate(outputs, axis=-1)
+    return conv2d_xla(x, kernel, *geometry)
+
+
+def _on_cpu(x: Array, kernel: Array, geometry: Geometry, training: bool = False) -> Array:
+    """The formulations of CPUs.
+
+    Args:
+        x: input.
+        kernel: kernel.
+        geometry: how it lies.
+        training: the gradient is taken. Minimal filtering is then left out: gradients of the first
+            layer, whose inputs are up to 255, would show the lost digits.
+    """
+    strides, padding, dilation, groups = geometry
     if groups == 1:
-        return _conv2d_cpu(x, kernel, strides, padding, dilation)
+        return _one_group_on_cpu(x, kernel, geometry, training)
     if groups == x.shape[-1] == kernel.shape[-1]:
         return conv2d_depthwise(x, kernel, strides, padding, dilation)
     # XLA's grouped convolution is slower on a CPU than its groups one by one.
     xs = jnp.split(x, groups, axis=-1)
     kernels = jnp.split(kernel, groups, axis=-1)
-    if x.shape[0] < _PATCHES_FROM_BATCH and _filters_fast(
-        xs[0], kernels[0], strides, padding, dilation
+    if (
+        x.shape[0] < _PATCHES_FROM_BATCH
+        and not training
+        and _filters_fast(xs[0], kernels[0], strides, padding, dilation)
     ):
         # As a loop, so that it is compiled once for all groups.
         out = lax.map(
             lambda pair: _conv2d_fast(*pair, strides, padding), (jnp.stack(xs), jnp.stack(kernels))
         )
         return jnp.moveaxis(out, 0, 3).reshape(*out.shape[1:4], -1)
-    parts = [_conv2d_cpu(a, k, strides, padding, dilation) for a, k in zip(xs, kernels)]
+    whole = geometry._replace(groups=1)
+    parts = [_one_group_on_cpu(a, k, whole, training) for a, k in zip(xs, kernels)]
     return jnp.concatenate(parts, axis=-1)
 
 
-def _conv2d_cpu(
-    x: Array,
-    kernel: Array,
-    strides: tuple[int, int],
-    padding: Padding,
-    dilation: tuple[int, int],
-) -> Array:
+def _one_group_on_cpu(x: Array, kernel: Array, geometry: Geometry, training: bool) -> Array:
+    strides, padding, dilation, _ = geometry
     kh, kw, channels, features = kernel.shape
     if kh == kw == 1 or features == 1:
         return conv2d_patches(x, kernel, strides, padding, dilation)
-    if x.shape[0] >= _PATCHES_FROM_BATCH:
-        # A training batch: what counts is the gradient.
+    if training or x.shape[0] >= _PATCHES_FROM_BATCH:
+        # What counts is the gradient: XLA's with respect to the kernel takes eight times as long.
         if kh * kw > 9:
             return _conv2d_mixed(x, kernel, strides, padding, dilation)
         if channels <= 4 and strides[0] == strides[1] > 1 and dilation == (1, 1):
@@ -86,17 +168,7 @@ def _conv2d_cpu(
         return conv2d_patches(x, kernel, strides, padding, dilation)
     if _filters_fast(x, kernel, strides, padding, dilation):
         return _conv2d_fast(x, kernel, strides, padding)
-    return _conv2d_few(x, kernel, strides, padding, dilation)
-
-
-def _conv2d_few(
-    x: Array,
-    kernel: Array,
-    strides: tuple[int, int],
-    padding: Padding,
-    dilation: tuple[int, int],
-) -> Array:
-    """A few images: XLA's convolution one by one."""
+    # A few images: XLA's convolution one by one.
     return one_by_one(lambda image: conv2d_xla(image, kernel, strides, padding, dilation), x)
 
 
@@ -126,33 +198,12 @@ def _filters_fast(
     return area >= max(64, channels // 2) and area * kh * channels <= 2**22
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv2d_fast(x: Array, kernel: Array, strides: tuple[int, int], padding: Padding) -> Array:
-    """Minimal filtering, where no gradient is taken; else `_conv2d_few`, forward too.
-
-    Training keeps the direct sums: gradients of the first layer, whose inputs are up to 255, would show
-    the lost digits. (Has gradients of any order, but no forward mode.)
-    """
+    """Minimal filtering; a strided convolution of few channels by blocks of pixels as channels."""
     if strides[0] > 1:
         x, kernel = _blocks_to_channels(x, kernel, strides[0], padding)
         return conv2d_winograd(x, kernel)
     return conv2d_winograd(x, kernel, padding)
-
-
-def _fast_forward(
-    x: Array, kernel: Array, strides: tuple[int, int], padding: Padding
-) -> tuple[Array, tuple[Array, Array]]:
-    return _conv2d_few(x, kernel, strides, padding, (1, 1)), (x, kernel)
-
-
-def _fast_backward(
-    strides: tuple[int, int], padding: Padding, saved: tuple[Array, Array], cotangent: Array
-) -> tuple[Array, Array]:
-    _, transpose = jax.vjp(lambda x, k: _conv2d_few(x, k, strides, padding, (1, 1)), *saved)
-    return transpose(cotangent)
-
-
-_conv2d_fast.defvjp(_fast_forward, _fast_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
@@ -215,7 +266,7 @@ def conv2d_xla(
         rhs_dilation=dilation,
         dimension_numbers=_DIMENSIONS,
         feature_group_count=groups,
-        precision=lax.Precision.HIGHEST if x.dtype == jnp.float32 else None,
+        precision=precision.of(x.dtype),
     )
 
 
@@ -266,7 +317,7 @@ def conv2d_patches(
     ]
     patches = columns[0] if len(columns) == 1 else jnp.concatenate(columns, axis=-1)
     flat = patches.reshape(-1, kh * kw * channels)
-    out = jnp.dot(flat, kernel.reshape(-1, features), precision=_precision(x))
+    out = jnp.dot(flat, kernel.reshape(-1, features), precision=precision.of(x.dtype))
     return out.reshape(x.shape[0], *size, features)
 
 
@@ -292,7 +343,7 @@ def conv2d_rows(
     for i in range(kh):
         flat = _tap(line, i * dilation[0], 0, (oh, ow), (strides[0], 1)).reshape(-1, kw * channels)
         weights = kernel[i].reshape(kw * channels, features)
-        total = total + jnp.dot(flat, weights, precision=_precision(x))
+        total = total + jnp.dot(flat, weights, precision=precision.of(x.dtype))
     return total.reshape(x.shape[0], oh, ow, features)
 
 
@@ -352,7 +403,3 @@ def conv2d_depthwise(
             tap = _tap(x, i * dilation[0], j * dilation[1], size, strides)
             total = total + tap * kernel[i, j, 0][None, None, None, :]
     return total
-
-
-def _precision(x: Array) -> lax.Precision | None:
-    return lax.Precision.HIGHEST if x.dtype == jnp.float32 else None

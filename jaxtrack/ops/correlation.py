@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxtrack.ops import precision
 from jaxtrack.ops.conv import conv2d, conv2d_xla
+from jaxtrack.ops.mapping import by_platform
 
 
+@jax.jit
 def cross_correlation(
     template: Float[Array, "h w c"], search: Float[Array, "n sh sw c"]
 ) -> Float[Array, "n oh ow"]:
@@ -24,31 +29,59 @@ def cross_correlation(
     Reference:
         SiamFC, equation 1.
     """
-    if jax.default_backend() != "cpu":
-        return conv2d(search, template[..., None])[..., 0]
     # One output channel leaves a convolution nothing to share: its patches (10 MB a map) would only be
-    # copied. So the channels are summed for each tap at every position, then the taps are shifted.
+    # copied, and under `jax.vmap` over targets it would become one of many groups. So the channels are
+    # summed for each tap at every position, one matrix product; then the taps are shifted.
     h, w, channels = template.shape
     n, rows, columns, _ = search.shape
     taps = jnp.einsum(
         "tc,pc->tp",
         template.reshape(-1, channels),
         search.reshape(-1, channels),
-        precision="highest",
+        precision=precision.of(search.dtype),
     ).reshape(h, w, n, rows, columns)
     oh, ow = rows - h + 1, columns - w + 1
     shifted = [taps[i, j, :, i : i + oh, j : j + ow] for i in range(h) for j in range(w)]
     return sum(shifted[1:], start=shifted[0])
 
 
+@jax.jit
 def cross_correlation_pairs(
     templates: Float[Array, "n h w c"], searches: Float[Array, "n sh sw c"]
 ) -> Float[Array, "n oh ow"]:
-    """`cross_correlation` of each template with its own search map (a training batch)."""
+    """Correlate each template with its own search map (a training batch); see `cross_correlation`."""
+    return by_platform(_pairs_by_patches, _pairs_by_taps, templates, searches)
+
+
+def _pairs_by_patches(templates: Array, searches: Array) -> Array:
     return jax.vmap(lambda z, x: conv2d(x[None], z[..., None])[0, ..., 0])(templates, searches)
 
 
-@jax.custom_vjp
+def _pairs_by_taps(templates: Array, searches: Array) -> Array:
+    """One batch of matrix products for all taps, and sums along diagonals."""
+    digits = precision.of(searches.dtype)
+    taps = jnp.einsum("nijc,nyxc->niyjx", templates, searches, precision=digits)
+    rows = jnp.transpose(sum_of_shifts(taps), (0, 3, 1, 2))
+    return jnp.transpose(sum_of_shifts(rows), (0, 2, 1))
+
+
+def sum_of_shifts(rows: Float[Array, "*n k m"]) -> Float[Array, "*n o"]:
+    """Sum rows, each shifted by one more than the row before.
+
+    Args:
+        rows: ``(..., k, m)``.
+
+    Returns:
+        ``(..., m - k + 1)``: ``out[x] = sum_j rows[j, x + j]``.
+    """
+    *lead, k, m = rows.shape
+    # Rows of length m + 1 laid over the flat rows start one element later each.
+    flat = rows.reshape(*lead, k * m)
+    flat = jnp.pad(flat, [(0, 0)] * len(lead) + [(0, k)])
+    return jnp.sum(flat.reshape(*lead, k, m + 1)[..., : m - k + 1], axis=-2)
+
+
+@jax.jit
 def depthwise_correlation(
     templates: Float[Array, "n h w c"], searches: Float[Array, "n sh sw c"]
 ) -> Float[Array, "n oh ow c"]:
@@ -67,6 +100,11 @@ def depthwise_correlation(
     Reference:
         SiamRPN++, section 3.4 (depth-wise cross correlation).
     """
+    return _depthwise(templates, searches)
+
+
+@jax.custom_vjp
+def _depthwise(templates: Array, searches: Array) -> Array:
     h, w = templates.shape[1:3]
     oh, ow = searches.shape[1] - h + 1, searches.shape[2] - w + 1
     total = jnp.zeros((*searches.shape[:1], oh, ow, searches.shape[3]), searches.dtype)
@@ -78,25 +116,44 @@ def depthwise_correlation(
 
 
 def _depthwise_forward(templates: Array, searches: Array) -> tuple[Array, tuple[Array, Array]]:
-    return depthwise_correlation(templates, searches), (templates, searches)
+    return _depthwise(templates, searches), (templates, searches)
 
 
 def _depthwise_backward(inputs: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     templates, searches = inputs
     h, w = templates.shape[1:3]
-    oh, ow = gradient.shape[1:3]
     border = ((0, 0), (h - 1, h - 1), (w - 1, w - 1), (0, 0))
     to_searches = depthwise_correlation(templates[:, ::-1, ::-1], jnp.pad(gradient, border))
+    to_templates = by_platform(_template_gradient, _template_gradient_by_rows, searches, gradient)
+    return to_templates, to_searches
+
+
+def _template_gradient(searches: Array, gradient: Array) -> Array:
+    oh, ow = gradient.shape[1:3]
+    h, w = searches.shape[1] - oh + 1, searches.shape[2] - ow + 1
     rows = []
     for i in range(h):
         taps = [
             jnp.sum(gradient * searches[:, i : i + oh, j : j + ow], axis=(1, 2)) for j in range(w)
         ]
         rows.append(jnp.stack(taps, axis=1))
-    return jnp.stack(rows, axis=1), to_searches
+    return jnp.stack(rows, axis=1)
 
 
-depthwise_correlation.defvjp(_depthwise_forward, _depthwise_backward)
+def _template_gradient_by_rows(searches: Array, gradient: Array) -> Array:
+    """The same in a loop over the template's rows: a fifth of the program."""
+    oh, ow = gradient.shape[1:3]
+    h, w = searches.shape[1] - oh + 1, searches.shape[2] - ow + 1
+
+    def row(i: Array) -> Array:
+        lines = jax.lax.dynamic_slice_in_dim(searches, i, oh, axis=1)
+        taps = [jnp.sum(gradient * lines[:, :, j : j + ow], axis=(1, 2)) for j in range(w)]
+        return jnp.stack(taps, axis=1)
+
+    return jnp.moveaxis(jax.lax.map(row, jnp.arange(h)), 0, 1)
+
+
+_depthwise.defvjp(_depthwise_forward, _depthwise_backward)
 
 
 def depthwise_correlation_grouped(
@@ -144,7 +201,9 @@ def up_channel_correlation(
 
     def one(pair: tuple[Array, Array]) -> Array:
         kernel, search = pair
-        return conv2d(search[None], kernel)[0]
+        return conv2d(search[None], kernel, own=True)[0]
 
-    # One image after the other: batching the kernels would make a grouped convolution of it.
-    return jax.lax.map(one, (kernels, searches)) if n > 1 else one((kernels[0], searches[0]))[None]
+    if n == 1:
+        return one((kernels[0], searches[0]))[None]
+    # On a CPU one image after the other.
+    return by_platform(partial(jax.lax.map, one), jax.vmap(one), (kernels, searches))

@@ -1,14 +1,28 @@
-"""Images one after the other, where that is faster than together."""
+"""Formulations by platform, and images one after the other where that is faster than together."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-import jax
 from jax import lax
 from jaxtyping import Array, Float
 
 Function = Callable[[Array], Array]
+
+
+def by_platform(cpu: Callable[..., Any], other: Callable[..., Any], *arguments: Any) -> Any:
+    """Compute with one of two formulations, chosen when the program is lowered.
+
+    So a program for a GPU can be lowered and exported on a machine without one. Only the chosen one gets
+    into the program; both are traced.
+
+    Args:
+        cpu: the formulation for CPUs.
+        other: the formulation for accelerators; equal but for rounding.
+        arguments: arrays, or trees of them.
+    """
+    return lax.platform_dependent(*arguments, cpu=cpu, default=other)
 
 
 def one_by_one(function: Function, images: Float[Array, "n h w c"]) -> Float[Array, "n a b d"]:
@@ -33,6 +47,6 @@ def image_by_image(network: Function, images: Float[Array, "n h w c"]) -> Float[
         network: ``(n, h, w, c)`` to ``(n, a, b, d)``, each image for itself (no batch statistics).
         images: ``(n, h, w, c)``.
     """
-    if jax.default_backend() != "cpu":
+    if images.shape[0] == 1:
         return network(images)
-    return one_by_one(network, images)
+    return by_platform(lambda x: one_by_one(network, x), network, images)

@@ -20,6 +20,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from jaxtrack.ops import precision
 from jaxtrack.ops.mapping import one_by_one
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
@@ -102,18 +103,18 @@ def conv2d_winograd(
     right = padding[1][1] + whole - (x.shape[2] + sum(padding[1]))
     if right or padding != ((0, 0), (0, 0)):
         x = jnp.pad(x, ((0, 0), padding[0], (padding[1][0], right), (0, 0)))
-    precision = lax.Precision.HIGHEST
+    digits = precision.of(jnp.float32)
     tile_matrix = jnp.asarray(tile_side, x.dtype)
     # The transforms into the domain are small matrix products too: written out as sums they run as fast,
     # but take three times as long to compile.
     kernels = jnp.einsum(
-        "pj,ijco->pico", jnp.asarray(kernel_side, kernel.dtype), kernel, precision=precision
+        "pj,ijco->pico", jnp.asarray(kernel_side, kernel.dtype), kernel, precision=digits
     ).reshape(len(tile_side), kh * channels, features)
 
     def one(image: Array) -> Array:
         starts = range(len(tile_side))
         shifted = jnp.stack([image[:, i : i + (tiles - 1) * step + 1 : step] for i in starts])
-        flat = jnp.dot(tile_matrix, shifted.reshape(len(tile_side), -1), precision=precision)
+        flat = jnp.dot(tile_matrix, shifted.reshape(len(tile_side), -1), precision=digits)
         tile = flat.reshape(shifted.shape)
         # All kernel rows in one product: long rows keep the processor's arithmetic units busy.
         rows = jnp.concatenate([tile[:, i : i + oh] for i in range(kh)], axis=-1)
@@ -121,7 +122,7 @@ def conv2d_winograd(
             rows.reshape(len(tile_side), -1, kh * channels),
             kernels,
             (((2,), (1,)), ((0,), (0,))),
-            precision=precision,
+            precision=digits,
         )
         outputs = jnp.stack([_combine(row, products) for row in out_side], axis=1)
         return outputs.reshape(oh, tiles * step, features)[:, :ow]

@@ -107,9 +107,11 @@ def apply_last(
     count = layer.factor.shape[0]
     new = kernel.shape[-1] - count
     if groups == 1 or new == 0:
-        y = conv2d(x, kernel, groups=groups)
+        y = conv2d(x, kernel, groups=groups, own=True)
     else:
-        parts = [conv2d(x, part, groups=groups) for part in jnp.split(kernel, [count], axis=-1)]
+        parts = [
+            conv2d(x, part, groups=groups, own=True) for part in jnp.split(kernel, [count], axis=-1)
+        ]
         y = jnp.concatenate(parts, axis=-1)
     factor = jnp.pad(layer.factor, (0, new), constant_values=1)
     offset = jnp.pad(layer.offset, (0, new))
