@@ -81,6 +81,7 @@ class Sprite(NamedTuple):
     blur: Float[Array, " 2"]
 
 
+@jax.jit
 def bend(angle: Array) -> Array:
     """Return a sine's cheap relative, of two parabolas: period 2 pi, from -1 to 1, smooth."""
     turn = angle * (0.5 / np.pi)
@@ -88,6 +89,7 @@ def bend(angle: Array) -> Array:
     return 8.0 * turn * (1.0 - 2.0 * jnp.abs(turn))
 
 
+@jax.jit
 def gauge(u: Array, v: Array, square: Array, ripple: Array) -> Array:
     """Return the outline function of one part: 1 on the outline, less inside; homogeneous of degree one.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -124,17 +125,10 @@ def draw_scene(
     d = Draws(child(seed, 0), 32 + 8 * count)
     own = child(seed, 1)
     real = config.real
-    objects = jax.vmap(lambda index: draw_object(child(own, index), config.texture_size, real))(
-        jnp.arange(count)
-    )
     copy = (jnp.arange(count) < config.behind) & (d.uniform(0.0, 1.0, count) < alike)
-
-    def imitate(leaf: Array) -> Array:
-        chosen = copy.reshape((-1,) + (1,) * (leaf.ndim - 1))
-        target = jnp.broadcast_to(leaf[config.behind][None], leaf.shape)
-        return jnp.where(chosen, target, leaf)
-
-    mixed: Object = jax.tree.map(imitate, objects)
+    # A copy is drawn from the target's own seed.
+    index = jnp.where(copy, config.behind, jnp.arange(count))
+    mixed = jax.vmap(lambda i: draw_object(child(own, i), config.texture_size, real))(index)
     nuance = d.uniform(-0.12, 0.12, count, 3) * copy[:, None]
     mixed = mixed._replace(color=jnp.clip(mixed.color + nuance[:, None], 0.0, 1.0))
     return Scene(
@@ -242,6 +236,16 @@ def render_ground(scene: Scene, view: View, size: tuple[int, int]) -> UInt8[Arra
     return _develop(scene, view, *_ground(scene, view, size, blur))
 
 
+@jax.jit
+def _under(
+    picture: Array, seen: Array, layer: Array, camera: Camera, side: Array
+) -> tuple[Array, Array]:
+    """Return the picture, and what is seen of the target, under one more layer."""
+    picture = cast_shadow(picture, layer[:, 3], camera, side)
+    return picture * (1.0 - layer[:, 3:]) + layer[:, :3], seen * (1.0 - layer[:, 3])
+
+
+@functools.partial(jax.jit, static_argnames=("size", "target"))
 def render(
     scene: Scene,
     sprites: Sprite,
@@ -270,14 +274,13 @@ def render(
     layers = jax.vmap(lambda sprite: place(sprite, xs, ys, view.step, blur))(sprites)
     seen = jnp.zeros(size, jnp.float32)
     for index in range(layers.shape[0]):
-        layer = layers[index]
-        picture = cast_shadow(picture, layer[:, 3], scene.camera, scene.side / view.step)
-        picture = picture * (1.0 - layer[:, 3:]) + layer[:, :3]
-        seen = layer[:, 3] if index == target else seen * (1.0 - layer[:, 3])
+        covered, hidden = _under(picture, seen, layers[index], scene.camera, scene.side / view.step)
+        picture, seen = covered, layers[index, :, 3] if index == target else hidden
     frame = _develop(scene, view, picture, light)
     return frame, layers[target, :, 3], jnp.sum(seen)
 
 
+@functools.partial(jax.jit, static_argnames=("size",))
 def bake_all(objects: Object, poses: Pose, size: int, mix: Float[Array, "3 3"]) -> Sprite:
     """Bake every object of a scene; leaves lead with the object."""
     return jax.vmap(lambda thing, pose: bake(thing, pose, size, mix))(objects, poses)

@@ -7,6 +7,7 @@ patch costs what its own pixels cost and no picture of the whole world is ever s
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -37,10 +38,32 @@ def seed_of(key: Array) -> UInt32[Array, " 2"]:
     return jnp.stack([words[0], words[-1]]).astype(jnp.uint32)
 
 
+# What is drawn many times is a compiled function of its own: a program holds it once.
+
+
+@jax.jit
 def child(seed: UInt32[Array, " 2"], tag: int | Array) -> UInt32[Array, " 2"]:
     """Return a seed that depends on another and a number, for a part of what the other draws."""
     tag = mix_bits(jnp.asarray(tag).astype(jnp.uint32) * jnp.uint32(0x9E3779B9) + jnp.uint32(1))
     return jnp.stack([mix_bits(seed[0] + tag), mix_bits(seed[1] ^ tag) + seed[0]])
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _numbers(seed: UInt32[Array, " 2"], count: int) -> Float[Array, " count"]:
+    """Uniform numbers in [0, 1)."""
+    counter = jnp.arange(count, dtype=jnp.uint32) * jnp.uint32(0x9E3779B9)
+    bits = mix_bits(mix_bits(counter + seed[1]) ^ seed[0])
+    return (bits >> 8).astype(jnp.float32) * 2.0**-24
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _between(numbers: Array, low: float, span: float, shape: tuple[int, ...]) -> Array:
+    return low + span * numbers.reshape(shape)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _below(numbers: Array, rate: float, shape: tuple[int, ...]) -> Array:
+    return numbers.reshape(shape) < rate
 
 
 class Draws:
@@ -52,18 +75,19 @@ class Draws:
     """
 
     def __init__(self, seed: UInt32[Array, " 2"], count: int) -> None:
-        counter = jnp.arange(count, dtype=jnp.uint32) * jnp.uint32(0x9E3779B9)
-        bits = mix_bits(mix_bits(counter + seed[1]) ^ seed[0])
-        self._numbers = (bits >> 8).astype(jnp.float32) * 2.0**-24
+        self._numbers = _numbers(seed, count)
         self._taken = 0
 
-    def uniform(self, low: float, high: float, *shape: int) -> Array:
-        """Uniform numbers in [low, high) of the given shape."""
+    def _take(self, shape: tuple[int, ...]) -> Array:
         size = int(np.prod(shape, dtype=int))
         start, self._taken = self._taken, self._taken + size
         if self._taken > self._numbers.shape[0]:
             raise ValueError(f"Draws holds {self._numbers.shape[0]} numbers, {self._taken} asked")
-        return low + (high - low) * self._numbers[start : self._taken].reshape(shape)
+        return jax.lax.slice_in_dim(self._numbers, start, self._taken)
+
+    def uniform(self, low: float, high: float, *shape: int) -> Array:
+        """Uniform numbers in [low, high) of the given shape."""
+        return _between(self._take(shape), low, high - low, shape)
 
     def log_uniform(self, low: float, high: float, *shape: int) -> Array:
         """Numbers in [low, high) whose logarithms are uniform."""
@@ -75,7 +99,7 @@ class Draws:
 
     def flag(self, rate: float, *shape: int) -> Array:
         """True with probability `rate`."""
-        return self.uniform(0.0, 1.0, *shape) < rate
+        return _below(self._take(shape), rate, shape)
 
 
 class Background(NamedTuple):
@@ -98,6 +122,7 @@ class Background(NamedTuple):
     shadow: Float[Array, ""]
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def spline_weights(position: Float[Array, " n"], count: int) -> Float[Array, "n count"]:
     """Weights of the periodic cubic B-spline on `count` knots at the given positions (in knots)."""
     distance = position[:, None] - jnp.arange(count, dtype=jnp.float32)[None, :]
@@ -107,6 +132,7 @@ def spline_weights(position: Float[Array, " n"], count: int) -> Float[Array, "n 
     return jnp.where(distance < 1.0, near, far)
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def triangle_weights(
     position: Float[Array, " n"], count: int, half_width: Float[Array, ""]
 ) -> Float[Array, "n count"]:
@@ -219,6 +245,40 @@ def _plain(background: Background, draws: Draws, scale: Array, share: float) -> 
     return jax.tree.map(lambda a, b: jnp.where(chosen, a, b), other, background)
 
 
+class _Region(NamedTuple):
+    """One region of a background; see `Background`."""
+
+    wave: Float[Array, "2 3"]
+    wave_part: Float[Array, ""]
+    noise_part: Float[Array, ""]
+    level: Float[Array, ""]
+    color: Float[Array, " 3"]
+    grain: Float[Array, " 2"]
+    sharpness: Float[Array, ""]
+
+
+@jax.jit
+def _cover(
+    region: _Region,
+    below: tuple[Array, Array],
+    xs: Array,
+    ys: Array,
+    field: Array,
+    detail: tuple[Array, Array],
+) -> tuple[Float[Array, "h 3 w"], Float[Array, "h w"]]:
+    """Lay a region over colour and grain of those below it."""
+    color, grain = below
+    wave = region.wave
+    height = triangle_wave(wave[0, 0] * xs[None] + wave[0, 1] * ys[:, None] + wave[0, 2])
+    other = triangle_wave(wave[1, 0] * xs[None] + wave[1, 1] * ys[:, None] + wave[1, 2])
+    height = region.wave_part * jnp.minimum(height, other)
+    value = region.noise_part * field + height + region.level
+    cover = jnp.clip(0.5 + value * region.sharpness, 0.0, 1.0)
+    color = color + cover[:, None] * (region.color[None, :, None] - color)
+    own = region.grain[0] * detail[0] + region.grain[1] * detail[1]
+    return color, grain + cover * (own - grain)
+
+
 def render_background(
     background: Background,
     xs: Float[Array, " w"],
@@ -259,15 +319,16 @@ def render_background(
     color = jnp.broadcast_to(background.color[0][None, :, None], (ys.shape[0], 3, xs.shape[0]))
     grain = background.grain[0, 0] * coarse[0] + background.grain[0, 1] * fine[0]
     for region in range(1, REGIONS):
-        wave = background.wave[region]
-        height = triangle_wave(wave[0, 0] * xs[None] + wave[0, 1] * ys[:, None] + wave[0, 2])
-        other = triangle_wave(wave[1, 0] * xs[None] + wave[1, 1] * ys[:, None] + wave[1, 2])
-        height = background.wave_part[region] * jnp.minimum(height, other)
-        value = background.noise_part[region] * field[region] + height + background.level[region]
-        cover = jnp.clip(0.5 + value * sharpness[region], 0.0, 1.0)
-        color = color + cover[:, None] * (background.color[region][None, :, None] - color)
-        own = background.grain[region, 0] * coarse[0] + background.grain[region, 1] * fine[0]
-        grain = grain + cover * (own - grain)
+        own = _Region(
+            background.wave[region],
+            background.wave_part[region],
+            background.noise_part[region],
+            background.level[region],
+            background.color[region],
+            background.grain[region],
+            sharpness[region],
+        )
+        color, grain = _cover(own, (color, grain), xs, ys, field[region], (coarse[0], fine[0]))
     along = (ys - jnp.mean(ys)) / (step * ys.shape[0])
     across = (xs - jnp.mean(xs)) / (step * xs.shape[0])
 
