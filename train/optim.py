@@ -7,6 +7,7 @@ the whole schedule into the steps asked for.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Callable
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from .step import epoch_of
+from .step import epoch_of, sum_of_squares
 
 Kind = Literal["constant", "geometric", "step", "cosine", "onecycle"]
 
@@ -250,9 +251,7 @@ def _transformation(
         core = optax.trace(config.momentum) if config.momentum else optax.identity()
     else:
         core = optax.scale_by_adam(*config.betas, eps=config.epsilon)
-    clip = optax.identity()
-    if config.clip_norm is not None:
-        clip = optax.clip_by_global_norm(config.clip_norm)
+    core_update = jax.jit(core.update)
     starts = sorted({group.from_epoch for group in groups.values()} - {0})
 
     def decay(moves: dict[str, Array], params: dict[str, Array]) -> dict[str, Array]:
@@ -260,7 +259,7 @@ def _transformation(
             return moves
         spared = {p for p in moves if config.no_decay and re.search(config.no_decay, p)}
         return {
-            p: move if p in spared else move + config.weight_decay * params[p]
+            p: move if p in spared else _added(move, params[p], config.weight_decay)
             for p, move in moves.items()
         }
 
@@ -275,25 +274,75 @@ def _transformation(
 
         def gate(moves: dict[str, Array]) -> dict[str, Array]:
             return {
-                p: jnp.where(waiting[p], 0, move) if p in waiting else move
-                for p, move in moves.items()
+                p: _unless(waiting[p], move) if p in waiting else move for p, move in moves.items()
             }
 
-        moves, _ = clip.update(gate(grads), clip.init(params))
+        moves = gate(grads)
+        if config.clip_norm is not None:
+            norm = jnp.sqrt(sum(sum_of_squares(move) for move in moves.values()))
+            moves = {p: _clipped(move, norm, config.clip_norm) for p, move in moves.items()}
         if config.name != "adamw":
             moves = gate(decay(moves, params))
         memory = state.core
         if config.restart and starts:
             before = epoch_of(jnp.maximum(state.steps_done - 1, 0), steps, epochs)
             switch = jnp.stack([(before < s) & (epoch >= s) for s in starts]).any()
-            memory = jax.tree.map(
-                lambda fresh, old: jnp.where(switch, fresh, old), core.init(params), memory
-            )
-        moves, memory = core.update(moves, memory, params)
+            memory = jax.tree.map(functools.partial(_unless, switch), memory)
+        moves, memory = _leaf_by_leaf(core_update, moves, memory)
         if config.name == "adamw":
             moves = decay(moves, params)
         rate = learning_rate(config, epoch, epochs)
-        moves = gate({p: -rate * groups[p].rate * move for p, move in moves.items()})
+        moves = gate({p: _scaled(move, -rate * groups[p].rate) for p, move in moves.items()})
         return moves, OptimState(state.steps_done + 1, memory)
 
     return optax.GradientTransformation(init, update)
+
+
+# One parameter at a time, by compiled functions: a program holds each shape of parameters once.
+
+
+def _leaf_by_leaf(
+    update: Callable[..., Any], moves: dict[str, Array], memory: Any
+) -> tuple[dict[str, Array], Any]:
+    """Apply an optax update to every parameter.
+
+    Args:
+        update: ``(move, memory) -> (move, memory)`` of a transformation that treats each parameter for
+            itself.
+        moves: by path.
+        memory: its state: a NamedTuple of dicts by path and of values that all share.
+    """
+    parts = {}
+    for path, move in moves.items():
+        own = (field[path] if isinstance(field, dict) else field for field in memory)
+        parts[path] = update(move, type(memory)(*own))
+    if not parts:
+        return moves, memory
+    any_part = next(iter(parts.values()))[1]
+    joined = (
+        {path: part[1][i] for path, part in parts.items()}
+        if isinstance(field, dict)
+        else any_part[i]
+        for i, field in enumerate(memory)
+    )
+    return {path: part[0] for path, part in parts.items()}, type(memory)(*joined)
+
+
+@jax.jit
+def _unless(condition: Array, value: Array) -> Array:
+    return jnp.where(condition, jnp.zeros_like(value), value)
+
+
+@jax.jit
+def _added(move: Array, param: Array, share: float) -> Array:
+    return move + share * param
+
+
+@jax.jit
+def _scaled(move: Array, factor: Array) -> Array:
+    return factor * move
+
+
+@jax.jit
+def _clipped(move: Array, norm: Array, largest: float) -> Array:
+    return jnp.where(norm < largest, move, (move / norm.astype(move.dtype)) * largest)

@@ -165,7 +165,9 @@ def place(tree: Any, devices: list[Any]) -> Any:
     return jax.device_put(tree, replicated(devices))
 
 
-def compile_update(update: Callable[..., Any], devices: list[Any]) -> Callable[..., Any]:
+def compile_update(
+    update: Callable[..., Any], devices: list[Any], draw: Callable[..., Any] | None = None
+) -> Callable[..., Any]:
     """Compile an update for the devices.
 
     Args:
@@ -173,26 +175,33 @@ def compile_update(update: Callable[..., Any], devices: list[Any]) -> Callable[.
             all of them (that is not checked: a forgotten mean over the devices shows only as a wrong
             result; ``tests/train/test_step.py`` looks for it).
         devices: from `local_devices`.
+        draw: ``(step, index, key) -> pairs`` (`train.step.make_draw`), for batches that hold nothing but
+            ``index``; a program of its own.
 
     Returns:
         ``step(state, batch, key)``. The state is unstacked and consumed by the call (one process: its
         memory is reused); leaves of ``batch`` have the leading axis of this process's pairs.
     """
     donate = (0,) if jax.process_count() == 1 else ()
+    places = devices if jax.process_count() == 1 else None
     mapped = jax.pmap(
         update,
         axis_name=AXIS,
         in_axes=(None, 0, None),
         out_axes=None,
-        devices=devices if jax.process_count() == 1 else None,
+        devices=places,
         donate_argnums=donate,
     )
+    drawn = jax.pmap(draw, in_axes=(None, 0, None), devices=places) if draw else None
 
     def split(leaf: Any) -> Any:
         return leaf.reshape(len(devices), leaf.shape[0] // len(devices), *leaf.shape[1:])
 
     def step(state: Any, batch: Any, key: Any) -> Any:
-        return mapped(state, jax.tree.map(split, batch), key)
+        batch = jax.tree.map(split, batch)
+        if drawn and batch.keys() <= {"index", STOP}:
+            batch = {**batch, **drawn(state.step, batch["index"], key)}
+        return mapped(state, batch, key)
 
     return step
 

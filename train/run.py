@@ -350,7 +350,7 @@ def build(preset: Preset, settings: dict[str, Any], devices: list[Any]) -> Progr
     update = make_update(preset.task, optimizer, steps, epochs, settings["accumulate"], preset.ema)
     return Program(
         optimizer,
-        parallel.compile_update(update, devices),
+        parallel.compile_update(update, devices, make_draw(preset.task)),
         optim.rate_of_step(recipe, steps, epochs),
     )
 

@@ -36,6 +36,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Hashable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -210,18 +211,16 @@ def make_update(
         decay: of the moving average of the variables, from 0 at the first step up to this; 0: none.
 
     Returns:
-        ``update(state, batch, key) -> (state, metrics)``. Every batch holds ``index`` ``(n,)`` int32,
-        the places of its pairs in the batch of the whole run; one that holds nothing else asks for
-        pairs of the task's own ``sample``.
+        ``update(state, batch, key) -> (state, metrics)``. Beside the pairs a batch holds ``index``
+        ``(n,)`` int32, their places in the batch of the whole run.
     """
 
     def gradient(params: Any, stats: Any, batch: Batch, shared: Batch, key: Array) -> Any:
         batch = dict(batch)
-        keys_sample, keys_loss = streams(pair_keys(key, batch.pop("index")), 2)
-        pairs = batch or task.sample(task.config, keys_sample)
+        _, keys_loss = streams(pair_keys(key, batch.pop("index")), 2)
 
         def loss_of(params: Any) -> tuple[Array, Aux]:
-            return task.loss(task.config, params, stats, {**pairs, **shared}, keys_loss)
+            return task.loss(task.config, params, stats, {**batch, **shared}, keys_loss)
 
         (loss, aux), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
         return grads, aux.batch_stats, {**aux.metrics, "loss": loss}
@@ -245,13 +244,13 @@ def make_update(
         told = {name: batch.pop(name) for name in (STOP,) if name in batch}
         key = jax.random.fold_in(key, state.step)
         grads, stats, metrics = make(state.params, state.batch_stats, batch, shared, key)
-        metrics = {**metrics, **jax.tree.map(jnp.mean, told)}
-        # The only collective in the project.
-        grads, stats, metrics = jax.lax.pmean((grads, stats, metrics), AXIS)
-        norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)))
+        found = grads, stats, {**metrics, **jax.tree.map(jnp.mean, told)}
+        # The only collective in the project, leaf by leaf: a program holds each shape once.
+        grads, stats, metrics = jax.tree.map(_mean_over_devices, found)
+        norm = jnp.sqrt(sum(sum_of_squares(g) for g in jax.tree.leaves(grads)))
         metrics = {**metrics, "grad_norm": norm}
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params = jax.tree.map(_moved, state.params, updates)
         average = state.average
         if decay:
             now = {"params": params, "batch_stats": stats}
@@ -259,6 +258,23 @@ def make_update(
         return TrainState(state.step + 1, params, stats, opt_state, average), metrics
 
     return update
+
+
+def make_draw(task: Task) -> Callable[[Int[Array, ""], Int[Array, "n"], Array], Batch]:
+    """Make the drawing of one device's pairs by the task's own ``sample``: a program of its own.
+
+    So the update holds no synthetic world, and where the patches are the same, one world's program
+    serves the updates of all tasks.
+
+    Returns:
+        ``draw(step, index, key) -> pairs``, of the arguments of the update that they are for.
+    """
+
+    def draw(step: Int[Array, ""], index: Int[Array, "n"], key: Array) -> Batch:
+        keys_sample, _ = streams(pair_keys(jax.random.fold_in(key, step), index), 2)
+        return task.sample(task.config, keys_sample)
+
+    return draw
 
 
 def move_average(average: Any, now: Any, step: Int[Array, ""], decay: float) -> Any:
@@ -273,4 +289,25 @@ def move_average(average: Any, now: Any, step: Int[Array, ""], decay: float) -> 
     """
     done = step.astype(jnp.float32)
     share = jnp.minimum(decay, (1 + done) / (10 + done))
-    return jax.tree.map(lambda old, new: share * old + (1 - share) * new, average, now)
+    return jax.tree.map(partial(_averaged, share), average, now)
+
+
+@jax.jit
+def _mean_over_devices(leaf: Array) -> Array:
+    return jax.lax.pmean(leaf, AXIS)
+
+
+@jax.jit
+def sum_of_squares(leaf: Array) -> Float[Array, ""]:
+    """Sum the squares of an array."""
+    return jnp.sum(jnp.square(leaf))
+
+
+@jax.jit
+def _moved(param: Array, move: Array) -> Array:
+    return (param + move).astype(param.dtype)
+
+
+@jax.jit
+def _averaged(share: Array, old: Array, new: Array) -> Array:
+    return share * old + (1 - share) * new

@@ -12,7 +12,7 @@ import pytest
 
 from tests import toy_training
 from train import data, optim, parallel, presets
-from train.step import TrainState, epoch_of, init_state, make_update, pair_keys, streams
+from train.step import TrainState, epoch_of, init_state, make_draw, make_update, pair_keys, streams
 
 TOY = toy_training.Config(noise=0.0, moving=False)  # no randomness, statistics frozen
 
@@ -31,7 +31,7 @@ def run_update(
     optimizer = optim.make(preset.optim, variables["params"], steps, preset.epochs)
     places = parallel.local_devices(devices)
     update = make_update(preset.task, optimizer, steps, preset.epochs, accumulate, decay)
-    step = parallel.compile_update(update, places)
+    step = parallel.compile_update(update, places, make_draw(preset.task))
     state = parallel.place(init_state(variables, optimizer, decay > 0), places)
     batch = {"index": np.arange(8, dtype=np.int32)}
     if fixed:
@@ -135,7 +135,7 @@ def test_state_compiles_once() -> None:
     variables = task.init_variables(TOY, jax.random.key(0))
     optimizer = optim.make(preset.optim, variables["params"], 30, 3)
     devices = parallel.local_devices(2)
-    step = parallel.compile_update(make_update(task, optimizer, 30, 3), devices)
+    step = parallel.compile_update(make_update(task, optimizer, 30, 3), devices, make_draw(task))
     state = parallel.place(init_state(variables, optimizer), devices)
     for _ in range(30):
         state, _ = step(state, {"index": np.arange(4, dtype=np.int32)}, jax.random.key(0))
