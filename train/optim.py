@@ -7,16 +7,15 @@ the whole schedule into the steps asked for.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import re
-from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from .step import epoch_of, sum_of_squares
 
@@ -203,7 +202,9 @@ def group_of(config: OptimConfig, path: str) -> Group:
     return Group("")
 
 
-def make(config: OptimConfig, params: Any, steps: int, epochs: int) -> optax.GradientTransformation:
+def make(
+    config: OptimConfig, params: Any, steps: int, epochs: int
+) -> optax.GradientTransformationExtraArgs:
     """Build the optimiser for a parameter tree.
 
     Args:
@@ -213,7 +214,8 @@ def make(config: OptimConfig, params: Any, steps: int, epochs: int) -> optax.Gra
         epochs: likewise; rates and freezing are told in epochs.
 
     Returns:
-        An optax transformation whose updates are added to the parameters. Its memory (`OptimState`) is
+        An optax transformation whose updates are added to the parameters; ``squares``, the sum of squares
+        of each gradient, need not be counted again where the caller has them. Its memory (`OptimState`) is
         a dict by path of the parameters that ever train.
 
     Raises:
@@ -234,115 +236,117 @@ def make(config: OptimConfig, params: Any, steps: int, epochs: int) -> optax.Gra
     def init(params: Any) -> OptimState:
         return inner.init(trained(params))
 
-    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        moved, state = inner.update(trained(grads), state, trained(params))
+    def update(
+        grads: Any, state: Any, params: Any = None, *, squares: Any = None, **_: Any
+    ) -> tuple[Any, Any]:
+        if squares is None:
+            squares = jax.tree.map(lambda grad: jnp.sum(jnp.square(grad)), grads)
+        moved, state = inner.update(
+            trained(grads), state, trained(params), squares=trained(squares)
+        )
         still = jax.tree.leaves(params)
         leaves = [moved.get(path, jnp.zeros_like(p)) for path, p in zip(paths, still)]
         return jax.tree.unflatten(structure, leaves), state
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def _transformation(
     config: OptimConfig, groups: dict[str, Group], steps: int, epochs: int
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     """Make one update, in order: freeze, clip, decay (coupled), core, decay (decoupled), rate."""
     if config.name == "sgd":
         core = optax.trace(config.momentum) if config.momentum else optax.identity()
     else:
         core = optax.scale_by_adam(*config.betas, eps=config.epsilon)
-    core_update = jax.jit(core.update)
     starts = sorted({group.from_epoch for group in groups.values()} - {0})
-
-    def decay(moves: dict[str, Array], params: dict[str, Array]) -> dict[str, Array]:
-        if not config.weight_decay:
-            return moves
-        spared = {p for p in moves if config.no_decay and re.search(config.no_decay, p)}
-        return {
-            p: move if p in spared else _added(move, params[p], config.weight_decay)
-            for p, move in moves.items()
-        }
+    spared = {p for p in groups if config.no_decay and re.search(config.no_decay, p)}
+    decays = {p: 0.0 if p in spared else config.weight_decay for p in groups}
+    move_one = jax.jit(partial(_move_one, config, core), static_argnames=("decay",))
 
     def init(params: dict[str, Array]) -> OptimState:
         return OptimState(jnp.zeros((), jnp.int32), core.init(params))
 
     def update(
-        grads: dict[str, Array], state: OptimState, params: Any = None
+        grads: dict[str, Array], state: OptimState, params: Any = None, *, squares: Any, **_: Any
     ) -> tuple[dict[str, Array], OptimState]:
         epoch = epoch_of(state.steps_done, steps, epochs)
-        waiting = {p: epoch < g.from_epoch for p, g in groups.items() if g.from_epoch}
-
-        def gate(moves: dict[str, Array]) -> dict[str, Array]:
-            return {
-                p: _unless(waiting[p], move) if p in waiting else move for p, move in moves.items()
-            }
-
-        moves = gate(grads)
+        waiting = {s: epoch < s for s in starts}
+        norm = None
         if config.clip_norm is not None:
-            norm = jnp.sqrt(sum(sum_of_squares(move) for move in moves.values()))
-            moves = {p: _clipped(move, norm, config.clip_norm) for p, move in moves.items()}
-        if config.name != "adamw":
-            moves = gate(decay(moves, params))
-        memory = state.core
+            sums = {s: jnp.zeros(()) for s in (0, *starts)}
+            for p, square in squares.items():
+                sums[groups[p].from_epoch] += square
+            norm = jnp.sqrt(sum(jnp.where(waiting.get(s, False), 0, x) for s, x in sums.items()))
+        forget = None
         if config.restart and starts:
             before = epoch_of(jnp.maximum(state.steps_done - 1, 0), steps, epochs)
-            switch = jnp.stack([(before < s) & (epoch >= s) for s in starts]).any()
-            memory = jax.tree.map(functools.partial(_unless, switch), memory)
-        moves, memory = _leaf_by_leaf(core_update, moves, memory)
-        if config.name == "adamw":
-            moves = decay(moves, params)
+            forget = jnp.stack([(before < s) & (epoch >= s) for s in starts]).any()
         rate = learning_rate(config, epoch, epochs)
-        moves = gate({p: _scaled(move, -rate * groups[p].rate) for p, move in moves.items()})
-        return moves, OptimState(state.steps_done + 1, memory)
+        rates = {factor: -rate * factor for factor in {group.rate for group in groups.values()}}
+        moves, memories = {}, {}
+        for p, grad in grads.items():
+            moment = Moment(waiting.get(groups[p].from_epoch), norm, forget, rates[groups[p].rate])
+            own = _of_one(state.core, p)
+            moves[p], memories[p] = move_one(grad, params[p], own, moment, decay=decays[p])
+        return moves, OptimState(state.steps_done + 1, _of_all(state.core, memories))
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
-# One parameter at a time, by compiled functions: a program holds each shape of parameters once.
+class Moment(NamedTuple):
+    """What an update tells all parameters, or all of a group.
 
-
-def _leaf_by_leaf(
-    update: Callable[..., Any], moves: dict[str, Array], memory: Any
-) -> tuple[dict[str, Array], Any]:
-    """Apply an optax update to every parameter.
-
-    Args:
-        update: ``(move, memory) -> (move, memory)`` of a transformation that treats each parameter for
-            itself.
-        moves: by path.
-        memory: its state: a NamedTuple of dicts by path and of values that all share.
+    Attributes:
+        waiting: the group does not train yet; None: it always trains.
+        norm: of the gradient of all that trains; None: no clipping.
+        forget: momentum and moments are forgotten now; None: never.
+        rate: times the direction is the move.
     """
-    parts = {}
-    for path, move in moves.items():
-        own = (field[path] if isinstance(field, dict) else field for field in memory)
-        parts[path] = update(move, type(memory)(*own))
-    if not parts:
-        return moves, memory
-    any_part = next(iter(parts.values()))[1]
-    joined = (
-        {path: part[1][i] for path, part in parts.items()}
-        if isinstance(field, dict)
-        else any_part[i]
-        for i, field in enumerate(memory)
-    )
-    return {path: part[0] for path, part in parts.items()}, type(memory)(*joined)
+
+    waiting: Bool[Array, ""] | None
+    norm: Float[Array, ""] | None
+    forget: Bool[Array, ""] | None
+    rate: Float[Array, ""]
 
 
-@jax.jit
-def _unless(condition: Array, value: Array) -> Array:
-    return jnp.where(condition, jnp.zeros_like(value), value)
+def _move_one(
+    config: OptimConfig,
+    core: optax.GradientTransformation,
+    move: Array,
+    param: Array,
+    memory: Any,
+    moment: Moment,
+    decay: float,
+) -> tuple[Array, Any]:
+    """Update one parameter, compiled by itself: a program holds each shape of parameters once."""
+
+    def gate(move: Array) -> Array:
+        return move if moment.waiting is None else jnp.where(moment.waiting, 0, move)
+
+    move = gate(move)
+    if moment.norm is not None:
+        clipped = (move / moment.norm) * config.clip_norm
+        move = jnp.where(moment.norm < config.clip_norm, move, clipped)
+    if decay and config.name != "adamw":
+        move = gate(move + decay * param)
+    if moment.forget is not None:
+        memory = jax.tree.map(lambda x: jnp.where(moment.forget, jnp.zeros_like(x), x), memory)
+    move, memory = core.update(move, memory)
+    if decay and config.name == "adamw":
+        move = move + decay * param
+    return gate(moment.rate * move), memory
 
 
-@jax.jit
-def _added(move: Array, param: Array, share: float) -> Array:
-    return move + share * param
+def _of_one(memory: Any, path: str) -> Any:
+    """The part of an optax state (dicts by path, and values that all share) that is one parameter's."""
+    return type(memory)(*(field[path] if isinstance(field, dict) else field for field in memory))
 
 
-@jax.jit
-def _scaled(move: Array, factor: Array) -> Array:
-    return factor * move
-
-
-@jax.jit
-def _clipped(move: Array, norm: Array, largest: float) -> Array:
-    return jnp.where(norm < largest, move, (move / norm.astype(move.dtype)) * largest)
+def _of_all(memory: Any, parts: dict[str, Any]) -> Any:
+    """Put the states of the parameters together again; what they share is that of any of them."""
+    fields = []
+    for i, field in enumerate(memory):
+        own = {path: part[i] for path, part in parts.items()}
+        fields.append(own if isinstance(field, dict) else next(iter(own.values()), field))
+    return type(memory)(*fields)

@@ -131,7 +131,7 @@ class TrainState(NamedTuple):
 
 
 def init_state(
-    variables: Variables, optimizer: optax.GradientTransformation, averaged: bool = False
+    variables: Variables, optimizer: optax.GradientTransformationExtraArgs, averaged: bool = False
 ) -> TrainState:
     """Return the state before the first step.
 
@@ -153,6 +153,7 @@ def init_state(
     )
 
 
+@jax.jit
 def pair_keys(key: Array, index: Int[Array, "n"]) -> Array:
     """Return the ``(n,)`` keys of pairs.
 
@@ -163,6 +164,7 @@ def pair_keys(key: Array, index: Int[Array, "n"]) -> Array:
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
 
 
+@partial(jax.jit, static_argnums=1)
 def streams(keys: Array, count: int) -> list[Array]:
     """Split the ``(n,)`` keys of pairs into so many ``(n,)`` keys that are independent of each other."""
     parts = jax.vmap(lambda key: jax.random.split(key, count))(keys)
@@ -193,7 +195,7 @@ def epoch_of(step: Int[Array, ""], steps: int, epochs: int) -> Float[Array, ""]:
 
 def make_update(
     task: Task,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformationExtraArgs,
     steps: int,
     epochs: int,
     accumulate: int = 1,
@@ -247,9 +249,9 @@ def make_update(
         found = grads, stats, {**metrics, **jax.tree.map(jnp.mean, told)}
         # The only collective in the project, leaf by leaf: a program holds each shape once.
         grads, stats, metrics = jax.tree.map(_mean_over_devices, found)
-        norm = jnp.sqrt(sum(sum_of_squares(g) for g in jax.tree.leaves(grads)))
-        metrics = {**metrics, "grad_norm": norm}
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        squares = jax.tree.map(_sum_of_squares, grads)
+        metrics = {**metrics, "grad_norm": jnp.sqrt(sum(jax.tree.leaves(squares)))}
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, squares=squares)
         params = jax.tree.map(_moved, state.params, updates)
         average = state.average
         if decay:
@@ -298,8 +300,7 @@ def _mean_over_devices(leaf: Array) -> Array:
 
 
 @jax.jit
-def sum_of_squares(leaf: Array) -> Float[Array, ""]:
-    """Sum the squares of an array."""
+def _sum_of_squares(leaf: Array) -> Float[Array, ""]:
     return jnp.sum(jnp.square(leaf))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import flax.linen as nn
@@ -14,6 +14,41 @@ from jaxtyping import Array, Float
 from jaxtrack.ops.conv import conv2d
 
 Initializer = Callable[..., Any]
+
+
+def shared(block: nn.Module, *inputs: Any, **settings: Hashable) -> Any:
+    """Run a submodule as a compiled function, one for all submodules of equal settings and shapes.
+
+    A program then holds a block once, however often a network repeats it, and each is traced once.
+
+    Args:
+        block: a submodule of the module that calls this; it draws no random numbers but ``drop_path``.
+        inputs: arrays (or None).
+        settings: static arguments, by name.
+    """
+    if block.is_initializing() or block.is_mutable_collection("intermediates"):
+        return block(*inputs, **settings)  # type: ignore[operator]
+    mutable = block.is_mutable_collection("batch_stats")
+    rngs = {"drop_path": block.make_rng("drop_path")} if block.has_rng("drop_path") else {}
+    alone = block.clone(parent=None, name=None)
+    variables, static = block.variables, tuple(sorted(settings.items()))
+    out, moved = _run(alone, mutable, variables, rngs, inputs, static)
+    for name, value in moved.get("batch_stats", {}).items():
+        block.put_variable("batch_stats", name, value)
+    return out
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 5))
+def _run(
+    block: nn.Module,
+    mutable: bool,
+    variables: Any,
+    rngs: Any,
+    inputs: tuple[Any, ...],
+    settings: tuple[tuple[str, Hashable], ...],
+) -> tuple[Any, Any]:
+    collections = ["batch_stats"] if mutable else []
+    return block.apply(variables, *inputs, mutable=collections, rngs=rngs, **dict(settings))
 
 
 class Conv(nn.Module):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxtrack.models.layers import BatchNorm, Conv
+from jaxtrack.models.layers import BatchNorm, Conv, shared
 
 # (expansion, channels at width 1, blocks, stride, dilation) of stages 1 to 7.
 STAGES = (
@@ -102,14 +102,15 @@ class MobileNetV2(nn.Module):
             if train and stage == self.frozen_below:
                 x = jax.lax.stop_gradient(x)
             for i in range(count):
-                x = InvertedResidual(
+                block = InvertedResidual(
                     int(channels * self.width),
                     stride if i == 0 else 1,
                     expansion,
                     # A stage's first block still has the dilation of the stage before it.
                     previous if i == 0 else dilation,
                     name=f"layer{stage}.{i}",
-                )(x, trains)
+                )
+                x = shared(block, x, train=trains)
                 self._keep(f"layer{stage}.{i}", x)
             previous = dilation
             self._keep(f"layer{stage}", x)

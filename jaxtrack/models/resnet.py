@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Float
 
-from jaxtrack.models.layers import BatchNorm, Conv, max_pool
+from jaxtrack.models.layers import BatchNorm, Conv, max_pool, shared
 
 BLOCKS = (3, 4, 6, 3)
 PLANES = (64, 128, 256, 512)
@@ -99,14 +99,15 @@ class ResNet50(nn.Module):
                 x = jax.lax.stop_gradient(x)
             for i in range(BLOCKS[stage - 1]):
                 first = i == 0
-                x = Bottleneck(
+                block = Bottleneck(
                     PLANES[stage - 1],
                     stride if first else 1,
                     dilation,
                     # The first stage's shortcut is 1x1; the others are 3x3.
                     shortcut=(1 if stage == 1 else 3) if first else 0,
                     name=f"layer{stage}.{i}",
-                )(x, trains)
+                )
+                x = shared(block, x, train=trains)
                 self._keep(f"layer{stage}.{i}", x)
             self._keep(f"layer{stage}", x)
             if stage in self.levels:

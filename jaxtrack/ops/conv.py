@@ -101,7 +101,9 @@ def _chosen_backward(
 
     def elsewhere(x: Array, kernel: Array, cotangent: Array) -> tuple[Array, Array]:
         form = functools.partial(_on_accelerator, geometry=geometry, own=own)
-        return jax.vjp(form, x, kernel)[1](cotangent)
+        (to_x,) = jax.linear_transpose(lambda x: form(x, kernel), x)(cotangent)
+        (to_kernel,) = jax.linear_transpose(lambda kernel: form(x, kernel), kernel)(cotangent)
+        return to_x, to_kernel
 
     return by_platform(on_cpu, elsewhere, *saved, cotangent)
 

@@ -6,11 +6,12 @@ The presets are in `train.tasks.siamrpn`.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jaxtrack.synthetic.world import PatchConfig, WorldConfig, make_pair
 from jaxtrack.trackers.siamrpn import tracker as siamrpn
@@ -133,7 +134,7 @@ def outputs(
     batch_stats: Any,
     template: Float[Array, "n s s 3"],
     search: Float[Array, "n r r 3"],
-    epoch: Float[Array, ""],
+    trains: bool = True,
 ) -> tuple[tuple[Array, Array], tuple[Kernels, list[Array]], Any]:
     """Apply the network to a training batch.
 
@@ -143,7 +144,7 @@ def outputs(
         batch_stats: running statistics.
         template: RGB crops, 0..255.
         search: RGB crops, 0..255.
-        epoch: epochs done.
+        trains: the backbone trains; otherwise it rests on its running statistics, without a gradient.
 
     Returns:
         Class and box outputs; kernels and search features; the moved running statistics.
@@ -156,16 +157,8 @@ def outputs(
         return out, {**stats, **moved.get("batch_stats", {})}
 
     def backbone(stats: Any, images: Array) -> tuple[Any, Any]:
-        def trained(stats: Any) -> tuple[Any, Any]:
-            return run(stats, images, method="backbone_levels")
-
-        def frozen(stats: Any) -> tuple[Any, Any]:
-            levels, _ = run(stats, images, method="backbone_levels", train=False)
-            return jax.lax.stop_gradient(levels), stats
-
-        if not config.backbone_epoch:
-            return trained(stats)
-        return jax.lax.cond(epoch >= config.backbone_epoch, trained, frozen, stats)
+        levels, moved = run(stats, images, method="backbone_levels", train=trains)
+        return (levels, moved) if trains else (jax.lax.stop_gradient(levels), stats)
 
     # The branches are normalised apart, templates first, as published.
     features = []
@@ -228,6 +221,37 @@ def label(
     return jax.vmap(one)(logits, boxes, negative, keys)
 
 
+@partial(jax.jit, static_argnums=0)
+def judge(
+    config: Config, cls: Array, loc: Array, boxes: Array, negative: Array, keys: Array
+) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """Class and box loss of the network's outputs, and what is logged.
+
+    Args:
+        config: settings.
+        cls: ``(n, s, s, 2 a)`` class outputs.
+        loc: ``(n, s, s, 4 a)`` box outputs.
+        boxes: ``x1, y1, x2, y2`` in search pixels.
+        negative: ``(n,)`` negative pairs.
+        keys: ``(n,)`` JAX random keys.
+    """
+    logits = anchor_logits(cls).astype(jnp.float32)
+    deltas = anchor_deltas(loc).astype(jnp.float32)
+    targets = label(config, logits, boxes, negative, keys)
+    class_loss = chosen_cross_entropy(logits, targets.labels, config.drop_single)
+    box_loss = weighted_l1(deltas, targets.deltas, targets.weights)
+    value = config.class_weight * class_loss + config.box_weight * box_loss
+    probability = jax.nn.softmax(logits, axis=-1)[..., 1]
+    positive = targets.labels == 1
+    metrics = {
+        "class_loss": class_loss,
+        "box_loss": box_loss,
+        "positive_score": jnp.sum(jnp.where(positive, probability, 0))
+        / jnp.maximum(jnp.sum(positive), 1),
+    }
+    return value, metrics
+
+
 def other_loss(
     config: Config, params: Any, stats: Any, parts: tuple[Kernels, list[Array]], keys: Array
 ) -> Float[Array, ""]:
@@ -252,25 +276,93 @@ def loss(
     config: Config, params: Any, batch_stats: Any, batch: Batch, keys: Array
 ) -> tuple[Float[Array, ""], Aux]:
     """Return class and box loss of a batch; see `train.step`."""
-    key_crop, key_label, key_other = streams(keys, 3)
+    key_crop, *keys = streams(keys, 3)
     template, search, boxes = crop_pairs(config, batch, key_crop)
+    crops = Crops(template, search, boxes, batch["negative"], batch["epoch"])
+    if not config.backbone_epoch:
+        return _loss(config, params, batch_stats, crops, keys, True)
+    return _loss_by_epoch(config, params, batch_stats, crops, keys)
+
+
+class Crops(NamedTuple):
+    """A batch after augmentation.
+
+    Attributes:
+        template: RGB crops, 0..255, not clipped.
+        search: likewise.
+        boxes: ``x1, y1, x2, y2`` in search pixels.
+        negative: negative pairs.
+        epoch: epochs done.
+    """
+
+    template: Float[Array, "n s s 3"]
+    search: Float[Array, "n r r 3"]
+    boxes: Float[Array, "n 4"]
+    negative: Bool[Array, "n"]
+    epoch: Float[Array, ""]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _loss_by_epoch(
+    config: Config, params: Any, batch_stats: Any, crops: Crops, keys: list[Array]
+) -> tuple[Float[Array, ""], Aux]:
+    """The loss whose backbone trains from an epoch on.
+
+    Value and gradient are made together, by epoch: to differentiate the choice would carry all that
+    either way keeps for its gradient, filled with zeros where it is the other's.
+    """
+    ways = [partial(_loss, config, trains=trains) for trains in (False, True)]
+    begun = crops.epoch >= config.backbone_epoch
+    return jax.lax.cond(begun, ways[1], ways[0], params, batch_stats, crops, keys)
+
+
+def _value_and_gradient(
+    config: Config, params: Any, batch_stats: Any, crops: Crops, keys: list[Array]
+) -> tuple[tuple[Array, Aux], Any]:
+    def training(params: Any) -> tuple[tuple[Array, Aux], Any]:
+        def of(params: Any) -> tuple[Array, Aux]:
+            return _loss(config, params, batch_stats, crops, keys, True)
+
+        return jax.value_and_grad(of, has_aux=True)(params)
+
+    def waiting(params: Any) -> tuple[tuple[Array, Aux], Any]:
+        still = params["backbone"]
+
+        def of(rest: Any) -> tuple[Array, Aux]:
+            return _loss(config, {**rest, "backbone": still}, batch_stats, crops, keys, False)
+
+        rest = {name: part for name, part in params.items() if name != "backbone"}
+        out, grads = jax.value_and_grad(of, has_aux=True)(rest)
+        return out, {**grads, "backbone": jax.tree.map(_zeros_like, still)}
+
+    return jax.lax.cond(crops.epoch >= config.backbone_epoch, training, waiting, params)
+
+
+def _gradient_times(config: Config, grads: Any, cotangent: Any) -> tuple[Any, None, None, None]:
+    return jax.tree.map(partial(_times, cotangent[0]), grads), None, None, None
+
+
+_loss_by_epoch.defvjp(_value_and_gradient, _gradient_times)
+
+
+@jax.jit
+def _zeros_like(x: Array) -> Array:
+    return jnp.zeros_like(x)
+
+
+@jax.jit
+def _times(factor: Array, x: Array) -> Array:
+    return factor * x
+
+
+def _loss(
+    config: Config, params: Any, batch_stats: Any, crops: Crops, keys: list[Array], trains: bool
+) -> tuple[Float[Array, ""], Aux]:
+    key_label, key_other = keys
     (cls, loc), parts, moved = outputs(
-        config, params, batch_stats, template, search, batch["epoch"]
+        config, params, batch_stats, crops.template, crops.search, trains
     )
-    logits = anchor_logits(cls).astype(jnp.float32)
-    deltas = anchor_deltas(loc).astype(jnp.float32)
-    targets = label(config, logits, boxes, batch["negative"], key_label)
-    class_loss = chosen_cross_entropy(logits, targets.labels, config.drop_single)
-    box_loss = weighted_l1(deltas, targets.deltas, targets.weights)
-    value = config.class_weight * class_loss + config.box_weight * box_loss
-    probability = jax.nn.softmax(logits, axis=-1)[..., 1]
-    positive = targets.labels == 1
-    metrics = {
-        "class_loss": class_loss,
-        "box_loss": box_loss,
-        "positive_score": jnp.sum(jnp.where(positive, probability, 0))
-        / jnp.maximum(jnp.sum(positive), 1),
-    }
+    value, metrics = judge(config, cls, loc, crops.boxes, crops.negative, key_label)
     if config.other_pairs:
         others = other_loss(config, params, batch_stats, parts, key_other)
         value = value + config.other_pairs * others

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxtrack.models.layers import BatchNorm, Conv
+from jaxtrack.models.layers import BatchNorm, Conv, shared
 from jaxtrack.ops.correlation import (
     cross_correlation_pairs,
     depthwise_correlation,
@@ -84,11 +84,11 @@ class CorrelationBranch(nn.Module):
 
     def kernel(self, template: Array, train: bool = False) -> Array:
         """Turn template features into the correlation kernel."""
-        return self.conv_kernel(template, train)
+        return shared(self.conv_kernel, template, train=train)
 
     def predict(self, kernel: Array, search: Array, train: bool = False) -> Array:
         """Correlate the search features with the kernel and predict ``(n, s, s, outputs)``."""
-        x = self.conv_search(search, train)
+        x = shared(self.conv_search, search, train=train)
         self.sow("intermediates", "stage.kernel", kernel)
         self.sow("intermediates", "stage.search", x)
         if self.plain:
@@ -97,7 +97,7 @@ class CorrelationBranch(nn.Module):
         else:
             response = depthwise_correlation(kernel, x)
         self.sow("intermediates", "stage.corr", response)
-        out = self.head(response, train)
+        out = shared(self.head, response, train=train)
         self.sow("intermediates", "stage.out", out)
         return out
 
@@ -210,14 +210,16 @@ class FusedHead(nn.Module):
         loc = jnp.stack([output[1] for output in outputs])
         if not self.weighted:
             return jnp.mean(cls, axis=0), jnp.mean(loc, axis=0)
-        return self._weigh(self.cls_weight, cls), self._weigh(self.loc_weight, loc)
+        return _weigh(self.cls_weight, cls), _weigh(self.loc_weight, loc)
 
     def _heads(self) -> list[Any]:
         return [getattr(self, f"rpn{i + 2}") for i in range(len(self.features))]
 
-    def _weigh(self, weight: Array, maps: Array) -> Array:
-        share = nn.softmax(weight).astype(maps.dtype)
-        return jnp.sum(share[:, None, None, None, None] * maps, axis=0)
+
+@jax.jit
+def _weigh(weight: Array, maps: Array) -> Array:
+    share = nn.softmax(weight).astype(maps.dtype)
+    return jnp.sum(share[:, None, None, None, None] * maps, axis=0)
 
 
 def level_head(correlation: Correlation, features: int, anchors: int) -> LevelHead | UpChannelHead:
