@@ -16,7 +16,7 @@ from jaxtrack.ops.conv import conv2d
 Initializer = Callable[..., Any]
 
 
-def shared(block: nn.Module, *inputs: Any, **settings: Hashable) -> Any:
+def shared(block: nn.Module, *inputs: Any, remat: bool = False, **settings: Hashable) -> Any:
     """Run a submodule as a compiled function, one for all submodules of equal settings and shapes.
 
     A program then holds a block once, however often a network repeats it, and each is traced once.
@@ -24,6 +24,7 @@ def shared(block: nn.Module, *inputs: Any, **settings: Hashable) -> Any:
     Args:
         block: a submodule of the module that calls this; it draws no random numbers but ``drop_path``.
         inputs: arrays (or None).
+        remat: its inside is computed anew for the gradient instead of kept.
         settings: static arguments, by name.
     """
     if block.is_initializing() or block.is_mutable_collection("intermediates"):
@@ -32,7 +33,8 @@ def shared(block: nn.Module, *inputs: Any, **settings: Hashable) -> Any:
     rngs = {"drop_path": block.make_rng("drop_path")} if block.has_rng("drop_path") else {}
     alone = block.clone(parent=None, name=None)
     variables, static = block.variables, tuple(sorted(settings.items()))
-    out, moved = _run(alone, mutable, variables, rngs, inputs, static)
+    run = jax.checkpoint(_run, static_argnums=(0, 1, 5)) if remat else _run
+    out, moved = run(alone, mutable, variables, rngs, inputs, static)
     for name, value in moved.get("batch_stats", {}).items():
         block.put_variable("batch_stats", name, value)
     return out

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxtrack.models.layers import Conv
+from jaxtrack.models.layers import Conv, shared
 from jaxtrack.trackers.ostrack import elimination
 from jaxtrack.trackers.ostrack.config import Config
 
@@ -176,7 +176,9 @@ def attend(
     return jax.lax.platform_dependent(*parts, cpu=one_by_one, default=whole)
 
 
-def drop_path(branch: Float[Array, "b n c"], rate: float, key: Array) -> Float[Array, "b n c"]:
+def drop_path(
+    branch: Float[Array, "b n c"], rate: float | Array, key: Array
+) -> Float[Array, "b n c"]:
     """Drop whole samples of a residual branch and scale up the survivors (stochastic depth)."""
     survive = jax.random.bernoulli(key, 1 - rate, (branch.shape[0], 1, 1))
     return jnp.where(survive, branch / (1 - rate), 0)
@@ -205,34 +207,33 @@ class Block(nn.Module):
 
     Attributes:
         config: the tracker's settings.
-        drop_rate: stochastic depth of this block.
     """
 
     config: Config
-    drop_rate: float = 0.0
 
     @nn.compact
     def __call__(
         self,
         x: Float[Array, "b l c"],
-        keep: int | None,
-        search_only: bool,
-        train: bool,
         keep_count: Int[Array, ""] | None = None,
         kept: Bool[Array, "b n"] | None = None,
         row_weights: Float[Array, "b z"] | None = None,
+        drop_rate: Float[Array, ""] | None = None,
+        *,
+        keep: int | None = None,
+        search_only: bool = False,
     ) -> BlockOutput:
         """Apply the block.
 
         Args:
             x: template tokens, then search tokens.
-            keep: search tokens to gather (static); None: no gathered elimination here.
-            search_only: leave the template tokens out of the result (static); the last block needs
-                them as keys and values only.
-            train: draw stochastic depth (stream ``drop_path``; static).
             keep_count: search tokens to keep in the masked form, traced; None: none of that here.
             kept: masked form: search tokens kept so far.
             row_weights: weight of each template row in the range GT_BOX.
+            drop_rate: stochastic depth (stream ``drop_path``); None: none.
+            keep: search tokens to gather (static); None: no gathered elimination here.
+            search_only: leave the template tokens out of the result (static); the last block needs
+                them as keys and values only.
         """
         config = self.config
         batch, length, width = x.shape
@@ -264,11 +265,11 @@ class Block(nn.Module):
             x, q = x[:, first:], q[:, first:]
 
         branch = nn.Dense(width, name="attn.proj", **dense_init)(attend(q, k, v, present))
-        x = x + self._drop(branch, train)
+        x = x + self._drop(branch, drop_rate)
         hidden = nn.Dense(int(config.mlp_ratio * width), name="mlp.fc1", **dense_init)
         h = hidden(self._norm("norm2")(x))
         branch = nn.Dense(width, name="mlp.fc2", **dense_init)(nn.gelu(h, approximate=False))
-        x = x + self._drop(branch, train)
+        x = x + self._drop(branch, drop_rate)
         if keep_count is not None:
             assert score is not None
             assert kept is not None
@@ -284,11 +285,9 @@ class Block(nn.Module):
             name=name,
         )
 
-    def _drop(self, branch: Array, train: bool) -> Array:
+    def _drop(self, branch: Array, rate: Array | None) -> Array:
         branch = branch.astype(jnp.float32)
-        if not train or self.drop_rate == 0:
-            return branch
-        return drop_path(branch, self.drop_rate, self.make_rng("drop_path"))
+        return branch if rate is None else drop_path(branch, rate, self.make_rng("drop_path"))
 
     def _score(
         self, q: Array, k: Array, present: Array | None, row_weights: Array | None
@@ -362,13 +361,7 @@ class VisionTransformer(nn.Module):
             if config.stem
             else PatchEmbed(config, name="patch_embed.proj")
         )
-        # keep, search_only, train are static: arguments 2, 3, 4 counting self as 0.
-        block = nn.remat(Block, static_argnums=(2, 3, 4)) if config.remat else Block
-        # Stochastic depth rises linearly from 0.
-        rates = [config.drop_path_rate * i / max(config.depth - 1, 1) for i in range(config.depth)]
-        self.blocks = [
-            block(config, drop_rate=rate, name=f"blocks.{i}") for i, rate in enumerate(rates)
-        ]
+        self.blocks = [Block(config, name=f"blocks.{i}") for i in range(config.depth)]
         self.norm = nn.LayerNorm(
             epsilon=config.layer_norm_epsilon, use_fast_variance=False, dtype=jnp.float32
         )
@@ -425,7 +418,19 @@ class VisionTransformer(nn.Module):
                 keep, keep_count = (None, count) if masked else (count, None)
             last = search_only and i == config.depth - 1
             before, before_kept = places, kept
-            out = block(tokens, keep, last, train, keep_count, kept, row_weights)
+            # Stochastic depth rises linearly from 0.
+            rate = config.drop_path_rate * i / max(config.depth - 1, 1)
+            out = shared(
+                block,
+                tokens,
+                keep_count,
+                kept,
+                row_weights,
+                rate if train and rate else None,
+                remat=config.remat,
+                keep=keep,
+                search_only=last,
+            )
             tokens, kept = out.tokens, out.kept
             if out.order is not None:
                 places = elimination.take_tokens(places, out.order)
