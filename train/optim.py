@@ -325,13 +325,14 @@ def _move_one(
         return move if moment.waiting is None else jnp.where(moment.waiting, 0, move)
 
     move = gate(move)
-    if moment.norm is not None:
+    if moment.norm is not None and config.clip_norm is not None:
         clipped = (move / moment.norm) * config.clip_norm
         move = jnp.where(moment.norm < config.clip_norm, move, clipped)
     if decay and config.name != "adamw":
         move = gate(move + decay * param)
-    if moment.forget is not None:
-        memory = jax.tree.map(lambda x: jnp.where(moment.forget, jnp.zeros_like(x), x), memory)
+    forget = moment.forget
+    if forget is not None:
+        memory = jax.tree.map(lambda x: jnp.where(forget, jnp.zeros_like(x), x), memory)
     move, memory = core.update(move, memory)
     if decay and config.name == "adamw":
         move = move + decay * param

@@ -49,8 +49,9 @@ def _run(
     inputs: tuple[Any, ...],
     settings: tuple[tuple[str, Hashable], ...],
 ) -> tuple[Any, Any]:
+    options: dict[str, Any] = dict(settings)
     collections = ["batch_stats"] if mutable else []
-    return block.apply(variables, *inputs, mutable=collections, rngs=rngs, **dict(settings))
+    return block.apply(variables, *inputs, mutable=collections, rngs=rngs, **options)
 
 
 class Conv(nn.Module):

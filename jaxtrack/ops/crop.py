@@ -15,6 +15,7 @@ and centre differently, and these differences stay named.
 
 from __future__ import annotations
 
+import functools
 from typing import Literal, NamedTuple
 
 import jax
@@ -59,6 +60,7 @@ def round_half_even(value: Float[Array, "*n"]) -> Int[Array, "*n"]:
     return jnp.rint(value).astype(jnp.int32)
 
 
+@functools.partial(jax.jit, static_argnames=("axis",))
 def linear_taps(
     index: Int[Array, "n"],
     size_in: Int[Array, ""] | int,
@@ -100,6 +102,7 @@ def linear_taps(
     )
 
 
+@jax.jit
 def _rounded_fraction(
     whole: Int[Array, "n"], rest: Int[Array, "n"], denominator: Int[Array, ""]
 ) -> Float[Array, "n"]:

@@ -37,7 +37,7 @@ def using(precision: Precision) -> AbstractContextManager[Any]:
 
 def current() -> Precision:
     """Return the precision in force; ``highest`` where none was chosen."""
-    chosen = jax.config.jax_default_matmul_precision
+    chosen = getattr(jax.config, "jax_default_matmul_precision", None)
     if chosen in ("bfloat16", "high"):
         return chosen
     return "highest"

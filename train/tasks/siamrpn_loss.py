@@ -276,12 +276,12 @@ def loss(
     config: Config, params: Any, batch_stats: Any, batch: Batch, keys: Array
 ) -> tuple[Float[Array, ""], Aux]:
     """Return class and box loss of a batch; see `train.step`."""
-    key_crop, *keys = streams(keys, 3)
+    key_crop, *others = streams(keys, 3)
     template, search, boxes = crop_pairs(config, batch, key_crop)
     crops = Crops(template, search, boxes, batch["negative"], batch["epoch"])
     if not config.backbone_epoch:
-        return _loss(config, params, batch_stats, crops, keys, True)
-    return _loss_by_epoch(config, params, batch_stats, crops, keys)
+        return _loss(config, params, batch_stats, crops, others, True)
+    return _loss_by_epoch(config, params, batch_stats, crops, others)
 
 
 class Crops(NamedTuple):
