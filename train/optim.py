@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
@@ -214,9 +215,9 @@ def make(
         epochs: likewise; rates and freezing are told in epochs.
 
     Returns:
-        An optax transformation whose updates are added to the parameters; ``squares``, the sum of squares
-        of each gradient, need not be counted again where the caller has them. Its memory (`OptimState`) is
-        a dict by path of the parameters that ever train.
+        An optax transformation whose updates are added to the parameters. ``squares``, ``(leaves,)`` sums
+        of squares of the gradients, need not be counted again where the caller has them. Its memory
+        (`OptimState`) is a dict by path of the parameters that ever train.
 
     Raises:
         ValueError: a group matches no parameter.
@@ -227,6 +228,7 @@ def make(
             raise ValueError(f"optimiser group {group.pattern!r} matches no parameter")
     groups = {path: group_of(config, path) for path in paths}
     groups = {path: group for path, group in groups.items() if group.rate}
+    places = np.asarray([i for i, path in enumerate(paths) if path in groups], np.int32)
     inner = _transformation(config, groups, steps, epochs)
 
     def trained(tree: Any) -> dict[str, Any]:
@@ -240,10 +242,8 @@ def make(
         grads: Any, state: Any, params: Any = None, *, squares: Any = None, **_: Any
     ) -> tuple[Any, Any]:
         if squares is None:
-            squares = jax.tree.map(lambda grad: jnp.sum(jnp.square(grad)), grads)
-        moved, state = inner.update(
-            trained(grads), state, trained(params), squares=trained(squares)
-        )
+            squares = jnp.stack([jnp.sum(jnp.square(grad)) for grad in jax.tree.leaves(grads)])
+        moved, state = inner.update(trained(grads), state, trained(params), squares=squares[places])
         still = jax.tree.leaves(params)
         leaves = [moved.get(path, jnp.zeros_like(p)) for path, p in zip(paths, still)]
         return jax.tree.unflatten(structure, leaves), state
@@ -274,10 +274,8 @@ def _transformation(
         waiting = {s: epoch < s for s in starts}
         norm = None
         if config.clip_norm is not None:
-            sums = {s: jnp.zeros(()) for s in (0, *starts)}
-            for p, square in squares.items():
-                sums[groups[p].from_epoch] += square
-            norm = jnp.sqrt(sum(jnp.where(waiting.get(s, False), 0, x) for s, x in sums.items()))
+            from_epoch = np.asarray([groups[p].from_epoch for p in grads])
+            norm = jnp.sqrt(jnp.sum(jnp.where(epoch < from_epoch, 0, squares)))
         forget = None
         if config.restart and starts:
             before = epoch_of(jnp.maximum(state.steps_done - 1, 0), steps, epochs)

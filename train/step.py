@@ -249,10 +249,10 @@ def make_update(
         found = grads, stats, {**metrics, **jax.tree.map(jnp.mean, told)}
         # The only collective in the project, leaf by leaf: a program holds each shape once.
         grads, stats, metrics = jax.tree.map(_mean_over_devices, found)
-        squares = jax.tree.map(_sum_of_squares, grads)
-        metrics = {**metrics, "grad_norm": jnp.sqrt(sum(jax.tree.leaves(squares)))}
+        squares = jnp.stack([_sum_of_squares(grad) for grad in jax.tree.leaves(grads)])
+        metrics = {**metrics, "grad_norm": jnp.sqrt(jnp.sum(squares))}
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params, squares=squares)
-        params = jax.tree.map(_moved, state.params, updates)
+        params = jax.tree.map(jnp.add, state.params, updates)
         average = state.average
         if decay:
             now = {"params": params, "batch_stats": stats}
@@ -302,11 +302,6 @@ def _mean_over_devices(leaf: Array) -> Array:
 @jax.jit
 def _sum_of_squares(leaf: Array) -> Float[Array, ""]:
     return jnp.sum(jnp.square(leaf))
-
-
-@jax.jit
-def _moved(param: Array, move: Array) -> Array:
-    return (param + move).astype(param.dtype)
 
 
 @jax.jit

@@ -148,7 +148,8 @@ def _on_cpu(x: Array, kernel: Array, geometry: Geometry, training: bool = False)
     ):
         # As a loop, so that it is compiled once for all groups.
         out = lax.map(
-            lambda pair: _conv2d_fast(pair[0], pair[1], strides, padding), (jnp.stack(xs), jnp.stack(kernels))
+            lambda pair: _conv2d_fast(pair[0], pair[1], strides, padding),
+            (jnp.stack(xs), jnp.stack(kernels)),
         )
         return jnp.moveaxis(out, 0, 3).reshape(*out.shape[1:4], -1)
     whole = geometry._replace(groups=1)

@@ -246,7 +246,7 @@ class Block(nn.Module):
         if kept is not None:
             present = jnp.concatenate([jnp.ones((batch, first), bool), kept], axis=1)
 
-        h = self._norm("norm1")(x)
+        h = shared(self._norm("norm1"), x)
         qkv = nn.Dense(3 * width, name="attn.qkv", kernel_init=qkv_init, **dense)(h)
         qkv = qkv.reshape(batch, length, 3, config.heads, width // config.heads)
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
@@ -267,7 +267,7 @@ class Block(nn.Module):
         branch = nn.Dense(width, name="attn.proj", **dense_init)(attend(q, k, v, present))
         x = x + self._drop(branch, drop_rate)
         hidden = nn.Dense(int(config.mlp_ratio * width), name="mlp.fc1", **dense_init)
-        h = hidden(self._norm("norm2")(x))
+        h = hidden(shared(self._norm("norm2"), x))
         branch = nn.Dense(width, name="mlp.fc2", **dense_init)(nn.gelu(h, approximate=False))
         x = x + self._drop(branch, drop_rate)
         if keep_count is not None:
