@@ -59,6 +59,23 @@ def test_groups(groups, stride):
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_kernels_of_targets_agree_on_accelerators(groups):
+    """Patches times kernel, side by side under vmap, with gradients, equal XLA's convolution."""
+    keys = jax.random.split(jax.random.key(3), 2)
+    x = jax.random.normal(keys[0], (3, 2, 7, 6, 4))
+    kernel = jax.random.normal(keys[1], (3, 3, 3, 4 // groups, 6))
+    geometry = conv.Geometry((1, 1), ((1, 1), (1, 1)), (1, 1), groups)
+
+    def both(own):
+        one = jax.vmap(lambda x, kernel: conv._on_accelerator(x, kernel, geometry, own))
+        value = one(x, kernel)
+        gradient = jax.grad(lambda x, k: jnp.sum(jnp.sin(one(x, k))), argnums=(0, 1))(x, kernel)
+        return value, gradient
+
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3), both(True), both(False))
+
+
 @pytest.mark.parametrize("taps", range(2, winograd.MOST_TAPS + 1))
 def test_winograd_transforms_are_exact(taps):
     """In float64 minimal filtering is the direct sum, so its constants have no rounding of their own."""

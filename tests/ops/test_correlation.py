@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxtrack.ops import correlation
 from jaxtrack.ops.correlation import (
     depthwise_correlation,
     depthwise_correlation_grouped,
@@ -100,3 +101,21 @@ def test_depthwise_is_far_faster_than_a_grouped_convolution_on_a_cpu():
         return min(times)
 
     assert best(depthwise_correlation_grouped) > 15 * best(depthwise_correlation)
+
+
+def test_pairs_agree_in_every_formulation():
+    z, x, g = draw(3, 3, 4, 5), draw(3, 8, 7, 5, seed=1), draw(3, 6, 4, seed=2)
+
+    def both(function):
+        value = function(z, x)
+        return value, jax.grad(lambda z, x: jnp.sum(function(z, x) * g), argnums=(0, 1))(z, x)
+
+    ours, want = both(correlation._pairs_by_taps), both(correlation._pairs_by_patches)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), ours, want)
+    np.testing.assert_allclose(correlation.cross_correlation(z[0], x[:1])[0], want[0][0], atol=1e-4)
+
+
+def test_template_gradients_agree():
+    x, g = draw(2, 8, 7, 5), draw(2, 6, 4, 5, seed=1)
+    ours = correlation._template_gradient_by_rows(x, g)
+    np.testing.assert_allclose(ours, correlation._template_gradient(x, g), rtol=1e-5, atol=1e-5)
