@@ -124,6 +124,7 @@ def draw(preset: str, platform: str = "cuda") -> Size:
 
 def main(arguments: Sequence[str]) -> None:
     """Print the table."""
+    kinds: list[tuple[str, Callable[[str], Size], list[str]]]
     kinds = [("frame", frame, trackers.names()), ("update", update, list(presets.all_presets()))]
     kinds.append(("draw", draw, list(presets.all_presets())))
     print("| program | preset | trace, s | lower, s | operations |\n|---|---|---|---|---|")
