@@ -92,7 +92,7 @@ class AlexNet(nn.Module):
         Returns:
             The outputs of the five blocks (pool included); the last one is the embedding.
         """
-        config = self.config
+        config, dtype = self.config, x.dtype
         blocks = []
         for i in range(5):
             x = Conv(
@@ -113,7 +113,7 @@ class AlexNet(nn.Module):
             if i < 2:
                 x = max_pool(x, 3, config.pool_strides[i])
             blocks.append(x)
-        return blocks
+        return [block.astype(dtype) for block in blocks]
 
 
 class SiamFC(nn.Module):

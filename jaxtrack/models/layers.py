@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxtrack.ops.conv import conv2d
+from jaxtrack.ops.precision import compute_dtype
 
 Initializer = Callable[..., Any]
 
@@ -72,7 +73,8 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n oh ow o"]:
-        """Convolve ``(n, h, w, c)``; the result has the input's dtype."""
+        """Convolve ``(n, h, w, c)``; the result has the dtype of `jaxtrack.ops.precision.compute_dtype`."""
+        x = x.astype(compute_dtype(x.dtype))
         size = self.kernel_size
         kh, kw = (size, size) if isinstance(size, int) else size
         shape = (kh, kw, x.shape[-1] // self.groups, self.features)

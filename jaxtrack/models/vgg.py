@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxtrack.models.layers import max_pool
 from jaxtrack.ops.conv import conv2d_xla
+from jaxtrack.ops.precision import compute_dtype
 
 # (layer, features, published number in torchvision's ``features``); None: a 2x2 pool. The third pool of
 # VGG-16 is left out here (see `VGG16`), but the numbering counts it.
@@ -73,8 +74,9 @@ class Conv3x3(nn.Module):
         shape = (3, 3, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.he_normal(), shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-        y = conv2d_xla(x, kernel, padding=((1, 1), (1, 1)))
-        return y + bias[None, None, None, :]
+        dtype = compute_dtype(x.dtype)
+        y = conv2d_xla(x.astype(dtype), kernel.astype(dtype), padding=((1, 1), (1, 1)))
+        return y.astype(x.dtype) + bias[None, None, None, :]
 
 
 class VGG16(nn.Module):

@@ -107,12 +107,14 @@ def depthwise_correlation(
 def _depthwise(templates: Array, searches: Array) -> Array:
     h, w = templates.shape[1:3]
     oh, ow = searches.shape[1] - h + 1, searches.shape[2] - w + 1
-    total = jnp.zeros((*searches.shape[:1], oh, ow, searches.shape[3]), searches.dtype)
+    # Sums are float32, whatever the products are made of.
+    wide = jnp.promote_types(searches.dtype, jnp.float32)
+    total = jnp.zeros((*searches.shape[:1], oh, ow, searches.shape[3]), wide)
     for i in range(h):
         for j in range(w):
             tap = templates[:, i, j][:, None, None, :]
             total = total + tap * searches[:, i : i + oh, j : j + ow]
-    return total
+    return total.astype(searches.dtype)
 
 
 def _depthwise_forward(templates: Array, searches: Array) -> tuple[Array, tuple[Array, Array]]:

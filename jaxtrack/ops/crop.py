@@ -192,6 +192,7 @@ def take_pixels(
     return jnp.where(inside[:, :, None], picked, fill.astype(picked.dtype))
 
 
+@functools.partial(jax.jit, static_argnames=("out_size",))
 def resize_window(
     frame: UInt8[Array, "h w k"] | Float[Array, "h w k"],
     window: Window,

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxtrack.models.alexnet import AlexNetConfig, SiamFC
+from jaxtrack.ops import precision
 from jaxtrack.ops.conv import conv2d
 from jaxtrack.trackers.mlt.meta import MetaConfig, MetaLearner, MetaOutput
 
@@ -118,6 +119,7 @@ def apply_last(
     return y * factor[None, None, None] + offset[None, None, None]
 
 
+@jax.jit
 def correlate(
     template: Float[Array, "h w c"], searches: Float[Array, "n a b c"]
 ) -> Float[Array, "n oh ow"]:
@@ -129,9 +131,9 @@ def correlate(
     h, w, channels = template.shape
     n, a, b, _ = searches.shape
     oh, ow = a - h + 1, b - w + 1
-    precise = jax.lax.Precision.HIGHEST
+    digits = precision.of(searches.dtype)
     products = jnp.dot(
-        searches.reshape(-1, channels), template.reshape(-1, channels).T, precision=precise
+        searches.reshape(-1, channels), template.reshape(-1, channels).T, precision=digits
     ).reshape(n, a, b, h, w)
     rows = products[:, :oh, :, 0]
     for p in range(1, h):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-import jax.numpy as jnp
 import numpy as np
+
+from jaxtrack.ops import precision
 
 TemplateRange = Literal["CTR_POINT", "CTR_REC", "ALL", "GT_BOX"]
 
@@ -80,8 +81,8 @@ class Config:
 
     @property
     def dtype(self) -> np.dtype:
-        """``compute_dtype`` as a dtype."""
-        return jnp.dtype(self.compute_dtype)
+        """``compute_dtype`` as a dtype; bfloat16 where that precision was chosen."""
+        return precision.compute_dtype(self.compute_dtype)
 
 
 _BASE = Config()

@@ -16,15 +16,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxtrack.models.layers import Conv, shared
+from jaxtrack.ops import precision
 from jaxtrack.trackers.ostrack import elimination
 from jaxtrack.trackers.ostrack.config import Config
 
 EMBEDDING = nn.initializers.normal(0.02)  # timm cuts at +-2, a hundred deviations: a plain normal
-
-
-def highest(dtype: Any) -> jax.lax.Precision | None:
-    """Ask for real float32 products where the dtype is float32 (accelerators round them by default)."""
-    return jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
 
 
 def uniform_fan_in(fan_in: int) -> nn.initializers.Initializer:
@@ -106,7 +102,7 @@ class ConvStem(nn.Module):
             norm = nn.LayerNorm(epsilon=config.layer_norm_epsilon, dtype=dtype, name=f"stem.{i}.1")
             x = nn.gelu(norm(x), approximate=False)
         tokens = x.reshape(x.shape[0], -1, x.shape[-1])
-        project = nn.Dense(config.width, dtype=dtype, precision=highest(dtype), name="proj")
+        project = nn.Dense(config.width, dtype=dtype, precision=precision.of(dtype), name="proj")
         return project(tokens).astype(jnp.float32)
 
 
@@ -131,7 +127,7 @@ class PatchEmbed(nn.Module):
         patches = image.reshape(batch, height // p, p, width // p, p, channels)
         patches = patches.transpose(0, 1, 3, 2, 4, 5).reshape(batch, -1, fan_in)
         flat = kernel.reshape(fan_in, features).astype(dtype)
-        tokens = jnp.dot(patches.astype(dtype), flat, precision=highest(dtype))
+        tokens = jnp.dot(patches.astype(dtype), flat, precision=precision.of(dtype))
         return tokens.astype(jnp.float32) + bias[None, None, :]
 
 
@@ -139,7 +135,7 @@ def attention_logits(
     q: Float[Array, "b q h d"], k: Float[Array, "b l h d"], kept: Bool[Array, "b l"] | None
 ) -> Float[Array, "b h q l"]:
     """Return scaled products of queries and keys, float32; minus infinity at keys that are not kept."""
-    logits = jnp.einsum("bqhd,blhd->bhql", q, k, precision=highest(q.dtype))
+    logits = jnp.einsum("bqhd,blhd->bhql", q, k, precision=precision.of(q.dtype))
     logits = logits.astype(jnp.float32) * (q.shape[-1] ** -0.5)
     if kept is None:
         return logits
@@ -163,7 +159,7 @@ def attend(
 
     def whole(q: Array, k: Array, v: Array, kept: Array | None = None) -> Array:
         weights = jax.nn.softmax(attention_logits(q, k, kept), axis=-1).astype(v.dtype)
-        joined = jnp.einsum("bhql,blhd->bqhd", weights, v, precision=highest(v.dtype))
+        joined = jnp.einsum("bhql,blhd->bqhd", weights, v, precision=precision.of(v.dtype))
         return joined.reshape(*joined.shape[:2], -1)
 
     def one_by_one(*parts: Array) -> Array:
@@ -238,7 +234,7 @@ class Block(nn.Module):
         config = self.config
         batch, length, width = x.shape
         first = config.template_grid**2
-        dense: dict[str, Any] = {"dtype": config.dtype, "precision": highest(config.dtype)}
+        dense: dict[str, Any] = {"dtype": config.dtype, "precision": precision.of(config.dtype)}
         fresh = nn.initializers.xavier_uniform() if config.similarity else EMBEDDING
         dense_init = {**dense, "kernel_init": fresh}
         qkv_init = similarity_qkv if config.similarity else EMBEDDING

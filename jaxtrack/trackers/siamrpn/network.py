@@ -6,6 +6,7 @@ import dataclasses
 from typing import Literal
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxtrack.models.layers import BatchNorm, Conv
@@ -184,11 +185,11 @@ class SiamRPN(nn.Module):
 
         Returns:
             ``(n, s, s, 2 a)``: a background logits, then a foreground logits; ``(n, s, s, 4 a)``: a of
-            dx, then dy, dw, dh.
+            dx, then dy, dw, dh. Both float32.
         """
-        if self._fused:
-            return self.rpn_head.predict(kernels, searches, train)
-        return self.rpn_head.predict(kernels[0], searches[0], train)
+        inputs = (kernels, searches) if self._fused else (kernels[0], searches[0])
+        cls, loc = self.rpn_head.predict(*inputs, train)
+        return cls.astype(jnp.float32), loc.astype(jnp.float32)
 
     def __call__(
         self,
