@@ -83,6 +83,8 @@ class Options:
         slots: videos tracked side by side, on all devices together.
         devices: devices that share the slots, such as all GPUs of a machine.
         chunk: frames per compiled call.
+        precision: digits of the networks' products: highest (float32), high (TF32 on GPUs) or bfloat16;
+            auto: highest on a CPU, high on accelerators.
         protocol: scoring rules; by default the benchmark's own. vot2016 to vot2019: restart after failures.
         no_report: do not write the HTML report.
         again: track again what is there already.
@@ -104,6 +106,7 @@ class Options:
     slots: Annotated[int, cli.Range(low=1, high=4096)] = 1
     devices: Annotated[int, cli.Range(low=1, high=4096)] = 1
     chunk: Annotated[int, cli.Range(low=1, high=4096)] = 8
+    precision: precision.Choice = "auto"
     protocol: str | None = None
     no_report: bool = False
     again: bool = False
@@ -587,6 +590,12 @@ def run(options: Options) -> None:
     """
     cli.use_compilation_cache()
     plan = plan_of(options)
+    with precision.using(options.precision):
+        _carry_out(plan)
+
+
+def _carry_out(plan: Plan) -> None:
+    options = plan.options
     sequences, problems = _opened(plan)
     scores_file = plan.folder / "scores.json"
     if plan.supervision is not None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from jaxtrack import cli
 from jaxtrack.cli import UsageError
 from jaxtrack.errors import JaxtrackError
+from jaxtrack.ops.precision import Choice, using
 from jaxtrack.settings import replaced
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class Track:
         scores: write each box's score behind it: X,Y,W,H,SCORE (nan for the given box).
         heatmap: draw the tracker's response over the frames of --output and --show.
         show: open a window that shows the tracking (and lets you draw the box); q stops it.
+        precision: digits of the network's products: highest (float32), high (TF32 on GPUs) or bfloat16;
+            auto: highest on a CPU, high on accelerators.
         chunk: frames per compiled call (default: 8); cameras, --show and --heatmap always go frame by frame.
         debug: show the traceback of an error.
     """
@@ -73,6 +76,7 @@ class Track:
     scores: bool = False
     heatmap: bool = False
     show: bool = False
+    precision: Choice = "auto"
     chunk: Annotated[int | None, cli.Range(low=1, high=4096)] = None
     debug: bool = False
 
@@ -205,6 +209,7 @@ def track(options: Track) -> None:
         plain = streaming.stream(tracker, variables, source, boxes, chunk=chunk)
         pieces = ((piece, None) for piece in plain)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(using(options.precision))
         outputs = Outputs(source, len(boxes), stack, wanted)
         count, seconds, rate = _drive(pieces, outputs, source.length)
     speed = f", {rate:.1f} frames/s after the first call" if rate else ""

@@ -28,6 +28,7 @@ from jaxtrack import settings, trackers
 from jaxtrack.base import Tracker, Variables
 from jaxtrack.cli import UsageError
 from jaxtrack.errors import JaxtrackError, brief
+from jaxtrack.ops import precision
 from jaxtrack.weights import shipped_path
 
 _LONGEST_LABEL = 100  # bytes; a label is the name of a folder
@@ -107,6 +108,8 @@ def fingerprint(tracker: Tracker, variables: Variables) -> str:
     for function in (tracker.init, tracker.track_frame):
         add(f"{function.__module__}.{getattr(function, '__qualname__', type(function).__name__)}")
     add(repr(tracker.config))
+    if precision.current() != "highest":
+        add(precision.current())
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
         value = np.asarray(leaf)
         add(f"{jax.tree_util.keystr(path)} {value.shape} {value.dtype}")

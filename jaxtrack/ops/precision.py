@@ -5,12 +5,14 @@ TF32 where the device has it (NVIDIA GPUs from Ampere on); sums stay float32. ``
 in bfloat16; parameters, normalisation, softmax and box arithmetic stay float32, and so do the master
 weights of training. On a CPU ``high`` is ``highest``.
 
+``auto`` is ``highest`` on a CPU and ``high`` on accelerators. bfloat16 is a choice and no default: emulated
+on a CPU, it moves boxes by fractions of a pixel, which a lost target then multiplies.
+
 A command takes the choice as a field ``precision: Choice = "auto"`` of its options and encloses everything
-that compiles in ``with precision.using(precision.resolve(options.precision, tracker_default)):``. Nothing
-else has to know of it: products ask `of` and networks ask `compute_dtype` while they are traced. The
-context is JAX's own ``jax_default_matmul_precision``, which belongs to the key of every compiled function,
-so that two precisions never share a program; like every context of JAX it holds in the thread that entered
-it.
+that compiles in ``with precision.using(options.precision):``. Nothing else has to know of it: products ask
+`of` and networks ask `compute_dtype` while they are traced. The context is JAX's own
+``jax_default_matmul_precision``, which belongs to the key of every compiled function, so that two
+precisions never share a program; like every context of JAX it holds in the thread that entered it.
 """
 
 from __future__ import annotations
@@ -26,13 +28,16 @@ Precision = Literal["highest", "high", "bfloat16"]
 Choice = Literal["auto", "highest", "high", "bfloat16"]
 
 
-def using(precision: Precision) -> AbstractContextManager[Any]:
+def using(choice: Choice, platform: str | None = None) -> AbstractContextManager[Any]:
     """Return the context in which programs are made with a precision.
 
     Args:
-        precision: see the module.
+        choice: see the module.
+        platform: ``cpu``, ``gpu``, ``tpu``; None: where JAX runs.
     """
-    return jax.default_matmul_precision(precision)
+    if choice == "auto":
+        choice = "highest" if (platform or jax.default_backend()) == "cpu" else "high"
+    return jax.default_matmul_precision(choice)
 
 
 def current() -> Precision:
@@ -61,16 +66,3 @@ def compute_dtype(dtype: Any = jnp.float32) -> Any:
         dtype: what the network's config asks for.
     """
     return jnp.bfloat16 if current() == "bfloat16" else jnp.dtype(dtype)
-
-
-def resolve(choice: Choice, default: Precision, platform: str | None = None) -> Precision:
-    """Return the precision that a choice means.
-
-    Args:
-        choice: the user's; ``auto``: ``highest`` on a CPU, and ``default`` on accelerators.
-        default: of the tracker on accelerators (`jaxtrack.base.Family.precision`).
-        platform: ``cpu``, ``gpu``, ``tpu``; None: where JAX runs.
-    """
-    if choice != "auto":
-        return choice
-    return "highest" if (platform or jax.default_backend()) == "cpu" else default
