@@ -18,7 +18,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from .step import epoch_of, sum_of_squares
+from .step import epoch_of
 
 Kind = Literal["constant", "geometric", "step", "cosine", "onecycle"]
 

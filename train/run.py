@@ -32,7 +32,7 @@ from .checkpoints import Checkpoints, read_settings, write_settings
 from .data import SYNTHETIC, Batches, Share, open_batches
 from .logging import Meter, RunLog
 from .presets import Preset
-from .step import TrainState, epoch_of, init_state, make_update
+from .step import TrainState, epoch_of, init_state, make_draw, make_update
 from .stopping import Stop, status_of
 from .validation import Validation
 
