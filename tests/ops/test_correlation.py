@@ -113,6 +113,9 @@ def test_pairs_agree_in_every_formulation():
     ours, want = both(correlation._pairs_by_taps), both(correlation._pairs_by_patches)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), ours, want)
     np.testing.assert_allclose(correlation.cross_correlation(z[0], x[:1])[0], want[0][0], atol=1e-4)
+    taps = draw(3, 2, 4, 7, 6)
+    shifted = correlation._shifted_along_diagonals(taps)
+    np.testing.assert_allclose(shifted, correlation._shifted_one_by_one(taps), atol=1e-5)
 
 
 def test_template_gradients_agree():
