@@ -27,6 +27,7 @@ from jaxtrack.errors import JaxtrackError, UsageError, brief, unknown
 from jaxtrack.io.atomic import read_whole, write_whole
 from jaxtrack.io.paths import output_folder
 from jaxtrack.io.records import write_json
+from jaxtrack.ops import precision
 
 from .files import datasets
 from .files.datasets import Dataset

@@ -32,6 +32,7 @@ from jaxtrack.errors import UsageError
 from jaxtrack.io import paths
 from jaxtrack.io.records import write_json
 from jaxtrack.io.turns import Turns
+from jaxtrack.ops import precision
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +51,14 @@ class Options:
         brief: do not take the trackers apart.
         turn: a file shared with other measuring processes: nothing is timed while one of them compiles.
         ops: time the formulations of convolution and depth-wise correlation instead.
+        benchmark: time decoding alone, tracking alone and both, on JPEG files of 1280x720 made on the spot.
+        data: time building data sets and drawing pairs from them, in this folder.
+        videos: of --benchmark and --data, how many are made.
+        length: of --benchmark and --data, frames of each.
+        workers: of --data, numbers of worker processes to try.
+        suite: measure everything, within --minutes; needs --output.
+        minutes: of --suite.
+        presets: of --suite, only presets and recipes whose name holds one of these words, such as tiny.
         precision: digits of the networks' products: highest (float32), high (TF32 on GPUs) or bfloat16;
             auto: highest on a CPU, high on accelerators.
         output: write the figures as json.
@@ -66,6 +75,14 @@ class Options:
     brief: bool = False
     turn: Path | None = None
     ops: bool = False
+    benchmark: bool = False
+    data: Path | None = None
+    videos: Annotated[int, cli.Range(low=1, high=10_000)] = 64
+    length: Annotated[int, cli.Range(low=2, high=10_000)] = 64
+    workers: Annotated[tuple[int, ...], cli.Range(low=0, high=256)] = (0, 1, 2)
+    suite: bool = False
+    minutes: Annotated[float, cli.Range(low=0.5, high=600)] = 8.0
+    presets: tuple[str, ...] = ()
     precision: precision.Choice = "auto"
     output: Path | None = None
     debug: bool = False
@@ -148,6 +165,11 @@ def _print(figures: dict[str, Any]) -> None:
 
 
 def _run(options: Options) -> None:
+    with precision.using(options.precision):
+        _measure_asked(options)
+
+
+def _measure_asked(options: Options) -> None:
     kinds = {
         "--suite": options.suite,
         "--benchmark": options.benchmark,

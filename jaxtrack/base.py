@@ -244,7 +244,6 @@ class Family:
         init_variables: see `Tracker`; likewise ``init``, ``track_frame``, ``steps`` and ``cuttable``.
         tables: name of a published code to the `jaxtrack.weights.NameTable` that leads from its names
             to ours; empty where no code was published.
-        cuttable: whether the steps serve a config; its tracker has none where they do not.
     """
 
     name: str

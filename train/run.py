@@ -24,6 +24,7 @@ from jaxtrack import cli, trackers, weights
 from jaxtrack.cli import Each, Metavar, Positional, Range
 from jaxtrack.errors import JaxtrackError, UsageError, brief
 from jaxtrack.io import paths
+from jaxtrack.ops.precision import Choice
 from jaxtrack.weights import Card, load_into, save_weights
 
 from . import checkpoints as saved
@@ -64,6 +65,8 @@ class Options:
         batch_size: pairs per step over all devices (default: the preset's); the learning rate follows.
         accumulate: take the gradient of a step over so many parts of the batch, one after the other, in
             the memory of one.
+        precision: digits of the network's products: highest (float32), high (TF32 on GPUs) or bfloat16;
+            auto (default): highest on a CPU, high on accelerators. Parameters stay float32.
         seed: rules initial values, data and augmentation (default: 0).
         validate_every: every so many steps, measure loss and average overlap on held-out synthetic clips,
             and keep the best checkpoint by it.
@@ -90,6 +93,7 @@ class Options:
     recipe: bool = False
     batch_size: Annotated[int | None, Range(low=1, high=65_536)] = None
     accumulate: Annotated[int | None, Range(low=1, high=65_536)] = None
+    precision: Choice | None = None
     seed: Annotated[int | None, Range(low=0, high=2**32 - 1)] = None
     validate_every: Count = None
     save_every: Count = None
@@ -132,6 +136,7 @@ def settings_of(options: Options, preset: Preset) -> dict[str, Any]:
         "minutes": given("minutes", 0),
         "batch_size": given("batch_size", preset.batch_size),
         "accumulate": given("accumulate", 1),
+        "precision": given("precision", "auto"),
         "seed": given("seed", 0),
         "data": given("data", SYNTHETIC),
         "published_data": options.recipe,
@@ -163,7 +168,16 @@ def check_output(options: Options, output: pathlib.Path, preset: Preset) -> dict
         raise JaxtrackError(f"{output}: no run to resume (settings.json is not there)")
     if old["preset"] != options.preset:
         raise JaxtrackError(f"{output} holds a run of {old['preset']!r}, not {options.preset!r}")
-    for name in ("steps", "minutes", "batch_size", "accumulate", "seed", "validate_every"):
+    old = {"precision": "highest", **old}  # as before it was a choice
+    for name in (
+        "steps",
+        "minutes",
+        "batch_size",
+        "accumulate",
+        "precision",
+        "seed",
+        "validate_every",
+    ):
         given = getattr(options, name)
         if given is not None and given != old[name]:
             _refuse(output, name, old[name], given)
@@ -405,6 +419,7 @@ def _train(
     if parallel.is_main():
         stack.enter_context(saved.held(output))
     settings = check_output(options, output, preset)
+    stack.enter_context(using(settings["precision"]))
     if options.resume:
         preset = resumed(preset, settings)
     total = len(devices) * jax.process_count()
