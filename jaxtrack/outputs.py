@@ -98,9 +98,9 @@ class _Text:
         try:
             self._text.close()
         except OSError as error:
-            kept = "" if self._file.keep_if_alone() else "; the older file was left as it is"
+            self._file.keep_if_alone()
             raise JaxtrackError(
-                f"{self._file.path}: cannot be written ({reason(error)}){kept}"
+                f"{self._file.path}: cannot be written ({reason(error)})"
             ) from error
         if self._lines:
             self._file.keep()

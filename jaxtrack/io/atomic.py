@@ -131,12 +131,12 @@ class Pending:
             os.replace(self.temporary, self._place)
 
     def keep_if_alone(self) -> bool:
-        """Give a broken file its name unless it would replace an older one; then it is removed.
+        """Give a broken file its name unless it is empty or would replace an older one; then it is removed.
 
         Returns:
             Whether it was kept.
         """
-        if self._place.exists():
+        if self._place.exists() or not self.temporary.stat().st_size:
             self.drop()
             return False
         self.keep()

@@ -106,7 +106,7 @@ def on_demand(items: Iterable[T]) -> Iterator[T]:
             yield item
     finally:
         asked.put(False)
-        thread.join(_PATIENCE)
+        thread.join(_PATIENCE / 5)
 
 
 def waited(make: Callable[[], T]) -> T:

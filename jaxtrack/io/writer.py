@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from types import TracebackType
@@ -31,6 +32,7 @@ CODECS: dict[str, tuple[str, ...]] = {
 _UNCERTAIN_FRAMES = 2
 _UNCERTAIN_SHARE = 0.02
 _RATE = 25.0
+_LEAST_SPACE = 1 << 16  # bytes
 # One colour per target, RGB, told apart on light and dark pictures.
 COLOURS = (
     (255, 64, 64), (64, 200, 255), (255, 208, 48), (96, 224, 96),
@@ -128,6 +130,8 @@ class VideoWriter:
                     return codec, writer
                 writer.release()
         self._file.drop()
+        if shutil.disk_usage(self._file.temporary.parent).free < _LEAST_SPACE:
+            raise JaxtrackError(f"{self.path}: cannot be written (the disk is full)")
         raise JaxtrackError(
             f"{self.path}: this OpenCV has no encoder for it (tried {', '.join(codecs)}); "
             "try another suffix, such as .avi"
@@ -149,7 +153,8 @@ class VideoWriter:
         if boxes is not None:
             frame = draw_boxes(frame, boxes, labels)
         image = cv2.cvtColor(np.asarray(frame), cv2.COLOR_RGB2BGR)
-        self._writer.write(np.ascontiguousarray(image[: self.size[0], : self.size[1]]))
+        with quiet_opencv():
+            self._writer.write(np.ascontiguousarray(image[: self.size[0], : self.size[1]]))
         self.count += 1
 
     def close(self) -> None:
@@ -162,7 +167,8 @@ class VideoWriter:
         if not self._open_now:
             return
         self._open_now = False
-        self._writer.release()
+        with quiet_opencv():
+            self._writer.release()
         if self.count == 0:
             self._file.drop()
             return
@@ -170,9 +176,11 @@ class VideoWriter:
         if self.count - held <= max(_UNCERTAIN_FRAMES, _UNCERTAIN_SHARE * self.count) and held:
             self._file.keep()
             return
-        kept = (
-            "" if self._file.keep_if_alone() else "; the older file of this name was left as it is"
-        )
+        if not held:
+            self._file.drop()
+        alone = held and self._file.keep_if_alone()
+        older = not alone and self._file.path.exists()
+        kept = "; the older file of this name was left as it is" if older else ""
         raise JaxtrackError(
             f"{self.path}: holds {held} of {self.count} frames (is the disk full?){kept}"
         )
