@@ -68,15 +68,15 @@ class UsageError(JaxtrackError):
     """A mistake in how a command or a function was called; a command exits with status 2."""
 
 
-def unknown(what: str, name: object, known: Iterable[str]) -> JaxtrackError:
-    """Return the error for a name that is not known; the nearest ones are offered.
+def unknown(what: str, name: object, known: Iterable[str]) -> UsageError:
+    """Return the error for a name that is not known, a mistake in the call; the nearest ones are offered.
 
     Args:
         what: kind of the name, such as "tracker preset".
         name: what was given.
         known: the names that exist.
     """
-    return JaxtrackError(f"unknown {what} {brief(repr(name), 80)}; {nearest(name, known)}")
+    return UsageError(f"unknown {what} {brief(repr(name), 80)}; {nearest(name, known)}")
 
 
 def nearest(name: object, known: Iterable[str]) -> str:

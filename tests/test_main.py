@@ -314,12 +314,12 @@ def test_presets_and_weights_that_are_not_there(
     folder: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cli, "use_compilation_cache", lambda: None)
-    for options, message in (
-        ("--tracker siamfc-tyni", "unknown tracker preset 'siamfc-tyni'; nearest: siamfc-tiny"),
-        ("--tracker siamfc", "no weights come with preset 'siamfc'"),
-        ("--weights none.pth", "none.pth: no such file"),
+    for options, status, message in (
+        ("--tracker siamfc-tyni", 2, "unknown tracker preset 'siamfc-tyni'; nearest: siamfc-tiny"),
+        ("--tracker siamfc", 1, "no weights come with preset 'siamfc'"),
+        ("--weights none.pth", 1, "none.pth: no such file"),
     ):
-        assert main.main(f"track {folder} --box 5,6,20,10 {options}".split()) == 1
+        assert main.main(f"track {folder} --box 5,6,20,10 {options}".split()) == status
         said = capsys.readouterr().err
         assert message in said
         assert said.count("\n") == 1

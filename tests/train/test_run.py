@@ -138,7 +138,7 @@ def test_bad_input_is_one_line(
     x = ("toy", "--output", tmp_path / "x")
     again = ("toy", "--output", output, "--resume")
     for status, arguments, words in [
-        (1, ("toyy", "--output", tmp_path / "x"), "unknown training preset 'toyy'; nearest: toy"),
+        (2, ("toyy", "--output", tmp_path / "x"), "unknown training preset 'toyy'; nearest: toy"),
         (1, ("toy", "--output", output), "is not empty: --resume goes on"),
         (1, ("toy-other", *again[1:]), "holds a run of 'toy', not 'toy-other'"),
         (1, (*again, "--seed", 3), "started with --seed 0, not 3"),
