@@ -3,9 +3,9 @@
 Settings are float fields of the tracker's config. They become traced values, so that one program serves all
 of them; a frame is decoded and handed over once. Each setting keeps its own state, because trajectories part.
 
-Where a tracker's step can be cut in two (`SPLITS`), settings whose search windows are equal, which whole
-pixels make frequent, share the crop and the network: only the decision is made for each. Nothing is
-approximated by that: equal windows of one frame with one template give equal responses.
+Where settings rule the decision alone (`shares`), those whose search windows are equal, which whole pixels
+make frequent, share the crop and the network: only the decision is made for each. Nothing is approximated by
+that: equal windows of one frame with one template give equal responses.
 """
 
 from __future__ import annotations
@@ -20,112 +20,90 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
-from jaxtrack.base import Look, Prediction, State, Steps, Tracker, Variables
-from jaxtrack.errors import JaxtrackError
-from jaxtrack.ops import crop
-from jaxtrack.trackers.siamfc import tracker as siamfc
-from jaxtrack.trackers.siamrpn import tracker as siamrpn
-from jaxtrack.trackers.siamrpn.proposals import cut_pysot
+from jaxtrack.base import Look, Prediction, State, Tracker, Variables
+from jaxtrack.errors import UsageError
 
 
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """A tracker's step in two: what its search windows decide, and what is made of it.
+@functools.lru_cache(maxsize=64)
+def shares(tracker: Tracker, names: tuple[str, ...]) -> bool:
+    """Return whether settings of a tracker can share what they look at; else each has the whole step.
 
-    Attributes:
-        fields: settings that the decision alone reads; the first state does not depend on them either.
-        windows: ``(config, state) -> (w, 4)`` int32, the search windows, fields of `crop.Window`.
-        look: ``(config, variables, state, frame, window) -> maps``: crop and network for one of them; of
-            the state it reads what no setting changes (the template, the fill colour).
-        decide: ``(config, state, maps) -> (state, prediction)``; maps have a leading axis of windows.
+    Read from the tracker's own program: start, crop and network must not depend on the settings, and of the
+    state the network may read only what no frame changes (the template).
+
+    Args:
+        tracker: the tracker.
+        names: fields of its config that are searched.
     """
+    steps, config = tracker.steps, tracker.config
+    if steps is None:
+        return False
+    variables, frame, box, size = _inputs(tracker)
 
-    fields: tuple[str, ...]
-    windows: Callable[[Any, State], Array]
-    look: Callable[[Any, Variables, State, Array, Array], Any]
-    decide: Callable[[Any, State, Any], tuple[State, Prediction]]
+    def before(
+        values: list[Array], variables: Variables, frame: Array, box: Array, size: Array
+    ) -> Any:
+        changed = dataclasses.replace(config, **dict(zip(names, values)))  # type: ignore[type-var]
+        state = tracker.init(changed, variables, frame, box, size)
+        look = steps.cut(changed, state, frame)
+        features = steps.embed(changed, variables, state, look)
+        return state, look, steps.respond(changed, variables, state, features)
 
+    def respond(state: State, look: Look, variables: Variables) -> Any:
+        features = steps.embed(config, variables, state, look)
+        return steps.respond(config, variables, state, features)
 
-def _siamfc_windows(config: Any, state: siamfc.State) -> Array:
-    windows = crop.windows_siamfc(state.centre, state.search_side * siamfc.factors(config))
-    return jnp.stack(windows, axis=1)
+    def after(state: State, look: Look, maps: Any, variables: Variables, frame: Array) -> State:
+        decision = steps.decide(config, variables, state, look, maps)
+        return steps.update(config, variables, state, frame, decision)
 
-
-def _siamfc_look(
-    config: Any, variables: Variables, state: siamfc.State, frame: Array, window: Array
-) -> Array:
-    windows = crop.Window(*window[:, None])
-    size = config.instance_size
-    crops = crop.cut_siamfc(frame, windows, size, state.fill, state.frame_size)
-    features = siamfc.embed(config, variables, state, Look(windows, crops))
-    return siamfc.respond(config, variables, state, features)[0]
-
-
-def _siamfc_decide(config: Any, state: siamfc.State, responses: Array) -> tuple[State, Prediction]:
-    return _settle(siamfc.STEPS, config, state, responses)
-
-
-def _settle(steps: Steps, config: Any, state: State, maps: Any) -> tuple[State, Prediction]:
-    """Decide and update; neither reads variables, look or frame in the families that are cut here."""
-    decision = steps.decide(config, None, state, None, maps)  # type: ignore[arg-type]
-    state = steps.update(config, None, state, None, decision)  # type: ignore[arg-type]
-    return state, Prediction(decision.box, decision.score)
-
-
-def _siamrpn_windows(config: Any, state: siamrpn.State) -> Array:
-    return jnp.stack(siamrpn.search_window(config, state))[None]
-
-
-def _siamrpn_look(
-    config: Any, variables: Variables, state: siamrpn.State, frame: Array, window: Array
-) -> Any:
-    place, size = crop.Window(*window), config.instance_size
-    image = cut_pysot(frame, place, size, state.fill, state.frame_size)
-    features = siamrpn.features_of(config, variables, image[None])
-    return siamrpn.respond(config, variables, state, features)
+    values = [jax.ShapeDtypeStruct((), jnp.float32) for _ in names]
+    try:
+        program = jax.make_jaxpr(before)(values, variables, frame, box, size).jaxpr
+    except TypeError:  # what JAX raises where Python or NumPy needs the number itself
+        return False
+    if _read(program) & {id(value) for value in program.invars[: len(names)]}:
+        return False
+    state, look, maps = jax.eval_shape(before, values, variables, frame, box, size)
+    seen = jax.make_jaxpr(respond)(state, look, variables).jaxpr
+    moved = jax.make_jaxpr(after)(state, look, maps, variables, frame).jaxpr
+    count = len(jax.tree.leaves(state))
+    kept = [new is old for new, old in zip(moved.outvars, moved.invars[:count])]
+    read = _read(seen)
+    return all(k or id(leaf) not in read for k, leaf in zip(kept, seen.invars[:count]))
 
 
-def _siamrpn_decide(config: Any, state: siamrpn.State, maps: Any) -> tuple[State, Prediction]:
-    return _settle(siamrpn.STEPS, config, state, jax.tree.map(lambda leaf: leaf[0], maps))
+def _read(program: Any) -> set[int]:
+    """Return the identities of the values that a program computes with."""
+    return {id(value) for equation in program.eqns for value in equation.invars}
 
 
-SPLITS: dict[Callable[..., Any], Split] = {
-    siamfc.track_frame: Split(
-        ("window_influence", "scale_penalty", "scale_rate"),
-        _siamfc_windows,
-        _siamfc_look,
-        _siamfc_decide,
-    ),
-    siamrpn.track_frame: Split(
-        ("window_influence", "penalty_k", "size_rate"),
-        _siamrpn_windows,
-        _siamrpn_look,
-        _siamrpn_decide,
-    ),
-}
+def _inputs(tracker: Tracker) -> tuple[Any, Any, Any, Any]:
+    """Return shapes of variables, a small frame, a box and the frame's size."""
+    config = tracker.config
+    variables = jax.eval_shape(lambda key: tracker.init_variables(config, key), jax.random.key(0))
+    frame = jax.ShapeDtypeStruct((96, 96, 3), jnp.uint8)
+    box, size = jax.ShapeDtypeStruct((4,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)
+    return variables, frame, box, size
 
 
-def split_of(tracker: Tracker, names: Sequence[str]) -> Split | None:
-    """How the step of a tracker is cut for these settings; None: it runs whole for each of them."""
-    split = SPLITS.get(tracker.track_frame)
-    if split is None or not set(names) <= set(split.fields):
-        return None
-    # The long-term tracker looks with one of two window sizes.
-    return None if getattr(tracker.config, "lost_instance_size", 0) else split
+def _windows(look: Look) -> Float[Array, "n k"]:
+    """Return a look's windows as rows of numbers."""
+    count = len(look.crops)
+    leaves = [leaf.reshape(count, -1) for leaf in jax.tree.leaves(look.windows)]
+    return jnp.concatenate([leaf.astype(jnp.float32) for leaf in leaves], axis=1)
 
 
 def float_fields(tracker: Tracker) -> list[str]:
-    """Names of the float fields of a tracker's config."""
+    """Return the names of the float fields of a tracker's config."""
     config: Any = tracker.config
     return [field.name for field in dataclasses.fields(config) if field.type in ("float", float)]
 
 
 def why_not(tracker: Tracker, name: str) -> str | None:
-    """Why a float field cannot be swept: it decides shapes, or tracking does not read it. None: it can."""
+    """Return why a float field cannot be swept: it decides shapes, or is not read. None: it can."""
     config: Any = tracker.config
-    variables = jax.eval_shape(lambda key: tracker.init_variables(config, key), jax.random.key(0))
-    frame = jax.ShapeDtypeStruct((96, 96, 3), jnp.uint8)
-    box, size = jax.ShapeDtypeStruct((4,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)
+    variables, frame, box, size = _inputs(tracker)
 
     def both(value: Array, variables: Variables, frame: Array, box: Array, size: Array) -> Any:
         changed = dataclasses.replace(config, **{name: value})
@@ -137,8 +115,7 @@ def why_not(tracker: Tracker, name: str) -> str | None:
         program = jax.make_jaxpr(both)(value, variables, frame, box, size).jaxpr
     except TypeError:  # what JAX raises where Python or NumPy needs the number itself
         return "is built into the program"
-    used = {id(v) for equation in program.eqns for v in equation.invars}
-    return None if id(program.invars[0]) in used else "is not read in tracking"
+    return None if id(program.invars[0]) in _read(program) else "is not read in tracking"
 
 
 def check_fields(tracker: Tracker, name: str, wanted: Sequence[str]) -> None:
@@ -150,7 +127,7 @@ def check_fields(tracker: Tracker, name: str, wanted: Sequence[str]) -> None:
         wanted: names of fields.
 
     Raises:
-        JaxtrackError: a field that is unknown, no float, built into the program, or without effect; those
+        UsageError: a field that is unknown, no float, built into the program, or without effect; those
             that can be swept are named.
     """
     config: Any = tracker.config
@@ -164,13 +141,13 @@ def check_fields(tracker: Tracker, name: str, wanted: Sequence[str]) -> None:
             reason = why_not(tracker, field) or ""
         if reason:
             able = [f for f in floats if f != field and why_not(tracker, f) is None]
-            raise JaxtrackError(
+            raise UsageError(
                 f"--set {field}: this field of {name} {reason}; can be searched: {', '.join(able)}"
             )
 
 
 def default_block() -> int:
-    """How many go through the network at once: one on a CPU, whose convolutions are quicker so, else all."""
+    """Return how many go through the network at once: one on a CPU, where that is quicker, else all."""
     return 1 if jax.default_backend() == "cpu" else 1 << 20
 
 
@@ -208,12 +185,21 @@ def groups(
 
 
 def _look_once(
-    look: Callable[[Array], Any], windows: Int[Array, "n k"], block: int
+    look: Callable[[Array], Any], windows: Float[Array, "n k"], block: int
 ) -> tuple[Any, Int[Array, "n"], Int[Array, ""]]:
-    """Look once at each different window; maps by group, the group of each window, the number of groups."""
+    """Look once at each different window.
+
+    Args:
+        look: index of a window -> maps.
+        windows: one row for each.
+        block: windows at a time.
+
+    Returns:
+        Maps by group, the group of each window, the number of groups.
+    """
     group, members, count = groups(windows)
     total = math.ceil(len(windows) / block) * block
-    order = jnp.pad(windows[members], ((0, total - len(windows)), (0, 0)))
+    order = jnp.pad(members, (0, total - len(windows)))
 
     def body(turn: Array, held: Any) -> Any:
         rows = jax.lax.dynamic_slice_in_dim(order, turn * block, block)
@@ -226,7 +212,7 @@ def _look_once(
             lambda h, s: jax.lax.dynamic_update_slice_in_dim(h, s, turn * block, 0), held, seen
         )
 
-    shapes = jax.eval_shape(look, windows[0])
+    shapes = jax.eval_shape(look, order[0])
     held = jax.tree.map(lambda leaf: jnp.zeros((total, *leaf.shape), leaf.dtype), shapes)
     held = jax.lax.fori_loop(0, (count + block - 1) // block, body, held)
     return held, group, count
@@ -258,7 +244,7 @@ def init_settings(
     Returns:
         The states, stacked along a leading axis.
     """
-    if split_of(tracker, names) is not None:
+    if shares(tracker, names):
         state = tracker.init(tracker.config, variables, frame, box, frame_size)
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (len(values), *x.shape)), state)
 
@@ -292,7 +278,7 @@ def track_settings(
     Returns:
         The states, predictions ``(t, s, ...)``, and how often the network ran for each frame.
     """
-    split, settings = split_of(tracker, names), len(values)
+    steps, config, settings = tracker.steps, tracker.config, len(values)
 
     def whole(states: State, frame: Array) -> tuple[State, tuple[Prediction, Any]]:
         def one(row: Array, state: State) -> tuple[State, Prediction]:
@@ -302,27 +288,40 @@ def track_settings(
         return states, (found, jnp.asarray(settings))
 
     def shared(states: State, frame: Array) -> tuple[State, tuple[Prediction, Any]]:
-        assert split is not None
-        # What `look` reads of a state is the same for all settings.
-        state = jax.tree.map(lambda leaf: leaf[0], states)
-
-        def look(window: Array) -> Any:
-            return split.look(tracker.config, variables, state, frame, window)
-
-        windows = jax.vmap(lambda state: split.windows(tracker.config, state))(states)
+        assert steps is not None
+        # The crops are cut here for their windows' sake alone: the compiler leaves them out.
+        windows = jax.vmap(lambda state: _windows(steps.cut(config, state, frame)))(states)
+        scales = windows.shape[1]
         flat = windows.reshape(-1, windows.shape[-1])
+
+        def look(index: Array) -> Any:
+            """Look at one window of one setting."""
+            state = jax.tree.map(lambda leaf: leaf[index // scales], states)
+            whole = steps.cut(config, state, frame)
+            one = jax.tree.map(
+                lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, index % scales, 1), whole
+            )
+            features = steps.embed(config, variables, state, one)
+            maps = steps.respond(config, variables, state, features)
+            return jax.tree.map(lambda leaf: leaf[0], maps)
+
         if block >= settings:
-            held, group = jax.vmap(look)(flat), jnp.arange(len(flat))
+            held, group = jax.vmap(look)(jnp.arange(len(flat))), jnp.arange(len(flat))
             runs = jnp.asarray(len(flat))
         else:
             held, group, runs = _look_once(look, flat, block)
 
         def one(row: Array, state: State, which: Array) -> tuple[State, Prediction]:
+            changed = _config(tracker, names, row)
             maps = jax.tree.map(lambda leaf: leaf[which], held)
-            return split.decide(_config(tracker, names, row), state, maps)
+            seen = steps.cut(changed, state, frame)
+            decision = steps.decide(changed, variables, state, seen, maps)
+            state = steps.update(changed, variables, state, frame, decision)
+            return state, Prediction(decision.box, decision.score)
 
         states, found = _over(block, one, values, states, group.reshape(windows.shape[:2]))
         return states, (found, runs)
 
-    states, (found, runs) = jax.lax.scan(whole if split is None else shared, states, frames)
+    step = shared if shares(tracker, names) else whole
+    states, (found, runs) = jax.lax.scan(step, states, frames)
     return states, found, runs

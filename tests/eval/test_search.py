@@ -128,7 +128,8 @@ def test_blocks_change_nothing(block, made):
 def test_fields_that_the_first_state_reads(made):
     tracker, variables = made["siamrpnpp-tiny"]
     grid = search.parse_grid(["context=0.3,0.5", "size_rate=0.2,0.4"])
-    assert sweep.split_of(tracker, grid.names) is None
+    assert not sweep.shares(tracker, grid.names)
+    assert sweep.shares(tracker, ("size_rate", "window_influence"))
     found, looked = search.track_sequences(tracker, variables, CLIPS[1:], grid, chunk=4)
     assert looked == 4 * 4
     alone = dataclasses.replace(tracker, config=grid.config(tracker.config, 0))
