@@ -38,10 +38,15 @@ def test_parts_are_made_again_when_the_annotation_or_the_shard_changes(tmp_path)
     part[0].boxes[0, 0] += 1
     assert stage.finished(spec, stage.save_spec(spec, "otb", 0, part, root)) is None
     done = spec.with_suffix(".done").read_bytes()
-    for damaged in (b"", pickle.dumps(1), done[: len(done) // 2], done[:100] + b"x" + done[101:]):
+    rng = np.random.default_rng(0)
+    for number in range(300):
+        damaged = bytearray(done if number else pickle.dumps(1))
+        if number % 10 == 1:
+            del damaged[rng.integers(len(damaged)) :]
+        elif number:
+            damaged[rng.integers(len(damaged))] ^= 1 << int(rng.integers(8))
         spec.with_suffix(".done").write_bytes(damaged)
-        found = stage.finished(spec, digest)
-        assert found is None or found == result
+        assert stage.finished(spec, digest) in (None, result)
 
 
 def test_two_builds_in_one_folder(tmp_path):

@@ -16,8 +16,6 @@ import hashlib
 import io
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,21 +25,12 @@ import numpy as np
 from jaxtrack.data import layouts
 from jaxtrack.data.builders.parts import PartRows, Skipped, plan
 from jaxtrack.data.record import VideoRecord
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.errors import BROKEN_INPUT, JaxtrackError
 from jaxtrack.io.atomic import read_whole, write_whole
 from jaxtrack.io.records import checksum
 
 # What reading a damaged archive of arrays raises.
-_DAMAGED = (
-    JaxtrackError,
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-    TypeError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+_DAMAGED = (JaxtrackError, *BROKEN_INPUT, ValueError, KeyError, TypeError, RuntimeError)
 
 # Names and boxes of the frames of one part.
 _LARGEST = 1 << 34
