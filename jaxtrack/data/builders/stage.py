@@ -30,7 +30,14 @@ from jaxtrack.io.atomic import read_whole, write_whole
 from jaxtrack.io.records import checksum
 
 # What reading a damaged archive of arrays raises.
-_DAMAGED = (JaxtrackError, *BROKEN_INPUT, ValueError, KeyError, TypeError, RuntimeError)
+_DAMAGED: tuple[type[Exception], ...] = (
+    JaxtrackError,
+    *BROKEN_INPUT,
+    ValueError,
+    KeyError,
+    TypeError,
+    RuntimeError,
+)
 
 # Names and boxes of the frames of one part.
 _LARGEST = 1 << 34
