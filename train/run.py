@@ -24,7 +24,7 @@ from jaxtrack import cli, trackers, weights
 from jaxtrack.cli import Each, Metavar, Positional, Range
 from jaxtrack.errors import JaxtrackError, UsageError, brief
 from jaxtrack.io import paths
-from jaxtrack.ops.precision import Choice
+from jaxtrack.ops.precision import Choice, using
 from jaxtrack.weights import Card, load_into, save_weights
 
 from . import checkpoints as saved
