@@ -10,12 +10,11 @@ import pathlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from jaxtrack import cli
 from jaxtrack.cli import UsageError
 from jaxtrack.errors import JaxtrackError
-from jaxtrack.ops.precision import Choice, using
 from jaxtrack.settings import replaced
 
 if TYPE_CHECKING:
@@ -25,6 +24,9 @@ if TYPE_CHECKING:
     from jaxtrack.io.video import FrameSource
     from jaxtrack.outputs import Outputs
     from jaxtrack.streaming import Piece
+
+# As `jaxtrack.ops.precision.Choice`, which would load JAX before it is known what is asked for.
+Precision = Literal["auto", "highest", "high", "bfloat16"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Track:
     scores: bool = False
     heatmap: bool = False
     show: bool = False
-    precision: Choice = "auto"
+    precision: Precision = "auto"
     chunk: Annotated[int | None, cli.Range(low=1, high=4096)] = None
     debug: bool = False
 
@@ -176,6 +178,7 @@ def track(options: Track) -> None:
     """
     from jaxtrack import streaming, trackers
     from jaxtrack.io.video import open_source
+    from jaxtrack.ops import precision
     from jaxtrack.outputs import Outputs, Wanted, ask_box, require_display
 
     boxes = _given_boxes(options)
@@ -209,7 +212,7 @@ def track(options: Track) -> None:
         plain = streaming.stream(tracker, variables, source, boxes, chunk=chunk)
         pieces = ((piece, None) for piece in plain)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(using(options.precision))
+        stack.enter_context(precision.using(options.precision))
         outputs = Outputs(source, len(boxes), stack, wanted)
         count, seconds, rate = _drive(pieces, outputs, source.length)
     speed = f", {rate:.1f} frames/s after the first call" if rate else ""

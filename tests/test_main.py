@@ -380,7 +380,9 @@ def test_commands_hand_over(name: str, capsys: pytest.CaptureFixture[str]) -> No
 
 def test_the_face_of_the_package() -> None:
     import jaxtrack
+    from jaxtrack.ops.precision import Choice
 
+    assert main.Precision == Choice
     for name in jaxtrack.__all__:
         assert getattr(jaxtrack, name) is not None
     assert set(jaxtrack.__all__) <= set(dir(jaxtrack))

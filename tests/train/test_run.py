@@ -192,7 +192,7 @@ def test_usage_error_has_status_two(toy: Callable[..., int]) -> None:
 def test_debug_shows_the_traceback(
     toy: Callable[..., int], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert toy("toyy", "--output", tmp_path / "x", "--debug") == 1
+    assert toy("toyy", "--output", tmp_path / "x", "--debug") == 2
     assert "Traceback" in capsys.readouterr().err
 
 
