@@ -224,7 +224,8 @@ def test_gradients_reach_pixels_and_box(name):
             moved = list(given)
             moved[place] = moved[place] + factor * gradient / length
             (_, prediction), _ = outcome(*moved)
-            return float(prediction.score) + np.sum(prediction.box, dtype=np.float64) / 100
+            box = np.asarray(prediction.box, np.float64)
+            return float(prediction.score) + box.sum() / 100
 
         slope = (at(step) - at(-step)) / (2 * step)
         np.testing.assert_allclose(slope, length, rtol=0.05, err_msg=f"argument {place}")
