@@ -19,20 +19,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from eval.timing import ops
-from eval.timing.clock import describe_device
-from eval.timing.peers import peer_time, words_of
-from eval.timing.suite import Suite, table
-from eval.timing.throughput import Load
-from eval.timing.throughput import measure as measure_throughput
-from eval.timing.tracker import Measured
-from eval.tracking.entry import parse_entries
 from jaxtrack import cli
 from jaxtrack.errors import UsageError
 from jaxtrack.io import paths
 from jaxtrack.io.records import write_json
 from jaxtrack.io.turns import Turns
 from jaxtrack.ops import precision
+
+from .timing import ops
+from .timing.clock import describe_device
+from .timing.peers import peer_time, words_of
+from .timing.suite import Suite, table
+from .timing.throughput import Load
+from .timing.throughput import measure as measure_throughput
+from .timing.tracker import Measured
+from .tracking.entry import parse_entries
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,7 +194,7 @@ def _measure_asked(options: Options) -> None:
         return
     cli.use_compilation_cache()
     if options.data is not None:
-        from eval.timing import data
+        from .timing import data
 
         folder = paths.output_folder(options.data)
         data.run(data.Pipeline(folder, options.videos, options.length, workers=options.workers))

@@ -7,9 +7,10 @@ from typing import Any
 
 import jax
 
-from eval.timing.clock import clock, describe_device
 from jaxtrack.ops import conv, correlation
 from jaxtrack.ops.winograd import conv2d_winograd
+
+from .clock import clock, describe_device
 
 # Layers of the published networks that take most of the time: input, kernel, stride, groups, dilation.
 _SHAPES = {

@@ -20,12 +20,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.timing.clock import cores
-from eval.timing.peers import peer_time
 from jaxtrack import trackers
 from jaxtrack.errors import JaxtrackError, UsageError, brief, nearest
 from jaxtrack.io import child
 from jaxtrack.io.records import read_json, write_json
+
+from .clock import cores
+from .peers import peer_time
 
 # What most people want to know comes first: the time may not reach for all.
 _FIRST = (
@@ -41,6 +42,9 @@ _FIRST = (
 _FIRST_RECIPES = ("siamrpnpp-r50", "ostrack-256-ce", "siamfc-got10k", "mlt-meta", "siamrpnpp-alex")
 # Shares of the time that is left when a part begins.
 _PARITY, _PRESETS, _RECIPES = 0.2, 0.5, 0.7
+_HERE = (__package__ or "").removesuffix(
+    "eval.timing"
+)  # "" in a checkout, "jaxtrack." where installed
 _LEAST = 10.0  # seconds; a part that has less is left out
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "safetensors")
 
@@ -103,7 +107,7 @@ class Suite:
                 self.wave("trackers", names, self.tracker, _PRESETS * self.left())
             with self.part("training"):
                 listed = self.python(
-                    "-m", "train.speed", "list", seconds=min(60, self.left())
+                    "-m", f"{_HERE}train.speed", "list", seconds=min(60, self.left())
                 ).output.split()
                 recipes = chosen(listed, self.words, _FIRST_RECIPES)
                 self.wave("training", recipes, self.recipe, _RECIPES * self.left())
@@ -165,7 +169,7 @@ class Suite:
             with contextlib.suppress(importlib.metadata.PackageNotFoundError):
                 found[name] = importlib.metadata.version(name)
         found |= {"opencv": cv2.__version__, "cores": str(cores()), "machine": platform.machine()}
-        code = "from eval.timing.clock import describe_device; print(describe_device())"
+        code = f"from {__package__}.clock import describe_device; print(describe_device())"
         found["device"] = self.python("-c", code, seconds=min(120, self.left())).output.strip()
         return found
 
@@ -223,14 +227,22 @@ class Suite:
     def tracker(self, name: str, seconds: float) -> dict[str, Any]:
         """Measure a preset live, through a clip and in slots."""
         path = self._folder / f"{name}.json"
-        words = ["-m", "eval.speed", "--tracker", name, "--slots", str(slots_here()), "--brief"]
+        words = [
+            "-m",
+            f"{_HERE}eval.speed",
+            "--tracker",
+            name,
+            "--slots",
+            str(slots_here()),
+            "--brief",
+        ]
         words += ["--rounds", "3", "--turn", self._turn, "--output", str(path)]
         self.python(*words, seconds=seconds)
         return read_json(path, "figures of a tracker", kind=dict)[name]
 
     def recipe(self, name: str, seconds: float) -> dict[str, Any]:
         """Measure the training steps of a recipe."""
-        words = ["-m", "train.speed", name, "--seconds", "3", "--turn", self._turn]
+        words = ["-m", f"{_HERE}train.speed", name, "--seconds", "3", "--turn", self._turn]
         said = self.python(*words, seconds=seconds).output.splitlines()
         return json.loads(said[-1])
 
@@ -238,7 +250,15 @@ class Suite:
         """Measure a whole benchmark, from files to boxes."""
         path = self._folder / "benchmark.json"
         count = slots_here()
-        words = ["-m", "eval.speed", "--benchmark", "--tracker", name, "--slots", str(count)]
+        words = [
+            "-m",
+            f"{_HERE}eval.speed",
+            "--benchmark",
+            "--tracker",
+            name,
+            "--slots",
+            str(count),
+        ]
         words += ["--videos", str(count), "--length", "64", "--output", str(path)]
         self.python(*words, seconds=seconds)
         return read_json(path, "figures of a benchmark", kind=dict)[name] | {"tracker": name}

@@ -14,12 +14,13 @@ import cv2
 import jax
 import numpy as np
 
-from eval.metrics.annotation import Annotation
-from eval.timing.clock import clip
-from eval.tracking import slots
-from eval.tracking.entry import Entry
-from eval.tracking.sequences import Frame, Sequence
 from jaxtrack.io.images import read_image
+
+from ..metrics.annotation import Annotation
+from ..tracking import slots
+from ..tracking.entry import Entry
+from ..tracking.sequences import Frame, Sequence
+from .clock import clip
 
 SIZE = (720, 1280)  # height, width of the frames
 _PICTURES = 32  # different ones; sequences share them, each is decoded anew

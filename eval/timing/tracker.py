@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxtrack
-from eval.timing.clock import BOX, FRAME_SIZE, clip, clock
-from eval.tracking.entry import Entry
 from jaxtrack import streaming
+
+from ..tracking.entry import Entry
+from .clock import BOX, FRAME_SIZE, clip, clock
 
 _SLOT_FRAMES = 4  # frames of each slot in a call
 
