@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtrack.base import Look
 from jaxtrack.trackers.ostrack import crop as crop_ostrack
 from jaxtrack.trackers.ostrack import tracker as ostrack
 from tests.parity.case import Case, ParityError, Report, apply_edits, frames, sequence_frames
