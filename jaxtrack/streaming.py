@@ -297,7 +297,7 @@ def _collect(start: int, frames: list[Frame], found: Prediction) -> Piece:
 
 
 def _ahead(frames: Iterable[Frame], chunk: int) -> Iterator[list[Frame] | Exception]:
-    """The first frame, then chunks of frames; for more than one frame at once, formed in a thread."""
+    """Yield the first frame, then chunks of frames; for more than one frame at once, formed in a thread."""
     yield from prefetch(_chunks(frames, chunk), 2 if chunk > 1 else 0)
 
 

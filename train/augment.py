@@ -262,7 +262,7 @@ def change_detail(
 
 
 def _box_matrix(size: int, half: Array) -> Float[Array, "s s"]:
-    """Moving average over ``2 * half + 1`` pixels, mirrored at the border (the border pixel once)."""
+    """Return the moving average over ``2 * half + 1`` pixels, mirrored at the border (its pixel once)."""
     index = jnp.arange(size)
     total = jnp.zeros((size, size))
     for image in (index, -index, 2 * (size - 1) - index):

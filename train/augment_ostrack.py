@@ -45,7 +45,7 @@ def jitter_box(
     normal: Float[Array, "2"],
     uniform: Float[Array, "2"],
 ) -> Float[Array, "4"]:
-    """The box that a training crop is made around.
+    """Return the box that a training crop is made around.
 
     Args:
         box: ``x, y, w, h`` of the target.
@@ -67,7 +67,7 @@ def jitter_box(
 
 
 def flip_box(box: Float[Array, "4"], width: float) -> Float[Array, "4"]:
-    """A box ``x, y, w, h`` after mirroring left and right: ``x -> width - x - w``."""
+    """Return a box ``x, y, w, h`` after mirroring left and right: ``x -> width - x - w``."""
     return jnp.stack([width - box[0] - box[2], box[1], box[2], box[3]])
 
 
@@ -92,7 +92,7 @@ def cut(
     box: Float[Array, "4"],
     search: bool,
 ) -> tuple[Float[Array, "s s 3"], Float[Array, "4"]]:
-    """One training crop from a context patch.
+    """Return one training crop from a context patch.
 
     Args:
         config: settings.

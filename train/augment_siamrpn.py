@@ -91,7 +91,7 @@ def draw(config: CropConfig, key: Array) -> Draw:
 def window(
     image_size: int, size: int, scale: Float[Array, "2"], shift: Float[Array, "2"]
 ) -> tuple[Float[Array, "4"], Float[Array, "2"]]:
-    """The window that becomes the crop, kept inside the stored crop.
+    """Return the window that becomes the crop, kept inside the stored crop.
 
     Args:
         image_size: side of the stored crop.
@@ -147,7 +147,7 @@ def to_grey(image: Float[Array, "p p 3"]) -> Float[Array, "p p 3"]:
 
 
 def colour_offset(normals: Float[Array, "3"]) -> Float[Array, "3"]:
-    """The R, G, B offset that is subtracted from every pixel."""
+    """Return the R, G, B offset that is subtracted from every pixel."""
     axes = jnp.asarray(COLOUR_AXES, normals.dtype)
     return jnp.sum(axes * normals[None, :], axis=1)
 
@@ -180,7 +180,7 @@ def apply(
     image: UInt8[Array, "p p 3"],
     box: Float[Array, "4"],
 ) -> tuple[Float[Array, "s s 3"], Float[Array, "4"]]:
-    """A training crop, in the published order: grey, warp, colour, blur, flip.
+    """Return a training crop, in the published order: grey, warp, colour, blur, flip.
 
     Args:
         size: side of the crop.
@@ -209,7 +209,7 @@ def apply(
 def centred_box(
     image_size: int, size: Float[Array, "2"], exemplar_size: int = 127, context: float = 0.5
 ) -> Float[Array, "4"]:
-    """The target's box in a stored crop, re-made from its annotated size.
+    """Return the target's box in a stored crop, re-made from its annotated size.
 
     Args:
         image_size: side of the stored crop.

@@ -339,7 +339,7 @@ def _move_one(
 
 
 def _of_one(memory: Any, path: str) -> Any:
-    """The part of an optax state (dicts by path, and values that all share) that is one parameter's."""
+    """Return one parameter's part of an optax state (dicts by path, and values that all share)."""
     return type(memory)(*(field[path] if isinstance(field, dict) else field for field in memory))
 
 

@@ -112,7 +112,7 @@ def read_ground_truth(
 
 
 def _is_listing(attributes: Any) -> bool:
-    """Whether this is None, or attribute -> names of sequences."""
+    """Return whether this is None, or attribute -> names of sequences."""
     if not isinstance(attributes, Mapping | None):
         return False
     lists = (attributes or {}).values()

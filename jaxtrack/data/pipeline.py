@@ -87,7 +87,7 @@ class Order:
 
 @functools.lru_cache(maxsize=16)
 def _window(seed: int, shares: tuple[float, ...], window: int) -> tuple[np.ndarray, np.ndarray]:
-    """The datasets of one window of samples, and how often each was drawn before."""
+    """Return the datasets of one window of samples, and how often each was drawn before."""
     largest = int(np.argmax(shares))
     before = [int(share * window * _WINDOW) for share in shares]
     after = [int(share * (window + 1) * _WINDOW) for share in shares]
@@ -104,7 +104,7 @@ def _window(seed: int, shares: tuple[float, ...], window: int) -> tuple[np.ndarr
 
 @functools.lru_cache(maxsize=64)
 def _epoch(seed: int, dataset: int, size: int, epoch: int) -> np.ndarray:
-    """The order of a dataset's videos in one epoch."""
+    """Return the order of a dataset's videos in one epoch."""
     return np.random.default_rng((seed, 2, dataset, epoch)).permutation(size).astype(np.int32)
 
 

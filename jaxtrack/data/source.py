@@ -35,7 +35,7 @@ def built_below(root: Path, depth: int = 4) -> list[Path]:
 
 
 def _folders(root: Path, depth: int) -> Iterator[Path]:
-    """The folders below one; hidden ones are left out, and so is what is still being written."""
+    """Yield the folders below one; hidden ones are left out, and so is what is still being written."""
     try:
         with os.scandir(root) as entries:
             inner = [e.name for e in entries if e.is_dir()]
@@ -296,7 +296,7 @@ class FrameSource:
 
 
 def _raise_file_limit() -> None:
-    """Every shard is an open file; the usual limit of 1024 is too low for TrackingNet."""
+    """Return every shard is an open file; the usual limit of 1024 is too low for TrackingNet."""
     try:
         import resource
     except ImportError:  # not a POSIX system: no such limit

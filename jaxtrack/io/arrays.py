@@ -77,7 +77,7 @@ def _arrays(archive: zipfile.ZipFile, room: int) -> Iterator[tuple[str, np.ndarr
 
 
 def _array(file: IO[bytes], size: int) -> np.ndarray:
-    """One array in numpy's format, of which not more is believed than its bytes bear out.
+    """Return one array in numpy's format, of which not more is believed than its bytes bear out.
 
     Reference: numpy, ``numpy.lib.format``.
     """

@@ -137,7 +137,7 @@ def open_source(
 def from_arrays(
     frames: UInt8[np.ndarray, "t h w 3"], fps: float | None = None, name: str = "clip"
 ) -> FrameSource:
-    """A source over frames in memory.
+    """Return a source over frames in memory.
 
     Args:
         frames: ``(t, h, w, 3)`` uint8 RGB.

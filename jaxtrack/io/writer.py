@@ -46,7 +46,7 @@ def draw_boxes(
     labels: Sequence[str] | None = None,
     colours: Sequence[tuple[int, int, int]] = COLOURS,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """A copy of a frame with boxes drawn into it.
+    """Return a copy of a frame with boxes drawn into it.
 
     Args:
         frame: ``(h, w, 3)`` uint8 RGB.

@@ -124,7 +124,7 @@ def _on_accelerator(x: Array, kernel: Array, geometry: Geometry, own: bool) -> A
 
 
 def _on_cpu(x: Array, kernel: Array, geometry: Geometry, training: bool = False) -> Array:
-    """The formulations of CPUs.
+    """Return the formulations of CPUs.
 
     Args:
         x: input.
@@ -182,7 +182,7 @@ def _filters_fast(
     padding: Padding,
     dilation: tuple[int, int],
 ) -> bool:
-    """Whether minimal filtering pays."""
+    """Return whether minimal filtering pays."""
     kh, kw, channels, features = kernel.shape
     stride = strides[0]
     if dilation != (1, 1) or strides[1] != stride:
@@ -285,7 +285,7 @@ def _output_size(
 def _tap(
     x: Array, i: int, j: int, size: tuple[int, int], strides: tuple[int, int]
 ) -> Float[Array, "n oh ow c"]:
-    """The input pixels under one tap of the kernel, at every output position."""
+    """Return the input pixels under one tap of the kernel, at every output position."""
     return x[
         :,
         i : i + (size[0] - 1) * strides[0] + 1 : strides[0],
@@ -306,7 +306,7 @@ def conv2d_patches(
     padding: Padding = ((0, 0), (0, 0)),
     dilation: tuple[int, int] = (1, 1),
 ) -> Float[Array, "n oh ow o"]:
-    """All patches as rows of one matrix, times the kernel as a matrix; arguments as in `conv2d`.
+    """Return all patches as rows of one matrix, times the kernel as a matrix; arguments as in `conv2d`.
 
     The gradient is made of matrix products too, where XLA's own convolution gradients are slow.
     """
@@ -381,7 +381,7 @@ def conv2d_space_to_depth(
     stride: int,
     padding: Padding = ((0, 0), (0, 0)),
 ) -> Float[Array, "n oh ow o"]:
-    """A strided convolution of few channels as an unstrided one of ``stride**2`` times as many.
+    """Return a strided convolution of few channels as an unstrided one of ``stride**2`` times as many.
 
     Blocks of ``stride x stride`` pixels become channels, so that the matrix products of the first layer
     have long rows. Arguments as in `conv2d`; image by image, which keeps the patches in the cache.

@@ -51,7 +51,7 @@ def _shifted_one_by_one(taps: Float[Array, "h w n a b"]) -> Float[Array, "n oh o
 
 
 def _shifted_along_diagonals(taps: Float[Array, "h w n a b"]) -> Float[Array, "n oh ow"]:
-    """The same, however many taps there are in a few operations."""
+    """Return the same, however many taps there are in a few operations."""
     lines = sum_of_shifts(jnp.transpose(taps, (2, 0, 3, 1, 4)))
     return jnp.transpose(sum_of_shifts(jnp.transpose(lines, (0, 3, 1, 2))), (0, 2, 1))
 
@@ -69,7 +69,7 @@ def _pairs_by_patches(templates: Array, searches: Array) -> Array:
 
 
 def _pairs_by_taps(templates: Array, searches: Array) -> Array:
-    """One batch of matrix products for all taps, and sums along diagonals."""
+    """Return one batch of matrix products for all taps, and sums along diagonals."""
     digits = precision.of(searches.dtype)
     taps = jnp.einsum("nijc,nyxc->niyjx", templates, searches, precision=digits)
     rows = jnp.transpose(sum_of_shifts(taps), (0, 3, 1, 2))
@@ -154,7 +154,7 @@ def _template_gradient(searches: Array, gradient: Array) -> Array:
 
 
 def _template_gradient_by_rows(searches: Array, gradient: Array) -> Array:
-    """The same in a loop over the template's rows: a fifth of the program."""
+    """Return the same in a loop over the template's rows: a fifth of the program."""
     oh, ow = gradient.shape[1:3]
     h, w = searches.shape[1] - oh + 1, searches.shape[2] - ow + 1
 

@@ -30,7 +30,7 @@ MOST_TAPS = len(_POINTS) - 1  # that leaves tiles of three outputs
 
 
 def tile_outputs(taps: int) -> int:
-    """Outputs of one tile: four, where the points suffice."""
+    """Return the outputs of one tile: four, where the points suffice."""
     return min(4, len(_POINTS) + 2 - taps)
 
 

@@ -98,7 +98,7 @@ class Draws:
         return jnp.sign(self.uniform(-1.0, 1.0, *shape))
 
     def flag(self, rate: float, *shape: int) -> Array:
-        """True with probability `rate`."""
+        """Return True with probability `rate`."""
         return _below(self._take(shape), rate, shape)
 
 

@@ -104,7 +104,7 @@ def is_own(state: Mapping[str, Any], collections: Iterable[str] = ()) -> bool:
 
 
 def _kind(path: pathlib.Path) -> str:
-    """The format of a file: by its first bytes; by its name only where they say nothing."""
+    """Return the format of a file: by its first bytes; by its name only where they say nothing."""
     with reading(path, "cannot be read"):
         if not path.is_file():
             what = "no such file"

@@ -73,7 +73,7 @@ class Stream(Protocol):
         """Read a line."""
 
     def tell(self) -> int:
-        """The place."""
+        """Return the place."""
 
 
 class _Mark:
@@ -193,7 +193,7 @@ class _Machine:
         return self.stack[-1]
 
     def pop_mark(self) -> list[Any]:
-        """The values above the last mark, which goes too."""
+        """Return the values above the last mark, which goes too."""
         for start in range(len(self.stack) - 1, -1, -1):
             if self.stack[start] is _MARK:
                 values = self.stack[start + 1 :]

@@ -31,7 +31,7 @@ class ConvLayer(NamedTuple):
 
 
 def read_matconvnet(path: str | os.PathLike[str], wanted: int | None = None) -> list[ConvLayer]:
-    """The convolutions of a MatConvNet network, in the file's order.
+    """Return the convolutions of a MatConvNet network, in the file's order.
 
     A SimpleNN network is a struct whose field ``layers`` is a 1xN cell of structs. It is saved by its fields
     (``layers`` is a variable of the file, as in the published files) or as it is (the variable is
@@ -66,7 +66,7 @@ def read_matconvnet(path: str | os.PathLike[str], wanted: int | None = None) -> 
 
 
 def _content(path: pathlib.Path) -> memoryview:
-    """The file, mapped: its pages are read when they are used."""
+    """Return the file, mapped: its pages are read when they are used."""
     with path.open("rb") as file:
         if not os.fstat(file.fileno()).st_size:
             raise ValueError("it is empty")
@@ -107,7 +107,7 @@ def _named(index: int, cell: Matrix) -> ConvLayer | None:
 
 
 def _layer(cell: Matrix) -> ConvLayer | None:
-    """A layer's struct, or None where it is no convolution."""
+    """Return a layer's struct, or None where it is no convolution."""
     fields = cell.fields()
     named = "weights" in fields or "filters" in fields
     if "type" in fields and fields["type"].text() != "conv":

@@ -161,7 +161,7 @@ class Matrix:
 
 
 def _tag(data: memoryview, order: str, place: int, stop: int) -> _Tag:
-    """The data element at a place; ``after`` is that of the next, at a multiple of eight bytes."""
+    """Return the data element at a place; ``after`` is that of the next, at a multiple of eight bytes."""
     if stop - place < 8:
         raise ValueError("ends too early")
     (first,) = struct.unpack_from(f"{order}I", data, place)
@@ -252,7 +252,7 @@ def _may_hold_a_network(peek: memoryview, order: str) -> bool:
 
 
 def _unpacked(packed: memoryview, peek: memoryview, order: str, room: int) -> memoryview:
-    """A packed variable, whose first bytes tell its length."""
+    """Return a packed variable, whose first bytes tell its length."""
     _, size = struct.unpack_from(f"{order}2I", peek)
     if size + 8 > room:
         raise ValueError(

@@ -107,7 +107,7 @@ def leaves(
 
 
 def plant(values: Mapping[tuple[str, ...], Any], template: Mapping[str, Any]) -> dict[str, Any]:
-    """The nested tree of a template's form with these leaves (empty branches are kept)."""
+    """Return the nested tree of a template's form with these leaves (empty branches are kept)."""
 
     def grow(node: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
         return {
@@ -121,7 +121,7 @@ def plant(values: Mapping[tuple[str, ...], Any], template: Mapping[str, Any]) ->
 
 
 def published_targets(variables: Variables) -> dict[str, Target]:
-    """Published name of every leaf of a variable tree.
+    """Return the published name of every leaf of a variable tree.
 
     Args:
         variables: ``{"params": ..., "batch_stats": ...}`` or a part of it (say one backbone under
@@ -245,7 +245,7 @@ def lay(
 
 
 def _readings(sources: list[str]) -> Iterator[dict[str, str]]:
-    """Names as they are, then with one wrapper after another taken off, as long as they stay apart."""
+    """Name as they are, then with one wrapper after another taken off, as long as they stay apart."""
     known: list[list[str]] = []
     outer = sources
     for _ in range(_MOST_WRAPPERS + 1):
@@ -262,7 +262,7 @@ def _without_first(name: str) -> str:
 
 
 def explain(found: Fit) -> str:
-    """The error text of a merge that does not fit: the counts in one line, then the lists."""
+    """Return the error text of a merge that does not fit: the counts in one line, then the lists."""
     parts = {
         "in the file, without a place here": found.unused,
         "wanted here, not in the file": found.unfilled,
@@ -341,7 +341,7 @@ def from_published(
 
 
 def to_published(table: NameTable, variables: Variables) -> dict[str, np.ndarray]:
-    """The way back: our variables under published names and in published layout.
+    """Return the way back: our variables under published names and in published layout.
 
     Args:
         table: the renaming that `from_published` would use.

@@ -97,7 +97,7 @@ def _check_size(item: pathlib.Path, want: dict[str, Any], template: Variables) -
 
 
 def _item(path: pathlib.Path) -> pathlib.Path:
-    """The folder of the array tree in an Orbax checkpoint: the item of the newest step."""
+    """Return the folder of the array tree in an Orbax checkpoint: the item of the newest step."""
     if (path / "_METADATA").is_file():
         return path
     steps = [p for p in path.iterdir() if p.is_dir() and p.name.isdecimal() and p.name.isascii()]

@@ -170,7 +170,7 @@ def read_torch(
 
 
 def _open(path: pathlib.Path, storages: Storages) -> _Zip | _Legacy:
-    """The container, told by the first bytes and not by the name."""
+    """Return the container, told by the first bytes and not by the name."""
     with path.open("rb") as file:
         head = file.read(512)
     if head.startswith(b"PK"):
@@ -207,7 +207,7 @@ def _is_value(value: Any) -> bool:
 
 
 def _walk(value: Any) -> Iterator[Any]:
-    """Every value inside plain containers, each object once, without recursion."""
+    """Yield every value inside plain containers, each object once, without recursion."""
     seen: set[int] = set()
     pending = [value]
     while pending:
@@ -224,7 +224,7 @@ def _walk(value: Any) -> Iterator[Any]:
 
 
 def _choose(root: Any, key: str | None, pick: Pick | None) -> State:
-    """The state dict inside a file's structure, flat."""
+    """Return the state dict inside a file's structure, flat."""
     if isinstance(root, inert.Opaque):
         raise JaxtrackError(
             f"the file holds an object of class {brief(root.name)}, not a state_dict; "
@@ -268,7 +268,7 @@ def _entries(root: dict[Any, Any]) -> str:
 
 
 def _under(root: dict[Any, Any], key: str) -> State:
-    """The state dict under a key, or under names joined by dots."""
+    """Return the state dict under a key, or under names joined by dots."""
     found: Any = root.get(key)
     if found is None:
         found = root
@@ -282,7 +282,7 @@ def _under(root: dict[Any, Any], key: str) -> State:
 
 
 def _states(root: dict[Any, Any]) -> dict[str, State]:
-    """All state dicts below the root by key (dots lead down), outer ones before inner ones.
+    """Return all state dicts below the root by key (dots lead down), outer ones before inner ones.
 
     One state dict may be made of several (``{"ema": {...}, "raw": {...}}`` and ``{"backbone": {...}, "head":
     {...}}`` look alike): the whole and its parts are listed.
@@ -369,7 +369,7 @@ def _shape(value: Any) -> tuple[int, ...]:
 
 
 def _number(name: str, value: Any) -> np.ndarray:
-    """A numpy array, or a plain number, as an array."""
+    """Return a numpy array, or a plain number, as an array."""
     if isinstance(value, NumpyArray) and value.array is not None:
         return np.asarray(value.array, value.array.dtype.newbyteorder("="), order="C")
     if isinstance(value, bool):

@@ -306,7 +306,7 @@ class Crops(NamedTuple):
 def _loss_by_epoch(
     config: Config, params: Any, batch_stats: Any, crops: Crops, keys: list[Array]
 ) -> tuple[Float[Array, ""], Aux]:
-    """The loss whose backbone trains from an epoch on.
+    """Return the loss whose backbone trains from an epoch on.
 
     Value and gradient are made together, by epoch: to differentiate the choice would carry all that
     either way keeps for its gradient, filled with zeros where it is the other's.

@@ -240,7 +240,7 @@ def _frames(source: Path) -> list[str]:
 
 
 def _clip_frames(clip: Path) -> list[str]:
-    """Reference every frame of a clip. Counts by decoding: headers are wrong too often."""
+    """Return a reference to every frame of a clip. Counts by decoding: headers are wrong too often."""
     state = clip.stat()
     return [f"{clip}::{i}" for i in range(_count_frames(clip, state.st_mtime_ns, state.st_size))]
 

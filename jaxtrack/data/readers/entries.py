@@ -103,7 +103,7 @@ def _raise(error: JaxtrackError) -> None:
 
 
 def _prefixes(name: str) -> Iterator[str]:
-    """``a`` and ``a/b`` of ``a/b/c``."""
+    """Return ``a`` and ``a/b`` of ``a/b/c``."""
     parts = name.split("/")
     return ("/".join(parts[:i]) for i in range(1, len(parts)))
 

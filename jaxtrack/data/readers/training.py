@@ -125,7 +125,7 @@ def find_lasot(root: Path, split: str, frames: bool = True) -> Found:
 
 
 def _is_video(folder: Path) -> bool:
-    """Whether a folder is a video of LaSOT, be its annotation lost."""
+    """Return whether a folder is a video of LaSOT, be its annotation lost."""
     return (folder / "groundtruth.txt").exists() or (folder / "img").is_dir()
 
 
