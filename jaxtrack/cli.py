@@ -118,12 +118,19 @@ class Range:
         Raises:
             ArgumentTypeError: it lies outside.
         """
-        if self.low is not None and value < self.low:
-            between = f"from {self.low:g} to {self.high:g}" if self.high is not None else None
-            raise argparse.ArgumentTypeError(f"give {between or f'{self.low:g} or more'}")
-        if self.high is not None and value > self.high:
-            between = f"from {self.low:g} to {self.high:g}" if self.low is not None else None
-            raise argparse.ArgumentTypeError(f"give {between or f'{self.high:g} or less'}")
+        low, high = (None if bound is None else _plain(bound) for bound in (self.low, self.high))
+        if (self.low is not None and value < self.low) or (
+            self.high is not None and value > self.high
+        ):
+            if low is not None and high is not None:
+                raise argparse.ArgumentTypeError(f"give from {low} to {high}")
+            wanted = f"{low} or more" if low is not None else f"{high} or less"
+            raise argparse.ArgumentTypeError(f"give {wanted}")
+
+
+def _plain(number: float) -> str:
+    """Return a number without exponent where it is whole."""
+    return str(int(number)) if number == int(number) else f"{number:g}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,8 +5,8 @@ TF32 where the device has it (NVIDIA GPUs from Ampere on); sums stay float32. ``
 in bfloat16; parameters, normalisation, softmax and box arithmetic stay float32, and so do the master
 weights of training. On a CPU ``high`` is ``highest``.
 
-``auto`` is ``highest`` on a CPU and ``high`` on accelerators. bfloat16 is a choice and no default: emulated
-on a CPU, it moves boxes by fractions of a pixel, which a lost target then multiplies.
+``auto`` is ``highest`` on a CPU and ``high`` on accelerators. bfloat16 is a choice and no default: what it
+changes is to be measured for each tracker first (`eval/RESULTS.md` has a try).
 
 A command takes the choice as a field ``precision: Choice = "auto"`` of its options and encloses everything
 that compiles in ``with precision.using(options.precision):``. Nothing else has to know of it: products ask
