@@ -31,9 +31,9 @@ lint: $(SETUP)
 types: $(SETUP)
 	$(BIN)/mypy
 
-# One process a core; a file's tests stay together, so that they share what they compile.
+# One process a core; neighbours stay together, so that they share what they compile.
 unit: $(SETUP)
-	$(BIN)/python -m pytest -q -n auto --dist loadfile
+	$(BIN)/python -m pytest -q -n auto --dist worksteal
 
 # Parity with the published codes: make parity PACK=../shared/parity/siamfc
 parity: $(SETUP)

@@ -15,6 +15,12 @@ from tests.parity.standin import frames as draw
 TINY = [name for name in trackers.names() if name.endswith("-tiny")]
 
 
+def quick(*names):
+    """Return all tiny presets as parameters; those that are not named run with ``-m slow``."""
+    assert set(names) <= set(TINY)
+    return [pytest.param(n, marks=[] if n in names else pytest.mark.slow) for n in TINY]
+
+
 @functools.cache
 def setting(name):
     """Tracker, random variables, a short clip and its first box."""
@@ -100,7 +106,7 @@ def test_scan_equals_loop_and_boxes_are_sane(name):
     assert (np.abs(clip.box) < 1000).all()
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", quick("siamfc-tiny", "ostrack-tiny"))
 def test_vmap_equals_loop(name):
     tracker, variables, images, box = setting(name)
     boxes = jnp.stack([box, box + jnp.asarray([6.0, -4.0, 3.0, 8.0])])
@@ -132,7 +138,7 @@ def test_padding_of_the_canvas_is_never_seen(name):
     np.testing.assert_allclose(got.score, want.score, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", quick("siamfc-tiny", "siamrpnpp-tiny", "ostrack-tiny"))
 def test_steps_one_by_one_are_the_frame(name):
     """Without compilation, and stopping at every step, a frame gives what the compiled verbs give."""
     tracker, variables, images, box = setting(name)
@@ -196,7 +202,7 @@ def test_boxes_of_any_kind_give_the_same_track(name):
 AT_RANDOM, PIXEL_STEP = {"siamfc-tiny", "mlt-tiny"}, {"siamfc-tiny": 10.0, "mlt-tiny": 10.0}
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", quick("siamrpnpp-tiny", "ostrack-tiny", "tadt-tiny"))
 def test_gradients_reach_pixels_and_box(name):
     """Of score and box, with respect to both frames (floats) and the first box; true by differences."""
     tracker, variables, images, box = setting(name)

@@ -50,7 +50,10 @@ def test_slots_make_no_grouped_convolutions(preset: str) -> None:
     alone, many = lowering.frame(preset), lowering.frame(preset, slots=8)
     name = "stablehlo.convolution"
     assert many.names.get(name, 0) == alone.names.get(name, 0)
-    assert many.names["stablehlo.dot_general"] > 0 or preset == "siamrpnpp-tiny"
+    if (
+        preset != "siamrpnpp-tiny"
+    ):  # whose correlation is a sum of shifted products, channel by channel
+        assert many.names["stablehlo.dot_general"] > 0
 
 
 def test_the_platform_is_chosen_at_lowering() -> None:

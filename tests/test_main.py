@@ -508,6 +508,7 @@ def test_demo(
     assert "--clip 1000: the benchmark has clips 0 to" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_real_tracker_in_a_process_of_its_own(
     folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

@@ -367,6 +367,7 @@ def test_matching_network_alone_keeps_nothing():
     assert "meta" not in variables_of(config)["params"]
 
 
+@pytest.mark.slow
 def test_ways_to_adapt_lower_the_loss_and_are_what_they_say():
     with jax.enable_x64(True):
         _, task = exact_problem(SMALL, weights=(1.0, 1.0, 0.0))
@@ -422,6 +423,7 @@ def _assert_ridge_is_the_minimum(task, solution, penalty):
     assert np.abs(slope).max() < 1e-7 * np.abs(first).max()
 
 
+@pytest.mark.slow
 def test_a_clip_can_be_differentiated_by_its_hyper_parameters():
     """Through `track_clip`: rate, tau in its soft form, weight of the window."""
     config = dataclasses.replace(SMALL, entry_softness=0.1, peak_softness=0.1, tau=0.5)

@@ -179,6 +179,7 @@ def small_batch(count=2, size=96):
     }
 
 
+@pytest.mark.slow
 def test_the_whole_annealing_is_one_trace():
     config = small_task()
     variables = task.init_variables(config, jax.random.key(0))
@@ -222,6 +223,7 @@ def test_training_crops_hold_their_boxes():
             np.testing.assert_allclose(centre, want, atol=1.2)
 
 
+@pytest.mark.slow
 def test_published_optimiser_spares_what_takes_no_part():
     config = dataclasses.replace(SMALL, pretraining_grid=4)
     params = ostrack.init_variables(config, jax.random.key(0))["params"]
@@ -265,6 +267,7 @@ def test_published_files_fit_and_other_crop_sizes_are_interpolated(tmp_path, cap
     assert "backbone.blocks.0.norm1.weight is (32,), (48,) wanted" in told
 
 
+@pytest.mark.slow
 def test_pretraining_files_fill_the_backbone(tmp_path, capsys):
     config = dataclasses.replace(SMALL, pretraining_grid=5)
     variables = ostrack.init_variables(config, jax.random.key(0))
