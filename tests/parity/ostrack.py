@@ -20,9 +20,9 @@ from tests.parity.case import Case, ParityError, Report
 from tests.parity.ostrack_model import COMMON, expect, forward, known, known_model, nchw
 from tests.parity.ostrack_trace import clip_images, trace
 from tests.parity.ostrack_train import optimise, train
-from train import augment_ostrack, optim
+from train import optim
 from train.tasks import ostrack as task
-from train.tasks import ostrack_recipe as recipe
+from train.tasks.ostrack import crops, recipe
 
 NOT_APPLICABLE = {
     "train": {
@@ -264,9 +264,7 @@ def check_processing(case: Case, report: Report) -> None:
     for entry in inputs["jitter"]:
         known("inputs.jitter", entry, {"box", "center", "scale", "normal", "uniform"})
         box, normal, uniform = (jnp.asarray(entry[k]) for k in ("box", "normal", "uniform"))
-        jittered.append(
-            augment_ostrack.jitter_box(box, entry["center"], entry["scale"], normal, uniform)
-        )
+        jittered.append(crops.jitter_box(box, entry["center"], entry["scale"], normal, uniform))
     report.check("jittered", np.stack(jittered))
     for number, entry in enumerate(inputs["train_crops"]):
         known("inputs.train_crops", entry, {"extract", "gt", "factor", "size"})
@@ -320,14 +318,14 @@ def unresized(image: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray
 def _check_augment(report: Report, image: np.ndarray, entry: dict[str, Any]) -> None:
     known("inputs.augment", entry, {"box", "norm_box", "brightness"})
     box, inner = jnp.asarray(entry["box"]), jnp.asarray(entry["norm_box"])
-    report.check("flip_image_box", augment_ostrack.flip_box(box, image.shape[1] - 1))
+    report.check("flip_image_box", crops.flip_box(box, image.shape[1] - 1))
     flipped = image[:, ::-1]
     report.check("flip_image_sum_first_col", flipped[:, 0].sum(axis=0, dtype=np.int64))
-    report.check("flip_norm_box", augment_ostrack.flip_box(inner, 1.0))
+    report.check("flip_norm_box", crops.flip_box(inner, 1.0))
     corner = jnp.asarray(image[:16, :16])
-    bright = augment_ostrack.brighten(corner.astype(jnp.float32), jnp.float32(entry["brightness"]))
+    bright = crops.brighten(corner.astype(jnp.float32), jnp.float32(entry["brightness"]))
     report.check("jitter_bright", nchw(ostrack.normalise(bright)[None])[0])
-    report.check("gray", augment_ostrack.to_grey(corner), tolerance=_GREY_LEVEL)
+    report.check("gray", crops.to_grey(corner), tolerance=_GREY_LEVEL)
 
 
 KINDS = {

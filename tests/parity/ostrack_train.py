@@ -32,7 +32,7 @@ from tests.parity.ostrack_model import (
 from train import optim
 from train.step import init_state
 from train.tasks import ostrack as task
-from train.tasks import ostrack_recipe as recipe
+from train.tasks.ostrack import recipe
 
 
 def _norm(tree: Any) -> jax.Array:

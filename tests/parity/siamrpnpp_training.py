@@ -17,9 +17,9 @@ from jaxtrack.trackers.siamrpn import tracker as siamrpn
 from jaxtrack.weights.names import published_targets
 from tests.parity import siamrpnpp_config as configs
 from tests.parity.case import Case, ParityError, Report, frames
-from train import augment_siamrpn as augmentation
 from train import optim
-from train.tasks import siamrpn_recipe
+from train.tasks.siamrpn import crops as augmentation
+from train.tasks.siamrpn import recipe as recipes
 
 
 def anchors(case: Case, report: Report) -> None:
@@ -182,7 +182,7 @@ def losses(case: Case, report: Report) -> None:
             )
 
 
-def recipe_of(config: dict[str, Any]) -> siamrpn_recipe.Recipe:
+def recipe_of(config: dict[str, Any]) -> recipes.Recipe:
     """A PySOT training configuration as our recipe."""
     configs.check_sections(config)
     train, backbone = config["TRAIN"], config["BACKBONE"]
@@ -200,7 +200,7 @@ def recipe_of(config: dict[str, Any]) -> siamrpn_recipe.Recipe:
             raise ParityError("a warm-up that does not lead to the first rate epoch by epoch")
     if train.get("START_EPOCH", 0):
         raise ParityError("START_EPOCH other than 0")
-    return siamrpn_recipe.Recipe(
+    return recipes.Recipe(
         epochs=train["EPOCH"],
         warmup_epochs=warmup,
         warmup_lr=warm["KWARGS"]["start_lr"] if warmup else start,
@@ -233,7 +233,7 @@ def _check_schedule(report: Report, config: dict[str, Any], i: int) -> None:
             jax.random.key(0),
         )
     )
-    made = siamrpn_recipe.optimizer(recipe)
+    made = recipes.optimizer(recipe)
     epochs = np.arange(recipe.epochs)
     rate = jax.jit(functools.partial(optim.learning_rate, made, epochs=recipe.epochs))
     rates = np.asarray([rate(float(e)) for e in epochs], np.float64)

@@ -21,9 +21,9 @@ from jaxtrack.trackers.ostrack.head import CentreMaps
 from jaxtrack.trackers.ostrack.names import OSTRACK, TABLES, load_pretraining, resize_pos_embed
 from jaxtrack.weights import load_into, to_published, write_torch
 from tests.trackers.test_ostrack_vit import SMALL
-from train import augment_ostrack, optim
+from train import optim
 from train.tasks import ostrack as task
-from train.tasks import ostrack_recipe as recipe
+from train.tasks.ostrack import crops, recipe
 
 IMAGE = np.random.RandomState(3).randint(0, 256, (60, 80, 3)).astype(np.uint8)
 
@@ -208,8 +208,8 @@ def test_training_crops_hold_their_boxes():
     patch = np.zeros((128, 128, 3), np.uint8)
     patch[50:74, 44:80] = 255
     box = jnp.asarray([44.0, 50.0, 36.0, 24.0])
-    config = augment_ostrack.CropConfig(centre_jitter=2.0, grey=0.0, brightness=0.0, pair_flip=0.0)
-    cut = jax.jit(augment_ostrack.cut, static_argnums=(0, 1, 2, 7))
+    config = crops.CropConfig(centre_jitter=2.0, grey=0.0, brightness=0.0, pair_flip=0.0)
+    cut = jax.jit(crops.cut, static_argnums=(0, 1, 2, 7))
     for seed in range(6):
         key = jax.random.key(seed)
         crop, inside = cut(config, 96, 4.0, key, key, jnp.asarray(patch), box, True)

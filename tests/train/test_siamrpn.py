@@ -15,11 +15,11 @@ from jaxtrack.trackers.siamfc import tracker as siamfc
 from jaxtrack.trackers.siamrpn import tracker as siamrpn
 from jaxtrack.trackers.siamrpn.network import NetworkConfig
 from jaxtrack.weights import save_weights, shipped_path
-from train import augment_siamrpn as augmentation
 from train import optim, presets
 from train.tasks import siamrpn as siamrpn_presets
-from train.tasks import siamrpn_loss as task
-from train.tasks import siamrpn_recipe
+from train.tasks.siamrpn import crops as augmentation
+from train.tasks.siamrpn import loss as task
+from train.tasks.siamrpn import recipe as recipes
 
 SMALL = siamrpn.Config(
     network=NetworkConfig(
@@ -112,10 +112,10 @@ def test_published_optimisers_freeze_what_the_network_freezes():
 
 def test_published_rates():
     """Warm-up that ends below the peak, log-spaced rest, AlexNet at half the nominal rate."""
-    config = siamrpn_recipe.optimizer(siamrpn_recipe.R50_8GPU)
+    config = recipes.optimizer(recipes.R50_8GPU)
     rates = [float(optim.learning_rate(config, e, 20)) for e in (0, 4, 5, 19)]
     np.testing.assert_allclose(rates, [1e-3, 3.6239e-3, 5e-3, 5e-4], rtol=1e-4)
-    config = siamrpn_recipe.optimizer(siamrpn_recipe.ALEX_16GPU)
+    config = recipes.optimizer(recipes.ALEX_16GPU)
     rates = [float(optim.learning_rate(config, e, 50)) for e in (0, 5, 49)]
     np.testing.assert_allclose(rates, [2.5e-3, 5e-3, 2.5e-4], rtol=1e-4)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxtrack.trackers.ostrack import elimination
 
-from ..optim import Group, OptimConfig, Schedule
+from ...optim import Group, OptimConfig, Schedule
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,8 +31,8 @@ from jaxtrack.trackers.siamrpn.losses import (
     weighted_l1,
 )
 
-from ..augment_siamrpn import CropConfig, apply, draw
-from ..step import Aux, Batch, Task, View, streams
+from ...step import Aux, Batch, Task, View, streams
+from .crops import CropConfig, apply, draw
 
 
 @dataclasses.dataclass(frozen=True)

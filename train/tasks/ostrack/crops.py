@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from jaxtrack.trackers.ostrack import crop as crop_ostrack
 
-from .augment import AugmentConfig, change_colours, change_detail, sample_window
+from ...augment import AugmentConfig, change_colours, change_detail, sample_window
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,12 +19,12 @@ from jaxtrack.trackers.siamrpn.names import (
 from jaxtrack.weights import from_published, is_own, load_into, read_published
 from jaxtrack.weights.names import NameTable
 
-from ..augment_siamrpn import CropConfig
-from ..optim import OptimConfig, Schedule
-from ..presets import Preset, same_patches
-from . import siamrpn_recipe
-from .siamrpn_loss import Config, init_variables, task
-from .siamrpn_recipe import Recipe
+from ...optim import OptimConfig, Schedule
+from ...presets import Preset, same_patches
+from . import recipe as recipes
+from .crops import CropConfig
+from .loss import Config, init_variables, task
+from .recipe import Recipe
 
 
 def _shape(state: dict[str, Any], name: str) -> tuple[int, ...]:
@@ -150,7 +150,7 @@ def _published_preset(
     return Preset(
         task=task(config),
         tracker=name,
-        optim=siamrpn_recipe.optimizer(recipe),
+        optim=recipes.optimizer(recipe),
         batch_size=batch_size,
         steps=per_epoch * recipe.epochs,
         epochs=recipe.epochs,
@@ -237,26 +237,24 @@ def _small(config: Config, tracker: str, steps: int) -> Preset:
 PRESETS: dict[str, Preset] = {
     "siamrpnpp-r50": _published_preset(
         "siamrpnpp-r50",
-        published(siamrpn.PRESETS["siamrpnpp-r50"], siamrpn_recipe.R50_8GPU, 8, 0.2, 2),
-        siamrpn_recipe.R50_8GPU,
+        published(siamrpn.PRESETS["siamrpnpp-r50"], recipes.R50_8GPU, 8, 0.2, 2),
+        recipes.R50_8GPU,
         28 * 8,
         "an ImageNet ResNet-50",
         "STVIR/pysot, siamrpn_r50_l234_dwxcorr_8gpu",
     ),
     "siamrpnpp-r50-16gpu": _published_preset(
         "siamrpnpp-r50",
-        published(siamrpn.PRESETS["siamrpnpp-r50"], siamrpn_recipe.R50_16GPU, 16, 0.2, 2),
-        siamrpn_recipe.R50_16GPU,
+        published(siamrpn.PRESETS["siamrpnpp-r50"], recipes.R50_16GPU, 16, 0.2, 2),
+        recipes.R50_16GPU,
         24 * 16,
         "an ImageNet ResNet-50",
         "STVIR/pysot, siamrpn_r50_l234_dwxcorr_16gpu",
     ),
     "siamrpnpp-r50-otb": _published_preset(
         "siamrpnpp-r50-otb",
-        published(
-            siamrpn.PRESETS["siamrpnpp-r50-otb"], siamrpn_recipe.R50_OTB_8GPU, 8, 0.2, 1, grey=0.2
-        ),
-        siamrpn_recipe.R50_OTB_8GPU,
+        published(siamrpn.PRESETS["siamrpnpp-r50-otb"], recipes.R50_OTB_8GPU, 8, 0.2, 1, grey=0.2),
+        recipes.R50_OTB_8GPU,
         16 * 8,
         "an ImageNet ResNet-50",
         "STVIR/pysot, siamrpn_r50_l234_dwxcorr_otb_8gpu",
@@ -264,16 +262,16 @@ PRESETS: dict[str, Preset] = {
     # No training file of it is published: ResNet-50's, from the stage of stride 8 on.
     "siamrpnpp-mobilev2": _published_preset(
         "siamrpnpp-mobilev2",
-        published(siamrpn.PRESETS["siamrpnpp-mobilev2"], siamrpn_recipe.MOBILE_8GPU, 8, 0.2, 3),
-        siamrpn_recipe.MOBILE_8GPU,
+        published(siamrpn.PRESETS["siamrpnpp-mobilev2"], recipes.MOBILE_8GPU, 8, 0.2, 3),
+        recipes.MOBILE_8GPU,
         28 * 8,
         "an ImageNet MobileNetV2",
         "jaxtrack: STVIR/pysot's siamrpn_r50_l234_dwxcorr_8gpu with MobileNetV2",
     ),
     "siamrpnpp-alex": _published_preset(
         "siamrpnpp-alex",
-        published(siamrpn.PRESETS["siamrpnpp-alex"], siamrpn_recipe.ALEX_16GPU, 16, 0.05, 4),
-        siamrpn_recipe.ALEX_16GPU,
+        published(siamrpn.PRESETS["siamrpnpp-alex"], recipes.ALEX_16GPU, 16, 0.05, 4),
+        recipes.ALEX_16GPU,
         128 * 16,
         "an ImageNet AlexNet with batch normalisation",
         "STVIR/pysot, siamrpn_alex_dwxcorr_16gpu",

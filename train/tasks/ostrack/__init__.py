@@ -18,12 +18,12 @@ from jaxtrack.trackers.ostrack import tracker as ostrack
 from jaxtrack.trackers.ostrack.head import CentreMaps
 from jaxtrack.weights import is_own, load_into, read_published
 
-from ..augment import AugmentConfig
-from ..augment_ostrack import CropConfig, cut
-from ..optim import OptimConfig, Schedule
-from ..presets import Preset, same_patches
-from ..step import Aux, Batch, Task, View, streams
-from .ostrack_recipe import Annealing, keep_table, optimiser
+from ...augment import AugmentConfig
+from ...optim import OptimConfig, Schedule
+from ...presets import Preset, same_patches
+from ...step import Aux, Batch, Task, View, streams
+from .crops import CropConfig, cut
+from .recipe import Annealing, keep_table, optimiser
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..optim import Group, OptimConfig, Schedule
+from ...optim import Group, OptimConfig, Schedule
 
 
 @dataclasses.dataclass(frozen=True)
