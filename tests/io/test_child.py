@@ -64,7 +64,9 @@ def test_only_the_end_of_much_output_is_kept(monkeypatch):
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
 def test_a_child_ends_with_its_parent(sent):
     inner = [sys.executable, "-c", SAY + "time.sleep(100)"]
-    code = f"from jaxtrack.io import child; child.run({inner!r})"
+    # Whoever started the tests in the background may have had SIGINT ignored; the parent here does not.
+    heeds = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code = f"{heeds}from jaxtrack.io import child; child.run({inner!r})"
     parent = subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
