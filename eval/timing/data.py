@@ -8,7 +8,6 @@ time per pair is given beside the wall time for that reason.
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import resource
 import shutil
@@ -28,6 +27,7 @@ from jaxtrack.data.patches import PatchSpec
 from jaxtrack.data.pipeline import Dataset, make_iterator
 from jaxtrack.data.source import FrameSource
 from jaxtrack.errors import JaxtrackError
+from jaxtrack.io.records import read_json, write_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +90,7 @@ def make_frames(folder: Path, args: Pipeline) -> None:
             regions[name]["00"][f"{t:06d}"] = [x, y, x + w, y + h]
         (video / "groundtruth.txt").write_text("".join(lines))
     (folder / "frames" / "train" / "list.txt").write_text("\n".join(names) + "\n")
-    (folder / "crops" / "train.json").write_text(json.dumps(regions))
+    write_json(folder / "crops" / "train.json", regions)
 
 
 def _texture(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
@@ -216,8 +216,8 @@ def run(args: Pipeline) -> None:
         for name in ("frames", "crops", "built"):
             shutil.rmtree(args.folder / name, ignore_errors=True)
         make_frames(args.folder, args)
-        note.write_text(json.dumps(settings))
-    elif json.loads(note.read_text()) != settings:
+        write_json(note, settings)
+    elif read_json(note, "the sizes of made frames") != settings:
         raise JaxtrackError(f"{args.folder} holds other frames: delete it or give another folder")
     template = PatchSpec(143, 127, 1.0, 0.5)
     search = PatchSpec(431, 255, 255 / 127, 0.5)
