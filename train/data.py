@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from jaxtrack.data.patches import PatchSpec
 from jaxtrack.errors import JaxtrackError, brief
 from jaxtrack.io import paths
+from jaxtrack.ops.patch import PatchSpec
 
 from .presets import DataConfig, Preset
 from .step import Batch
@@ -161,7 +161,7 @@ def choose_datasets(
     Args:
         name: of the recipe (`jaxtrack.data.recipes.RECIPES`).
         root: the folder of built datasets.
-        template: patch of the template (`jaxtrack.data.patches.PatchSpec`).
+        template: patch of the template (`jaxtrack.ops.patch.PatchSpec`).
         search: patch of the search image.
         published: insist on the recipe's own.
 

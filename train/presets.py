@@ -10,8 +10,8 @@ from typing import Any
 
 import jax
 
-from jaxtrack.data.patches import PatchSpec
 from jaxtrack.errors import JaxtrackError, unknown
+from jaxtrack.ops.patch import PatchSpec
 from jaxtrack.settings import described, replaced
 from jaxtrack.synthetic.world import PatchConfig
 
@@ -40,16 +40,7 @@ class DataConfig:
 
 def same_patches(recipe: str, patch: PatchConfig, patches: int = 0) -> DataConfig:
     """Describe patches of built datasets, cut as the synthetic world cuts its own."""
-
-    def spec(size: int, margin: int, factor: float) -> PatchSpec:
-        return PatchSpec(size + margin, size, factor, patch.context)
-
-    return DataConfig(
-        recipe,
-        spec(patch.template_size, patch.template_margin, patch.template_factor),
-        spec(patch.search_size, patch.search_margin, patch.search_factor),
-        patches,
-    )
+    return DataConfig(recipe, patch.template, patch.search, patches)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxtrack.ops.boxes import iou_xyxy, xywh_to_xyxy
+from jaxtrack.ops.patch import PatchSpec
 from jaxtrack.synthetic.world import PatchConfig, WorldConfig, make_pair
 from jaxtrack.trackers.siamrpn import tracker as siamrpn
 from jaxtrack.trackers.siamrpn.anchors import decode
@@ -53,11 +54,8 @@ def draw_pairs(count: int, size: int, shift: float, seed: int = 10_000) -> Pairs
         seed: of the first pair.
     """
     patch = PatchConfig(
-        template_size=127,
-        template_margin=0,
-        search_size=size,
-        search_margin=0,
-        search_factor=size / 127,
+        template=PatchSpec(size=127, nominal=127, factor=1.0),
+        search=PatchSpec(size=size, nominal=size, factor=size / 127),
         max_shift=shift,
     )
     keys = jax.random.split(jax.random.key(seed), count)

@@ -23,11 +23,11 @@ from tqdm import tqdm
 from jaxtrack.data import frames as frame_io
 from jaxtrack.data import sampling as pairs
 from jaxtrack.data.builders import parts
-from jaxtrack.data.patches import PatchSpec
 from jaxtrack.data.pipeline import Dataset, make_iterator
 from jaxtrack.data.source import FrameSource
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io.records import read_json, write_json
+from jaxtrack.ops.patch import PatchSpec
 
 
 @dataclasses.dataclass(frozen=True)

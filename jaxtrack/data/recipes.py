@@ -10,12 +10,12 @@ import dataclasses
 import os
 from typing import Any, Literal
 
-from jaxtrack.data.patches import PatchSpec
 from jaxtrack.data.pipeline import Dataset, TrainIterator, make_iterator
 from jaxtrack.data.sampling import FrameFilter, PairConfig
 from jaxtrack.data.source import built_below, find_built
 from jaxtrack.errors import JaxtrackError, unknown
 from jaxtrack.io import paths
+from jaxtrack.ops.patch import PatchSpec
 
 # A stored crop of side 511 holds this many context windows: larger patches need whole frames.
 CROP_SCALE = 511 / 127

@@ -16,10 +16,11 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxtrack.data import frames as frame_io
-from jaxtrack.data.patches import PatchCutter, PatchSpec
+from jaxtrack.data.patches import PatchCutter
 from jaxtrack.data.record import usable_boxes
 from jaxtrack.data.source import FrameSource
 from jaxtrack.errors import JaxtrackError
+from jaxtrack.ops.patch import PatchSpec
 
 # Draws from videos without a usable frame before giving up, and from records that do not decode.
 _MAX_EMPTY, _MAX_BROKEN = 1000, 20

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8, UInt32
 
+from jaxtrack.errors import JaxtrackError
+from jaxtrack.ops.patch import PatchSpec
 from jaxtrack.synthetic.objects import Object, Pose, Sprite
 from jaxtrack.synthetic.realism import calmness, piece_of, random_turn, thin_aspect
 from jaxtrack.synthetic.render import (
@@ -28,24 +30,20 @@ from jaxtrack.synthetic.render import (
 )
 from jaxtrack.synthetic.textures import Draws, child, draw_background, seed_of
 
+_TEMPLATE = PatchSpec(size=135, nominal=127, factor=1.0)
+_SEARCH = PatchSpec(size=271, nominal=255, factor=255 / 127)
+
 
 @dataclasses.dataclass(frozen=True)
 class PatchConfig:
-    """How training patches are cut.
+    """How training patches are cut, and how much their views differ.
 
-    A window has the side `factor * sqrt((w + c) (h + c))`, `c = context * (w + h)`, and becomes a
-    patch of `size` pixels; `margin` pixels more, at the same scale, leave room for augmentation.
-    `context=0.5` and the factors 1 and 255 / 127 are the fully convolutional trackers' crop;
-    `context=0` and the factors 2 and 4 cut by area.
+    Patches are cut by the same specification as those of stored frames, so that a training on either sees
+    the same. Outside the frame is the mean colour.
 
     Attributes:
-        template_size: pixels of the template without margin.
-        search_size: pixels of the search patch without margin.
-        template_margin: pixels added to the template's size (half of them on each side).
-        search_margin: pixels added to the search patch's size.
-        context: share of (w + h) around the box.
-        template_factor: side of the template's window in exemplar sides.
-        search_factor: side of the search window in exemplar sides.
+        template: the template's patch.
+        search: the search patch.
         max_shift: largest offset of the target from the search patch's centre, in pixels of the
             search patch.
         max_scale: largest logarithm of the window's deviation from its nominal side, search patches
@@ -59,13 +57,8 @@ class PatchConfig:
             mean colour).
     """
 
-    template_size: int = 127
-    search_size: int = 255
-    template_margin: int = 8
-    search_margin: int = 16
-    context: float = 0.5
-    template_factor: float = 1.0
-    search_factor: float = 255.0 / 127.0
+    template: PatchSpec = _TEMPLATE
+    search: PatchSpec = _SEARCH
     max_shift: float = 0.0
     max_scale: float = 0.0
     negative_rate: float = 0.0
@@ -74,6 +67,13 @@ class PatchConfig:
     deformation: float = 0.12
     occlusion_rate: float = 0.15
     border_rate: float = 0.15
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be rendered."""
+        if "black" in (self.template.pad, self.search.pad):
+            raise JaxtrackError(
+                "the synthetic world fills what lies outside a frame with its mean colour"
+            )
 
 
 class Pair(NamedTuple):
@@ -190,18 +190,15 @@ def _cut_patch(
     sprites: Sprite,
     window: _Windows,
     target: int,
-    patch: PatchConfig,
-    search: bool,
+    patch: PatchSpec,
     piece: _Piece | None = None,
 ) -> tuple[UInt8[Array, "s s 3"], Float[Array, " 4"]]:
     """Render the window around the target of one view; the box is in pixels of the patch."""
-    size = patch.search_size if search else patch.template_size
-    full = size + (patch.search_margin if search else patch.template_margin)
-    factor = patch.search_factor if search else patch.template_factor
+    full = patch.size
     box = sprites.box[target]
     around = patch.context * (box[2] + box[3])
-    side = factor * jnp.sqrt((box[2] + around) * (box[3] + around)) * window.zoom
-    step = side / size
+    side = patch.factor * jnp.sqrt((box[2] + around) * (box[3] + around)) * window.zoom
+    step = side / patch.nominal
     corner = box[:2] + 0.5 * box[2:] - (0.5 * full + window.shift) * step
     view = View(corner, step, window.gain, window.noise_seed)
     picture, _, _ = render(scene, sprites, view, (full, full), target, window.pan)
@@ -276,11 +273,11 @@ def make_pair(world: WorldConfig, patch: PatchConfig, key: Array) -> Pair:
     first, second = _pick(windows, 0), _pick(windows, 1)
     one = _bake_view(world, scene, own, first)
     two = _bake_view(world, scene, searched, second)
-    template, template_box = _cut_patch(scene, one, first, target, patch, False)
+    template, template_box = _cut_patch(scene, one, first, target, patch.template)
     later, piece = scene, None
     if real.exchange:
         later, piece = _exchanged(world, scene, child(seed, 4), one.box[target])
-    search, search_box = _cut_patch(later, two, second, target, patch, True, piece)
+    search, search_box = _cut_patch(later, two, second, target, patch.search, piece)
     negative = other if hide is None else other | hide
     return Pair(template, search, template_box, search_box, negative)
 
@@ -341,7 +338,9 @@ def make_patches(world: WorldConfig, patch: PatchConfig, key: Array, count: int)
     def cut(search: bool, index: Array) -> tuple[Array, Array]:
         window = _pick(windows, index)
         sprites = _bake_view(world, scene, scene.objects, window)
-        return _cut_patch(scene, sprites, window, world.behind, patch, search)
+        return _cut_patch(
+            scene, sprites, window, world.behind, patch.search if search else patch.template
+        )
 
     template, template_box = cut(False, jnp.asarray(0))
     patches, boxes = jax.lax.map(lambda index: cut(True, index), jnp.arange(count))

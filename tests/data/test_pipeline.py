@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from jaxtrack.data import pipeline, recipes
-from jaxtrack.data.patches import PatchSpec
 from jaxtrack.data.pipeline import Dataset, make_iterator
 from jaxtrack.data.sampling import PairConfig
 from jaxtrack.data.source import FrameSource
 from jaxtrack.errors import JaxtrackError
+from jaxtrack.ops.patch import PatchSpec
 from tests import data_fixtures as fx
 
 CONFIG = PairConfig(PatchSpec(31, 31, 1.0), PatchSpec(63, 63, 63 / 31), negative=0.2)

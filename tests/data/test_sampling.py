@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from jaxtrack.data import frames as frame_io
 from jaxtrack.data import patches
 from jaxtrack.data import sampling as pairs
-from jaxtrack.data.patches import PatchSpec
 from jaxtrack.data.sampling import FrameFilter, PairConfig, Sampler
 from jaxtrack.data.source import FrameSource
 from jaxtrack.errors import JaxtrackError
+from jaxtrack.ops.patch import PatchSpec
 from tests import data_fixtures as fx
 
 TEMPLATE, SEARCH = PatchSpec(63, 63, 1.0), PatchSpec(127, 127, 127 / 63)

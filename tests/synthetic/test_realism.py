@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxtrack.errors import JaxtrackError
+from jaxtrack.ops.patch import PatchSpec
 from jaxtrack.synthetic import objects, realism
 from jaxtrack.synthetic.realism import Realism
 from jaxtrack.synthetic.textures import Draws, seed_of
@@ -123,7 +124,10 @@ def test_the_hard_benchmark_has_the_same_effects_on_other_clips():
 @pytest.mark.slow
 def test_pairs_with_everything():
     """Hidden targets make negative pairs; an exchanged background differs where nothing else does."""
-    patch = PatchConfig(template_size=48, search_size=96, template_margin=0, search_margin=0)
+    patch = PatchConfig(
+        template=PatchSpec(size=48, nominal=48, factor=1.0),
+        search=PatchSpec(size=96, nominal=96, factor=255 / 127),
+    )
     small = {"texture_size": 16, "sprite_size": 16, "background_grid": 8}
     hidden = WorldConfig(real=Realism(hidden=1.0, turn=1.0, calm=1.0, shadow=1.0), **small)
     assert bool(jax.jit(lambda k: make_pair(hidden, patch, k))(jax.random.key(0)).negative)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxtrack.ops.patch import PatchSpec
 from jaxtrack.synthetic import objects, sheet
 from jaxtrack.synthetic import render as rendering
 from jaxtrack.synthetic import world as synthetic
@@ -36,7 +37,8 @@ WORLD = WorldConfig(
     background_grid=12,
 )
 PATCH = PatchConfig(
-    template_size=31, template_margin=4, search_size=63, search_margin=8, search_factor=63 / 31
+    template=PatchSpec(size=35, nominal=31, factor=1.0),
+    search=PatchSpec(size=71, nominal=63, factor=63 / 31),
 )
 
 
@@ -337,13 +339,8 @@ def test_negative_pairs_show_another_object():
 
 def test_patches_over_time_cut_by_area():
     patch = PatchConfig(
-        template_size=31,
-        template_margin=4,
-        search_size=63,
-        search_margin=8,
-        context=0.0,
-        template_factor=2.0,
-        search_factor=4.0,
+        template=PatchSpec(size=35, nominal=31, factor=2.0, context=0.0),
+        search=PatchSpec(size=71, nominal=63, factor=4.0, context=0.0),
         border_rate=0.0,
     )
     draw = jax.jit(lambda key: make_patches(WORLD, patch, key, 4))

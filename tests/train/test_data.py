@@ -16,9 +16,9 @@ import safetensors.numpy
 
 from jaxtrack.base import Prediction, Tracker
 from jaxtrack.data import source
-from jaxtrack.data.patches import PatchSpec
 from jaxtrack.io import images
 from jaxtrack.models.alexnet import AlexNetConfig
+from jaxtrack.ops.patch import PatchSpec
 from jaxtrack.synthetic.world import Clip, PatchConfig
 from jaxtrack.trackers.siamfc import losses
 from tests import data_fixtures, toy_training
@@ -93,11 +93,8 @@ def small_siamfc() -> Preset:
         template=AugmentConfig(size=87, shift=2, whole_pixels=True),
         search=AugmentConfig(size=103, shift=2, whole_pixels=True),
         patch=PatchConfig(
-            template_size=87,
-            template_margin=8,
-            search_size=103,
-            search_factor=103 / 87,
-            search_margin=8,
+            template=PatchSpec(size=95, nominal=87, factor=1.0),
+            search=PatchSpec(size=111, nominal=103, factor=103 / 87),
         ),
     )
     specs = PatchSpec(95, 87, 1.0), PatchSpec(111, 103, 103 / 87)

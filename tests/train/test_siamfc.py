@@ -112,7 +112,7 @@ def test_synthetic_batches_have_the_agreed_form() -> None:
     config = small("siamfc-tiny")
     keys = jax.random.split(jax.random.key(0), 4)
     shapes = jax.eval_shape(lambda k: siamfc.sample(config, k), keys)
-    side = config.patch.search_size + config.patch.search_margin
+    side = config.patch.search.size
     assert shapes["search"].shape == (4, side, side, 3)
     assert shapes["template"].dtype == jnp.uint8
     assert shapes["search_box"].shape == shapes["template_box"].shape == (4, 4)

@@ -169,8 +169,8 @@ def test_blur_kernel_has_unit_weight_at_every_pixel():
 def test_every_pair_of_the_world_can_be_labelled():
     """The tiny preset's own samples have positives where a pair is positive."""
     config = presets.get("siamrpnpp-tiny").task.config
-    assert config.patch.template_size + config.patch.template_margin >= config.template.size
-    assert (config.patch.search_size + config.patch.search_margin) % 2 == 1
+    assert config.patch.template.size >= config.template.size
+    assert config.patch.search.size % 2 == 1
     size = siamrpn.map_size(config.tracker, config.search.size)
     logits = jnp.zeros((1, 5, size, size, 2))
     box = jnp.asarray([[80.0, 85.0, 140.0, 150.0]])

@@ -24,6 +24,7 @@ from jaxtyping import Array, Float
 from jaxtrack import trackers
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.ops.losses import balanced_logistic, binary_cross_entropy
+from jaxtrack.ops.patch import PatchSpec
 from jaxtrack.synthetic.world import PatchConfig, WorldConfig, make_patches
 from jaxtrack.trackers.mlt import network as net
 from jaxtrack.trackers.mlt import tracker as mlt
@@ -249,7 +250,10 @@ def _meta(tracker: str, small: bool) -> Config:
         tracker=config,
         template=AugmentConfig(size=config.exemplar_size, shift=2, scale=0.03),
         context=AugmentConfig(size=config.instance_size, shift=4, scale=0.05),
-        patch=PatchConfig(template_margin=12, search_margin=24),
+        patch=PatchConfig(
+            template=PatchSpec(size=139, nominal=127, factor=1.0),
+            search=PatchSpec(size=279, nominal=255, factor=255 / 127),
+        ),
         patches=8 if small else 16,
         fewest=1 if small else 8,
     )

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from jaxtrack.ops.correlation import cross_correlation_pairs
 from jaxtrack.ops.losses import balanced_logistic, binary_cross_entropy, distance_labels
+from jaxtrack.ops.patch import PatchSpec
 from jaxtrack.synthetic.world import PatchConfig, WorldConfig, make_pair
 from jaxtrack.trackers.siamfc import tracker as siamfc
 from jaxtrack.trackers.siamfc.losses import focal, ghm_c, ghm_c_init, hard_negative_mining
@@ -203,11 +204,8 @@ _PUBLISHED = Config(
     template=AugmentConfig(size=127, shift=4, whole_pixels=True, scale=0.05),
     search=AugmentConfig(size=239, shift=4, whole_pixels=True, scale=0.05),
     patch=PatchConfig(
-        template_size=127,
-        template_margin=16,
-        search_size=239,
-        search_factor=239 / 127,
-        search_margin=24,
+        template=PatchSpec(size=143, nominal=127, factor=1.0),
+        search=PatchSpec(size=263, nominal=239, factor=239 / 127),
     ),
 )
 
@@ -218,11 +216,8 @@ _TINY = dataclasses.replace(
     # A response of 9x9 is enough, where the other pairs give negatives too.
     search=AugmentConfig(size=191, shift=4, scale=0.1),
     patch=PatchConfig(
-        template_size=127,
-        template_margin=12,
-        search_size=191,
-        search_factor=191 / 127,
-        search_margin=24,
+        template=PatchSpec(size=139, nominal=127, factor=1.0),
+        search=PatchSpec(size=215, nominal=191, factor=191 / 127),
     ),
     other_pairs=0.5,
 )

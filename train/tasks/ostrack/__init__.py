@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxtrack.ops.boxes import cxcywh_to_xyxy, iou_xyxy, xywh_to_xyxy
+from jaxtrack.ops.patch import PatchSpec
 from jaxtrack.synthetic.world import PatchConfig, WorldConfig, make_pair
 from jaxtrack.trackers.ostrack import losses
 from jaxtrack.trackers.ostrack import names as tables_ostrack
@@ -237,13 +238,18 @@ def _published(
     jitter = {"256": (3.0, 0.25), "384": (4.5, 0.5)}[size]
     # Room for the jitter: half of centre_jitter / search_factor of a window to every side, and more.
     patch = PatchConfig(
-        template_size=tracker.template_size,
-        template_margin=16,
-        search_size=tracker.search_size,
-        search_margin=tracker.search_size,
-        context=0.0,
-        template_factor=tracker.template_factor,
-        search_factor=tracker.search_factor,
+        template=PatchSpec(
+            size=tracker.template_size + 16,
+            nominal=tracker.template_size,
+            factor=tracker.template_factor,
+            context=0.0,
+        ),
+        search=PatchSpec(
+            size=2 * tracker.search_size,
+            nominal=tracker.search_size,
+            factor=tracker.search_factor,
+            context=0.0,
+        ),
     )
     crop = CropConfig(centre_jitter=jitter[0], scale_jitter=jitter[1])
     config = Config(tracker=tracker, patch=patch, crop=crop, annealing=annealing)
@@ -268,13 +274,8 @@ _FULL, _GOT10K = Annealing(20, 80, 300), Annealing(20, 50, 100)
 _TINY = Config(
     tracker=ostrack.PRESETS["ostrack-tiny"],
     patch=PatchConfig(
-        template_size=64,
-        template_margin=8,
-        search_size=128,
-        search_margin=96,
-        context=0.0,
-        template_factor=2.0,
-        search_factor=4.0,
+        template=PatchSpec(size=72, nominal=64, factor=2.0, context=0.0),
+        search=PatchSpec(size=224, nominal=128, factor=4.0, context=0.0),
     ),
     crop=CropConfig(
         centre_jitter=2.4,

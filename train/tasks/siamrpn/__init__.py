@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from jaxtyping import Array
 
+from jaxtrack.ops.patch import PatchSpec
 from jaxtrack.synthetic.world import PatchConfig
 from jaxtrack.trackers.siamrpn import tracker as siamrpn
 from jaxtrack.trackers.siamrpn.names import (
@@ -120,10 +121,8 @@ def published(
         search=CropConfig(size=255, shift=64, scale=0.18, colour=1.0, blur=0.2),
         # Stored crops of 511 pixels, as published.
         patch=PatchConfig(
-            template_size=127,
-            template_margin=384,
-            search_size=255,
-            search_margin=256,
+            template=PatchSpec(size=511, nominal=127, factor=1.0),
+            search=PatchSpec(size=511, nominal=255, factor=255 / 127),
             negative_rate=negative,
         ),
         grey=grey,
@@ -174,11 +173,8 @@ _TINY = Config(
     template=CropConfig(size=127, shift=2, scale=0.03, colour=1.0),
     search=CropConfig(size=207, shift=4, scale=0.1, colour=1.0, blur=0.05),
     patch=PatchConfig(
-        template_size=127,
-        template_margin=16,
-        search_size=207,
-        search_margin=32,
-        search_factor=207 / 127,
+        template=PatchSpec(size=143, nominal=127, factor=1.0),
+        search=PatchSpec(size=239, nominal=207, factor=207 / 127),
         max_shift=40.0,
         max_scale=0.25,
         negative_rate=0.1,
@@ -202,11 +198,8 @@ def _shifted(shift: int) -> Config:
         template=CropConfig(size=127, colour=0.0),
         search=CropConfig(size=255, colour=0.0),
         patch=PatchConfig(
-            template_size=127,
-            template_margin=0,
-            search_size=255,
-            search_margin=0,
-            search_factor=255 / 127,
+            template=PatchSpec(size=127, nominal=127, factor=1.0),
+            search=PatchSpec(size=255, nominal=255, factor=255 / 127),
             max_shift=float(shift),
             max_scale=0.25,
             aspect_change=0.6,
