@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from jaxtrack.errors import JaxtrackError, brief, reason
-from jaxtrack.io.atomic import read_whole
+from jaxtrack.errors import JaxtrackError, brief
+from jaxtrack.io.arrays import read_arrays
 
 from ..metrics.annotation import Annotation
 
-# Boxes of the largest benchmark take some hundred megabytes; what claims more is no table of boxes.
-_BYTES_AT_MOST = 2 << 30
-_MEMBERS_AT_MOST = 10_000
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    EOFError,
-    KeyError,
-    OverflowError,
-    MemoryError,
-    NotImplementedError,
-    RuntimeError,
-    SyntaxError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+# Boxes of the largest benchmark take some hundred megabytes; what claims far more is no table of boxes.
+_WANTED = 512 << 20
 
 
 def load_npz(path: Path) -> dict[str, np.ndarray]:
-    """Read every array of an npz file once.
+    """Read every array of an npz file of ground truth or results: numbers and names.
 
     Args:
         path: the file.
@@ -46,28 +29,7 @@ def load_npz(path: Path) -> dict[str, np.ndarray]:
     Raises:
         JaxtrackError: it cannot be read, holds pickled objects, or claims more than a benchmark has.
     """
-    content = io.BytesIO(read_whole(path, _BYTES_AT_MOST))
-    try:
-        with zipfile.ZipFile(content) as archive:
-            _check_members(archive, path)
-        content.seek(0)
-        with np.load(content, allow_pickle=False) as arrays:
-            found = {k: arrays[k] for k in arrays.files}
-    except _UNREADABLE as error:
-        raise JaxtrackError(f"cannot read {path}: {reason(error)}") from error
-    for name, value in found.items():
-        if not isinstance(value, np.ndarray):
-            raise JaxtrackError(f"{path}: {brief(name, 40)!r} is no array")
-    return found
-
-
-def _check_members(archive: zipfile.ZipFile, path: str | os.PathLike[str]) -> None:
-    members = archive.infolist()
-    total = sum(m.file_size for m in members)
-    if len(members) > _MEMBERS_AT_MOST or total > _BYTES_AT_MOST:
-        raise JaxtrackError(
-            f"{path}: {len(members)} members of {total / 2**20:.0f} MiB in all are no boxes"
-        )
+    return read_arrays(path, _WANTED, texts=True)
 
 
 def checked_names(content: Mapping[str, np.ndarray], path: str | os.PathLike[str]) -> list[str]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxtrack.errors import JaxtrackError, brief
 from jaxtrack.io import images
-from jaxtrack.io.atomic import read_whole
+from jaxtrack.io.atomic import read_whole, regular_file
 
 # Quality of JPEGs that we write ourselves (crops, frames of clips). PySOT's crops have OpenCV's
 # default of 95 too.
@@ -60,7 +60,7 @@ def count_clip_frames(clip: str | os.PathLike) -> int:
 
 @functools.lru_cache(maxsize=4)
 def _open_zip(path: str) -> zipfile.ZipFile:
-    return zipfile.ZipFile(path)
+    return zipfile.ZipFile(regular_file(path))
 
 
 def read_bytes(reference: str) -> bytes:

@@ -8,6 +8,8 @@ import re
 import struct
 import zipfile
 
+from jaxtrack.io.atomic import regular_file
+
 _END, _END64 = b"PK\5\6", b"PK\6\6"
 _IN_END64 = 0xFFFFFFFF  # the older record's way to say that the size stands in the newer one
 _LONGEST_TAIL = 65_535 + 22 + 20 + 56  # a comment, and both records with the pointer between them
@@ -24,9 +26,10 @@ def open_zip(path: str | os.PathLike[str]) -> zipfile.ZipFile:
         path: the file.
 
     Raises:
-        OSError, ValueError, zipfile.BadZipFile: missing, no zip archive, damaged, or far too many entries.
+        JaxtrackError: no regular file.
+        OSError, ValueError, zipfile.BadZipFile: no zip archive, damaged, or far too many entries.
     """
-    path = pathlib.Path(path)
+    path = regular_file(path)
     if _directory_size(path) > _MOST_DIRECTORY:
         raise ValueError("its table of contents is far too large")
     archive = zipfile.ZipFile(path)

@@ -1,4 +1,4 @@
-"""Read ``.npz`` files from outside: plain numbers only, and never more than was agreed on."""
+"""Read ``.npz`` files from outside: numbers and texts only, and never more than was agreed on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST_ARRAYS = 20_000
 _LONGEST_HEADER = 10_000
 _CHUNK = 1 << 20
 _HEADER = re.compile(
-    rb"\{\s*'descr':\s*'(?P<descr>[<>|=]?(?:\?|[bB]|b1|[iu][1248]|f[248]|c8|c16))',\s*"
+    rb"\{\s*'descr':\s*'(?P<descr>[<>|=]?(?:\?|[bB]|b1|[iu][1248]|f[248]|c8|c16|[US]\d{1,6}))',\s*"
     rb"'fortran_order':\s*(?P<fortran>True|False),\s*"
     rb"'shape':\s*\((?P<shape>(?:\d{1,18}L?,\s*){0,32}(?:\d{1,18})?)\),?\s*\}\s*"
 )
@@ -30,29 +30,33 @@ _BROKEN = (
 )  # fmt: skip
 
 
-def read_arrays(path: str | os.PathLike[str], wanted: int | None = None) -> dict[str, np.ndarray]:
+def read_arrays(
+    path: str | os.PathLike[str], wanted: int | None = None, texts: bool = False
+) -> dict[str, np.ndarray]:
     """Return the arrays of a ``.npz`` file, ``{name: array}``.
 
     Args:
         path: the file.
         wanted: bytes that the caller can use; the arrays may take four times as much. None: only the size
             of the file bounds them.
+        texts: whether arrays of texts are wanted too.
 
     Raises:
-        JaxtrackError: missing, damaged, no ``.npz`` file, an array of something else than numbers, or
-            more than a file of this size, or the caller, lets expect.
+        JaxtrackError: missing, damaged, no ``.npz`` file, an array of something else than numbers (and
+            texts), or more than a file of this size, or the caller, lets expect.
     """
     path = pathlib.Path(path)
     try:
         with open_zip(path) as archive:
-            return dict(_arrays(archive, unpacked_room(path.stat().st_size, wanted)))
+            room = unpacked_room(path.stat().st_size, wanted)
+            return dict(_arrays(archive, room, texts))
     except _BROKEN as error:
         raise JaxtrackError(
             f"{brief(path, 400)}: not a whole .npz file of arrays ({reason(error)})"
         ) from error
 
 
-def _arrays(archive: zipfile.ZipFile, room: int) -> Iterator[tuple[str, np.ndarray]]:
+def _arrays(archive: zipfile.ZipFile, room: int, texts: bool) -> Iterator[tuple[str, np.ndarray]]:
     infos = archive.infolist()
     if not any(info.filename.endswith(".npy") for info in infos):
         raise ValueError("it holds no array")
@@ -71,12 +75,12 @@ def _arrays(archive: zipfile.ZipFile, room: int) -> Iterator[tuple[str, np.ndarr
             raise ValueError(f"{brief(name, 80)} is encrypted")
         with archive.open(info) as file:
             try:
-                yield name, _array(file, info.file_size)
+                yield name, _array(file, info.file_size, texts)
             except ValueError as error:
                 raise ValueError(f"{brief(name, 80)}: {error}") from error
 
 
-def _array(file: IO[bytes], size: int) -> np.ndarray:
+def _array(file: IO[bytes], size: int, texts: bool) -> np.ndarray:
     """Return one array in numpy's format, of which not more is believed than its bytes bear out.
 
     Reference: numpy, ``numpy.lib.format``.
@@ -89,11 +93,13 @@ def _array(file: IO[bytes], size: int) -> np.ndarray:
     if length > _LONGEST_HEADER:
         raise ValueError("a header that is far too long")
     found = _HEADER.fullmatch(file.read(length))
-    if found is None:
-        raise ValueError("no array of plain numbers")
+    dtype = None if found is None else np.dtype(found["descr"].decode())
+    if found is None or dtype is None or (dtype.kind in "US" and not texts):
+        raise ValueError("no array of plain numbers" + " or texts" * texts)
     shape = tuple(int(side.rstrip(b"L")) for side in re.findall(rb"\d+L?", found["shape"]))
-    dtype = np.dtype(found["descr"].decode())
     count = math.prod(shape)
+    if not dtype.itemsize:
+        raise ValueError("an array of empty texts")
     if count * dtype.itemsize != size - 8 - width - length:
         raise ValueError("an array whose bytes do not fit its shape")
     data = bytearray(count * dtype.itemsize)

@@ -27,16 +27,15 @@ _PART = re.compile(r"\.(?P<name>.*)\.(?P<host>[0-9a-f]{8})-(?P<pid>[0-9]+)-[a-z0
 _KEPT_NAME = 120  # characters of a name that go into its temporary's: names have 255 at most
 
 
-def read_whole(path: str | os.PathLike[str], limit: int = _LARGEST) -> bytes:
-    """Return the bytes of a file.
+def regular_file(path: str | os.PathLike[str], limit: int | None = None) -> pathlib.Path:
+    """Return the resolved path of a file that can be opened without waiting for anyone.
 
     Args:
         path: the file.
-        limit: most bytes; a larger file is refused before it is read.
+        limit: most bytes; a larger file is refused. None: any number.
 
     Raises:
-        JaxtrackError: it is missing, a folder, a pipe or device (which might never end), too large, or cannot
-            be read.
+        JaxtrackError: it is missing, a folder, a pipe or device (which might never end), or too large.
     """
     place = resolve(path)
     try:
@@ -49,10 +48,24 @@ def read_whole(path: str | os.PathLike[str], limit: int = _LARGEST) -> bytes:
         raise JaxtrackError(f"{place}: is a folder, a file is wanted")
     if not stat.S_ISREG(found.st_mode):
         raise JaxtrackError(f"{place}: is a device, pipe or socket, a file is wanted")
-    if found.st_size > limit:
+    if limit is not None and found.st_size > limit:
         raise JaxtrackError(
             f"{place}: {found.st_size:,} bytes, more than the {limit:,} that such a file may have"
         )
+    return place
+
+
+def read_whole(path: str | os.PathLike[str], limit: int = _LARGEST) -> bytes:
+    """Return the bytes of a file.
+
+    Args:
+        path: the file.
+        limit: most bytes; a larger file is refused before it is read.
+
+    Raises:
+        JaxtrackError: it is no regular file, too large, or cannot be read.
+    """
+    place = regular_file(path, limit)
     with naming(place):
         return place.read_bytes()
 

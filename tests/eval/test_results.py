@@ -130,7 +130,7 @@ def test_folders_of_trackers_and_npz(tmp_path):
         with pytest.raises(JaxtrackError, match=message):
             read_results(tmp_path / path)
     (tmp_path / "cut.npz").write_bytes((tmp_path / "r.npz").read_bytes()[:100])
-    with pytest.raises(JaxtrackError, match="cannot read"):
+    with pytest.raises(JaxtrackError, match=r"cut\.npz: not a whole"):
         read_results(tmp_path / "cut.npz")
 
 
@@ -206,7 +206,7 @@ def test_an_archive_that_claims_gigabytes_is_not_unpacked(tmp_path):
     whole = (tmp_path / "r.npz").read_bytes()
     at = whole.index(b"PK\x01\x02") + 24  # the size that the directory states
     (tmp_path / "r.npz").write_bytes(whole[:at] + b"\xff\xff\xff\xf0" + whole[at + 4 :])
-    with pytest.raises(JaxtrackError, match="in all are no boxes"):
+    with pytest.raises(JaxtrackError, match="it unpacks to 4043 MB"):
         read_results(tmp_path / "r.npz")
 
 
