@@ -16,6 +16,7 @@ from jaxtrack import cli
 from jaxtrack.errors import JaxtrackError, UsageError, unknown
 from jaxtrack.io.atomic import write_whole
 from jaxtrack.io.paths import output_file
+from jaxtrack.io.records import json_text
 
 from .conformance.pack import check_pack
 from .files import datasets
@@ -151,7 +152,7 @@ def _show(options: Options, benchmark: Benchmark, outcomes: list[Outcome]) -> No
     for line in tables.notes(scores):
         print(f"note: {line}")
     for path, content in (
-        (options.json, lambda: tables.json_text(scores, benchmark.name, sys.argv)),
+        (options.json, lambda: json_text(tables.record(scores, benchmark.name, sys.argv))),
         (options.csv, lambda: tables.csv_text(scores, options.sequences)),
         (options.latex, lambda: tables.latex_text(scores, benchmark.name)),
     ):

@@ -13,7 +13,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import json
 import sys
 import time
 from collections.abc import Sequence as Items
@@ -28,6 +27,7 @@ from jaxtrack.base import Tracker, Variables
 from jaxtrack.errors import JaxtrackError, UsageError
 from jaxtrack.io import paths
 from jaxtrack.io.atomic import write_whole
+from jaxtrack.io.records import json_text
 
 from .files import datasets
 from .metrics.ope import evaluate_ope
@@ -267,7 +267,7 @@ def _write(
     title = f"{options.tracker} on {options.benchmark}: {len(rows)} settings"
     content = {
         "search.csv": text.getvalue().encode(),
-        "search.json": json.dumps({**figures, "rows": rows}, indent=1).encode(),
+        "search.json": json_text({**figures, "rows": rows}).encode(),
         "search.png": plot(rows, grid.names, title),
     }
     for name, data in content.items():

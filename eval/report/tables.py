@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
-import json
 import math
 import platform
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -271,18 +270,15 @@ def _escape(name: str) -> str:
     return "".join(_LATEX.get(sign, sign) for sign in printable(name))
 
 
-def json_text(scores: Sequence[Score], benchmark: str, arguments: Sequence[str]) -> str:
-    """Return everything as JSON; what is not a number is null.
+def record(scores: Sequence[Score], benchmark: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """Return everything that was scored, to be written as JSON.
 
     Args:
         scores: one per tracker and protocol.
         benchmark: its name.
         arguments: the command line that made the scores.
-
-    Returns:
-        The text.
     """
-    content = {
+    return {
         "benchmark": benchmark,
         "command": list(arguments),
         "versions": {
@@ -290,19 +286,5 @@ def json_text(scores: Sequence[Score], benchmark: str, arguments: Sequence[str])
             "numpy": np.__version__,
             "python": platform.python_version(),
         },
-        "scores": [dataclasses.asdict(s) for s in scores],
+        "scores": list(scores),
     }
-    return json.dumps(_plain(content), indent=1, allow_nan=False) + "\n"
-
-
-def _plain(value):
-    """Return NaN and infinities as null, tuples as lists, numpy numbers as Python's."""
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from jaxtrack.errors import JaxtrackError, brief, naming
@@ -77,18 +79,33 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     Raises:
         JaxtrackError: the file cannot be written.
     """
-    write_whole(path, (json.dumps(value, indent=1, default=_plain) + "\n").encode())
+    write_whole(path, json_text(value).encode())
+
+
+def json_text(value: Any) -> str:
+    """Return a value as the text of a JSON file; what is not a number (NaN, infinite) is null.
+
+    Args:
+        value: as `write_json` takes it.
+    """
+    return json.dumps(_plain(value), indent=1, allow_nan=False) + "\n"
 
 
 def _plain(value: Any) -> Any:
-    """Return a value that JSON does not know as one that it does."""
+    """Return a value as JSON knows it."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError(f"a {type(value).__name__} has no place in JSON")
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def checksum(path: str | os.PathLike[str]) -> str:
