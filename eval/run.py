@@ -17,11 +17,9 @@ from collections.abc import Sequence as Items
 from pathlib import Path
 from typing import Annotated
 
-import cv2
 import jax
 import numpy as np
 
-import jaxtrack
 from jaxtrack import cli
 from jaxtrack.errors import JaxtrackError, UsageError, brief, unknown
 from jaxtrack.io.atomic import read_whole, write_whole
@@ -71,7 +69,8 @@ class Options:
             for a row of its own name, or package.module:TRACKER; several at once.
         set: settings of the trackers, PATH=VALUE, or ROW:PATH=VALUE for one of them.
         interpolate: resize position embeddings of weights that were trained for another size of crop.
-        peer: trackers to compare with: static (a box that never moves), mil, kcf, csrt.
+        peer: trackers to compare with: static (a box that never moves), and OpenCV's that are there: mil,
+            kcf, csrt, nano=BACKBONE,HEAD, vit=NET, dasiamrpn=MODEL,KERNEL_CLS1,KERNEL_R1.
         results: raw results of others, NAME=FOLDER, scored and drawn beside these.
         benchmark: synthetic, or a data set in its own layout: otb100, lasot, got10k, vot2018, custom, ...
         root: the benchmark's folder (not for synthetic).
@@ -123,6 +122,7 @@ class Plan:
         dataset: what is evaluated.
         supervision: how trackers are restarted; None for one pass.
         entries: our trackers.
+        peers: OpenCV's trackers, and a box that never moves.
         rivals: raw results of others.
         folder: where results and report go.
     """
@@ -131,6 +131,7 @@ class Plan:
     dataset: Dataset
     supervision: restart.Plan | None
     entries: tuple[Entry, ...]
+    peers: tuple[baselines.Peer, ...]
     rivals: tuple[TrackerResults, ...]
     folder: Path
 
@@ -165,11 +166,9 @@ def plan_of(options: Options) -> Plan:
         raise UsageError("--peer and --results: only trackers can be restarted after a failure")
     parsed = parse_entries(options.tracker, options.set)
     entries = tuple(dataclasses.replace(e, interpolate=options.interpolate) for e in parsed)
-    for name in options.peer:
-        if name not in baselines.names():
-            raise UsageError(str(unknown("peer", name, baselines.names())))
+    peers = tuple(baselines.parse(text) for text in options.peer)
     rivals = tuple(r for text in options.results for r in read_named(text))
-    rows = [*(e.label for e in entries), *options.peer, *(r.name for r in rivals)]
+    rows = [*(e.label for e in entries), *(p.name for p in peers), *(r.name for r in rivals)]
     twice = [name for name in dict.fromkeys(rows) if rows.count(name) > 1]
     if twice:
         raise UsageError(f"two rows are called {brief(twice[0])!r}: give one another name")
@@ -177,12 +176,13 @@ def plan_of(options: Options) -> Plan:
         if not folder.is_dir():
             raise JaxtrackError(f"--merge {folder}: no such folder")
     given = [options.root, *options.merge, *(r.source for r in rivals)]
+    given += [file for p in peers for file in p.files]
     given += [e.weights.partition("::")[0] for e in entries if e.weights]
     output = output_folder(options.output, [p for p in given if p is not None])
     label = dataset.label
     if supervision is not None and dataset.benchmark.kind != "vot":
         label = f"{label}-{supervision.year.name}"
-    return Plan(options, dataset, supervision, entries, rivals, output / label)
+    return Plan(options, dataset, supervision, entries, peers, rivals, output / label)
 
 
 def evaluate(options: Options) -> list[Outcome]:
@@ -237,14 +237,14 @@ def _shard(text: str) -> tuple[int, int]:
 
 def _one_pass(plan: Plan, sequences: list[Sequence], problems: list[str]) -> list[Outcome]:
     options = plan.options
-    makers: list[tuple[str, Entry | None]] = [(e.label, e) for e in plan.entries]
-    makers += [(name, None) for name in options.peer]
+    makers: list[tuple[str, Entry | baselines.Peer]] = [(e.label, e) for e in plan.entries]
+    makers += [(peer.name, peer) for peer in plan.peers]
     withheld = bool(sequences) and all(s.annotation.withheld for s in sequences)
     outcomes = []
     broken: dict[str, str] = {}
-    for label, entry in makers:
+    for label, maker in makers:
         try:
-            tracks, rate = _track(label, entry, sequences, plan)
+            tracks, rate = _track(label, maker, sequences, plan)
         except BrokenSequencesError as error:
             print(f"{label:20s} no score: {error}", flush=True)
             broken |= error.faults
@@ -259,7 +259,7 @@ def _one_pass(plan: Plan, sequences: list[Sequence], problems: list[str]) -> lis
             own = {s.name: slots.own_coordinates(tracks[s.name].boxes, s) for s in sequences}
             made = TrackerResults(label, str(plan.folder / label), boxes=own)
             drawn = {n: t.boxes for n, t in tracks.items()}
-            preset = entry.preset if entry is not None else None
+            preset = maker.preset if isinstance(maker, Entry) else None
             outcomes.append(_scored(plan, made, sequences, drawn, rate, preset))
     # All others were tracked and are kept: the next call tracks only what was mended.
     if problems:
@@ -462,17 +462,17 @@ def _taken_over(
 
 
 def _track(
-    label: str, entry: Entry | None, sequences: list[Sequence], plan: Plan
+    label: str, maker: Entry | baselines.Peer, sequences: list[Sequence], plan: Plan
 ) -> tuple[dict[str, Track], float]:
     """Return tracks by sequence, and frames a second of what was tracked now, compilation left out."""
     from tqdm import tqdm
 
     options, folder = plan.options, plan.folder / label
-    if entry is not None:
-        variables = entry.load()
-        tracker = entry.fingerprint(variables)
+    if isinstance(maker, Entry):
+        variables = maker.load()
+        tracker = maker.fingerprint(variables)
     else:
-        tracker = f"{label}, OpenCV {cv2.__version__}, jaxtrack {jaxtrack.__version__}"
+        tracker = maker.fingerprint()
     inputs = {s.name: {"tracker": tracker, **s.inputs()} for s in sequences}
     kept = Kept(folder)
     missing = _to_track(plan, label, sequences, inputs, tracked_files)
@@ -485,9 +485,9 @@ def _track(
             clock.count(count)
             bar.update(count)
 
-        if entry is not None:
+        if isinstance(maker, Entry):
             tracking: Iterator[tuple[str, Track]] = slots.run(
-                entry.tracker,
+                maker.tracker,
                 variables,
                 missing,
                 slots=options.slots,
@@ -496,7 +496,7 @@ def _track(
                 progress=progress,
             )
         else:
-            tracking = baselines.track(label, missing, progress)
+            tracking = baselines.track(maker, missing, progress)
         for name, track in tracking:
             sequence = by_name[name]
             seconds = np.full(len(track.boxes), track.seconds / len(track.boxes))

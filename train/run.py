@@ -25,6 +25,7 @@ from jaxtrack.cli import Each, Metavar, Positional, Range
 from jaxtrack.errors import JaxtrackError, UsageError, brief
 from jaxtrack.io import paths
 from jaxtrack.ops.precision import Choice, using
+from jaxtrack.synthetic.realism import Realism, read_photos
 from jaxtrack.weights import Card, load_into, save_weights
 
 from . import checkpoints as saved
@@ -39,6 +40,8 @@ from .validation import Validation
 
 # As `train` in a checkout, as `jaxtrack.train` once installed.
 PROG = f"python -m {__package__}.run"
+_PHOTO = 0.4  # share of photographs where they are asked for without one
+_ABREAST = 64  # pairs that an accelerator draws at once: some gigabytes of its memory
 Count = Annotated[int | None, Range(low=1, high=2**31 - 1)]
 
 
@@ -61,6 +64,8 @@ class Options:
         minutes: length of the run by the clock: its speed is measured after compilation, and the whole
             schedule is squeezed into the steps that fit.
         data: ``synthetic`` (default), or the folder of built datasets.
+        textures: folder of pictures that become backgrounds in a share of the synthetic scenes
+            (``task.world.real.photo``; .4 where the preset has none).
         recipe: with --data: insist on the datasets and ratios of the published recipe.
         batch_size: pairs per step over all devices (default: the preset's); the learning rate follows.
         accumulate: take the gradient of a step over so many parts of the batch, one after the other, in
@@ -90,6 +95,7 @@ class Options:
     steps: Count = None
     minutes: Annotated[float | None, Range(low=0.01, high=100_000)] = None
     data: Annotated[str | None, Metavar("DIR")] = None
+    textures: pathlib.Path | None = None
     recipe: bool = False
     batch_size: Annotated[int | None, Range(low=1, high=65_536)] = None
     accumulate: Annotated[int | None, Range(low=1, high=65_536)] = None
@@ -278,13 +284,33 @@ def write_weights(
         words += ["--set", change]
     card = Card(
         preset=preset.tracker,
-        data=settings["data"],
+        data=data_seen(settings, preset),
         steps=int(state.step),
         commit=settings["commit"],
         expected={name: round(float(value), 4) for name, value in expected.items()},
         command=shlex.join(words),
     )
     save_weights(path, jax.device_get(state.variables), card)
+
+
+def data_seen(settings: dict[str, Any], preset: Preset) -> str:
+    """Return in words what the weights of a run have seen: its data, and those of its start.
+
+    Args:
+        settings: of the run.
+        preset: what was trained.
+    """
+    seen = settings["data"]
+    real = world_of(preset)
+    if seen == SYNTHETIC and real is not None and real.photo:
+        seen += f", with the pictures of {pathlib.Path(real.textures).name} as backgrounds"
+    if not settings["init_from"]:
+        return seen
+    try:
+        before = weights.read_card(start_file(settings["init_from"])).data
+    except JaxtrackError:  # weights of others, or gone by now
+        before = preset.init_from or "data not known"
+    return f"{seen}; started from {pathlib.Path(settings['init_from']).name} ({before})"
 
 
 def fitting_steps(
@@ -352,6 +378,11 @@ class Program:
     rate: Any
 
 
+def _abreast(devices: list[Any]) -> int:
+    """Return how many pairs of the synthetic world are drawn at once."""
+    return 1 if devices[0].platform == "cpu" else _ABREAST
+
+
 def build(preset: Preset, settings: dict[str, Any], devices: list[Any]) -> Program:
     """Build optimiser and update for the length of a run."""
     steps, epochs = settings["steps"], preset.epochs
@@ -364,7 +395,7 @@ def build(preset: Preset, settings: dict[str, Any], devices: list[Any]) -> Progr
     update = make_update(preset.task, optimizer, steps, epochs, settings["accumulate"], preset.ema)
     return Program(
         optimizer,
-        parallel.compile_update(update, devices, make_draw(preset.task)),
+        parallel.compile_update(update, devices, make_draw(preset.task, _abreast(devices))),
         optim.rate_of_step(recipe, steps, epochs),
     )
 
@@ -392,8 +423,33 @@ def train(what: Options | Preset | str, **options: Any) -> TrainState:
         preset = dataclasses.replace(preset, name=preset.name or "custom")
         options_ = Options(preset=preset.name, **options)
     preset = presets.changed(preset, options_.set)
+    if options_.textures is not None:
+        preset = with_textures(preset, options_.textures)
     with contextlib.ExitStack() as stack:
         return _train(options_, preset, started, stack)
+
+
+def with_textures(preset: Preset, folder: pathlib.Path) -> Preset:
+    """Return a preset whose synthetic world takes backgrounds from a folder of pictures.
+
+    Raises:
+        UsageError: the preset has no synthetic world.
+        JaxtrackError: no such folder, or no picture in it.
+    """
+    real = world_of(preset)
+    if real is None:
+        raise UsageError(f"--textures: {preset.name} draws no synthetic world")
+    place = str(paths.resolve(folder).absolute())
+    read_photos(place)
+    changes = [f"task.world.real.textures={place}"]
+    if not real.photo:
+        changes.append(f"task.world.real.photo={_PHOTO}")
+    return presets.changed(preset, changes)
+
+
+def world_of(preset: Preset) -> Realism | None:
+    """Return what makes a preset's world lifelike; None where it draws none."""
+    return getattr(getattr(preset.task.config, "world", None), "real", None)
 
 
 def _train(

@@ -262,19 +262,33 @@ def make_update(
     return update
 
 
-def make_draw(task: Task) -> Callable[[Int[Array, ""], Int[Array, "n"], Array], Batch]:
+def make_draw(
+    task: Task, abreast: int = 1
+) -> Callable[[Int[Array, ""], Int[Array, "n"], Array], Batch]:
     """Make the drawing of one device's pairs by the task's own ``sample``: a program of its own.
 
     So the update holds no synthetic world, and where the patches are the same, one world's program
     serves the updates of all tasks.
+
+    Args:
+        task: whose pairs.
+        abreast: at most so many pairs are drawn at once, as an accelerator needs it to be busy; 1: one
+            after the other, which is faster on a CPU, whose caches hold one.
 
     Returns:
         ``draw(step, index, key) -> pairs``, of the arguments of the update that they are for.
     """
 
     def draw(step: Int[Array, ""], index: Int[Array, "n"], key: Array) -> Batch:
-        keys_sample, _ = streams(pair_keys(jax.random.fold_in(key, step), index), 2)
-        return task.sample(task.config, keys_sample)
+        keys, _ = streams(pair_keys(jax.random.fold_in(key, step), index), 2)
+        count = keys.shape[0]
+        side = max(n for n in range(1, abreast + 1) if count % n == 0)
+        if side == 1:
+            return task.sample(task.config, keys)
+        # Each pair is made of its own key alone.
+        one = jax.vmap(lambda key: task.sample(task.config, key[None]))
+        drawn = jax.lax.map(one, keys.reshape(count // side, side))
+        return jax.tree.map(lambda x: x.reshape(count, *x.shape[3:]), drawn)
 
     return draw
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt32
 
-from jaxtrack.synthetic.realism import PLAIN, Realism
+from jaxtrack.synthetic.realism import PLAIN, Realism, photo_piece
 from jaxtrack.synthetic.textures import (
     Draws,
     child,
@@ -202,6 +202,7 @@ def draw_object(seed: UInt32[Array, " 2"], texture_size: int, real: Realism = PL
         extent=jnp.ones((2,), jnp.float32),
     )
     thing = _slim(thing, Draws(child(seed, 2), 64), real)
+    thing = _pictured(thing, Draws(child(seed, 3), 8), real)
     still = jnp.zeros((), jnp.float32)
     low, high = _extent(_raw_outline(thing, still, still), thing.enabled)
     return thing._replace(middle=0.5 * (low + high), extent=0.5 * (high - low))
@@ -225,6 +226,22 @@ def _slim(thing: Object, draws: Draws, real: Realism) -> Object:
         size = jnp.zeros((PARTS,)).at[BODY].set(draws.uniform(0.5, 0.85))
         thing = thing._replace(hole=jnp.where(hollow, size, 0.0))
     return thing
+
+
+def _pictured(thing: Object, draws: Draws, real: Realism) -> Object:
+    """Give a share of the objects the colours of a piece of a photograph."""
+    if not real.photo:
+        return thing
+    flag = draws.flag(real.photo)
+    piece = photo_piece(real, draws, thing.texture.shape[-1])
+    mean = jnp.mean(piece, (1, 2))
+    # The parts still differ a little, as limbs and marks do.
+    color = mean[None] + 0.3 * (thing.color - mean[None])
+    return thing._replace(
+        color=jnp.where(flag, color, thing.color),
+        contrast=jnp.where(flag, 1.0, thing.contrast),
+        texture=jnp.where(flag, piece - mean[:, None, None], thing.texture),
+    )
 
 
 def outline(thing: Object, pose: Pose) -> tuple[Float[Array, "p m 2"], Float[Array, " 4"]]:

@@ -19,6 +19,7 @@ from jaxtrack.errors import JaxtrackError
 from jaxtrack.synthetic.textures import Draws, spline_weights
 
 PHOTO_SIDE = 128  # texels along a side of a photograph used as texture
+MOST_PHOTOS = 256  # they are part of the compiled program
 LAMPS = 4  # lights of a night scene
 
 
@@ -42,7 +43,7 @@ class Realism:
         turn: pairs whose second view is turned by up to half a turn.
         calm: clips and pairs in which little changes, as in most real video.
         border: clips whose target roams up to the frame's border.
-        photo: backgrounds that show a photograph from `textures`.
+        photo: backgrounds, and objects, that show a photograph from `textures`.
         textures: folder of pictures for `photo`.
     """
 
@@ -73,6 +74,21 @@ class Realism:
 
 
 PLAIN = Realism()
+# What the recipes for accelerators train on.
+LIFELIKE = Realism(
+    thin=0.25,
+    hollow=0.15,
+    plain=0.35,
+    horizon=0.25,
+    shadow=0.3,
+    night=0.06,
+    jpeg=0.3,
+    upscale=0.2,
+    exchange=0.25,
+    hidden=0.06,
+    turn=0.1,
+    calm=0.4,
+)
 
 
 class Sky(NamedTuple):
@@ -121,7 +137,7 @@ def read_photos(folder: str) -> UInt8[np.ndarray, "n p p 3"]:
         folder: its images, of any size; each is cut to its middle square.
 
     Returns:
-        ``(n, 128, 128, 3)`` uint8 RGB.
+        ``(n, 128, 128, 3)`` uint8 RGB; of more than 256 pictures some, evenly.
 
     Raises:
         JaxtrackError: no folder, or no picture in it.
@@ -132,7 +148,8 @@ def read_photos(folder: str) -> UInt8[np.ndarray, "n p p 3"]:
     from jaxtrack.io.images import read_image
 
     photos = []
-    for path in list_images(folder):
+    found = list_images(folder)
+    for path in found[:: max(1, -(-len(found) // MOST_PHOTOS))]:
         image = read_image(path)
         side = min(image.shape[:2])
         top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
@@ -175,6 +192,27 @@ def draw_surroundings(
         cell = jnp.where(flag < real.photo, size * scale, 0.0)
         photo = Photo(jnp.moveaxis(picked, -1, 0), cell, where)
     return Surroundings(sky, photo)
+
+
+def photo_piece(real: Realism, draws: Draws, size: int) -> Float[Array, "3 t t"]:
+    """Cut a piece of a photograph as a texture that repeats without a seam.
+
+    Args:
+        real: names the folder of photographs.
+        draws: at least 3 numbers.
+        size: texels along a side, even; at most 128.
+
+    Returns:
+        Colours from 0 to 1: the piece, and its mirror images beside and below it.
+    """
+    photos = read_photos(real.textures)
+    which, corner = draws.uniform(0.0, 1.0), draws.uniform(0.0, 1.0, 2)
+    photo = jnp.asarray(photos)[(which * len(photos)).astype(jnp.int32)]
+    first = (corner * (PHOTO_SIDE - size)).astype(jnp.int32)
+    piece = jax.lax.dynamic_slice(photo, (first[0], first[1], 0), (size, size, 3))
+    half = piece.astype(jnp.float32).reshape(size // 2, 2, size // 2, 2, 3).mean((1, 3)) / 255.0
+    wide = jnp.concatenate([half, half[:, ::-1]], 1)
+    return jnp.moveaxis(jnp.concatenate([wide, wide[::-1]], 0), -1, 0)
 
 
 def add_surroundings(

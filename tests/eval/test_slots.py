@@ -15,7 +15,7 @@ from eval.tracking import baselines, restart
 from eval.tracking import slots as runner
 from eval.tracking.sequences import Sequence, load
 from jaxtrack.base import Prediction, Tracker
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.errors import JaxtrackError, UsageError
 
 
 class State(NamedTuple):
@@ -297,7 +297,9 @@ def test_peers_end_on_odd_boxes(name, box):
     odd = dataclasses.replace(odd, boxes=np.tile(np.asarray(box, float), (3, 1)))
     found, faults = [], {}
     try:
-        found.extend(baselines.track(name, [odd, sequence("sound", 3, (48, 64), 2)]))
+        found.extend(
+            baselines.track(baselines.parse(name), [odd, sequence("sound", 3, (48, 64), 2)])
+        )
     except runner.BrokenSequencesError as error:  # OpenCV's own refusal of what fills the frame
         faults = error.faults
     assert {*dict(found), *faults} == {"odd", "sound"}
@@ -312,7 +314,25 @@ def test_peers_name_what_is_broken(name, kind):
     if kind == "few frames" and name == "static":
         pytest.skip("a box that never moves sees no frames")
     with pytest.raises(runner.BrokenSequencesError, match=r"^b: "):
-        list(baselines.track(name, [BROKEN[kind][0]]))
+        list(baselines.track(baselines.parse(name), [BROKEN[kind][0]]))
+
+
+def test_peers_whose_networks_are_files_need_them(tmp_path):
+    with pytest.raises(UsageError, match="give nano=BACKBONE,NECKHEAD"):
+        baselines.parse("nano")
+    with pytest.raises(UsageError, match=r"give mil$"):
+        baselines.parse("mil=some.onnx")
+    with pytest.raises(UsageError, match="mil"):
+        baselines.parse("mill")
+    file = tmp_path / "net.onnx"
+    with pytest.raises(JaxtrackError, match=r"net\.onnx: no such file"):
+        baselines.parse(f"vit={file}")
+    file.write_bytes(b"no network")
+    peer = baselines.parse(f"vit={file}")
+    assert peer.fingerprint() != dataclasses.replace(peer, files=()).fingerprint()
+    with pytest.raises(JaxtrackError, match=r"OpenCV cannot use .*net\.onnx") as told:
+        list(baselines.track(peer, []))
+    assert "\n" not in str(told.value)
 
 
 @pytest.mark.shared

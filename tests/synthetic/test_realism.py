@@ -111,6 +111,21 @@ def test_photographs_become_backgrounds(tmp_path):
     np.testing.assert_allclose(shown[:, 1:], 0, atol=1e-5)
 
 
+def test_photographs_become_objects(tmp_path):
+    rng = np.random.RandomState(0)
+    cv2.imwrite(str(tmp_path / "noise.png"), rng.randint(0, 256, (200, 150, 3)).astype(np.uint8))
+    realism.read_photos.cache_clear()
+    real = Realism(photo=1.0, textures=str(tmp_path))
+    piece = np.asarray(realism.photo_piece(real, draws(6), 32))
+    assert piece.shape == (3, 32, 32)
+    np.testing.assert_array_equal(piece, piece[:, ::-1])
+    np.testing.assert_array_equal(piece, piece[:, :, ::-1])
+    thing = objects.draw_object(seed_of(jax.random.key(0)), 32, real)
+    np.testing.assert_allclose(thing.texture.mean((1, 2)), 0, atol=1e-5)
+    assert float(thing.texture.std()) > 0.05
+    np.testing.assert_array_equal(thing.contrast, 1)
+
+
 def test_the_hard_benchmark_has_the_same_effects_on_other_clips():
     world, entries = BENCHMARKS["synthetic-hard"]
     plain, first = BENCHMARKS["synthetic"]

@@ -54,6 +54,17 @@ def test_one_and_four_devices_agree() -> None:
     assert int(four.step) == 3
 
 
+def test_pairs_are_the_same_however_many_are_drawn_at_once() -> None:
+    task = toy_training.preset(TOY).task
+    draws = [
+        make_draw(task, abreast)(jnp.int32(3), jnp.arange(4, 10), jax.random.key(2))
+        for abreast in (1, 2, 4, 64)
+    ]
+    for other in draws[1:]:
+        assert jax.tree.map(jnp.shape, other) == jax.tree.map(jnp.shape, draws[0])
+        assert largest_difference(draws[0], other) < 1e-6
+
+
 def test_a_forgotten_mean_over_the_devices_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The test above is worth something only if it fails without the collective."""
     one = run_update(1)

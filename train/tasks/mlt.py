@@ -25,6 +25,7 @@ from jaxtrack import trackers
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.ops.losses import balanced_logistic, binary_cross_entropy
 from jaxtrack.ops.patch import PatchSpec
+from jaxtrack.synthetic.realism import LIFELIKE
 from jaxtrack.synthetic.world import PatchConfig, WorldConfig, make_patches
 from jaxtrack.trackers.mlt import network as net
 from jaxtrack.trackers.mlt import tracker as mlt
@@ -302,6 +303,28 @@ def _calibration(tracker: str, small: bool) -> Preset:
 _TINY = _matching(mlt.PRESETS["mlt-tiny-mt"], matching.PRESETS["siamfc-tiny"].task.config)  # type: ignore[arg-type]
 _FULL = _matching(mlt.PRESETS["mlt-mt"], matching.PRESETS["siamfc-got10k"].task.config)  # type: ignore[arg-type]
 
+_SMALL = _matching(mlt.PRESETS["mlt-small-mt"], matching.PRESETS["siamfc-small"].task.config)  # type: ignore[arg-type]
+
+
+def _for_accelerators(preset: Preset, batch_size: int, steps: int) -> Preset:
+    """Return a small stage's recipe with larger batches, more steps and a more lifelike world."""
+    config: Any = preset.task.config
+    config = dataclasses.replace(
+        config,
+        world=dataclasses.replace(config.world, real=LIFELIKE),
+        patch=dataclasses.replace(config.patch, border_rate=0.4),
+    )
+    return dataclasses.replace(
+        preset,
+        task=dataclasses.replace(preset.task, config=config),
+        batch_size=batch_size,
+        steps=steps,
+        save_every=max(steps // 20, 100),
+        source=f"{_OURS}, for an accelerator",
+        data=same_patches("mlt", config.patch, config.patches),
+    )
+
+
 PRESETS: dict[str, Preset] = {
     "mlt-matching": Preset(
         task=matching.task(_FULL),
@@ -331,4 +354,14 @@ PRESETS: dict[str, Preset] = {
     "siamfc-tiny-mlt": _meta_preset(
         "siamfc-tiny-mlt", small=True, init_from="the weights of siamfc-tiny"
     ),
+    "mlt-small-matching": dataclasses.replace(
+        matching.PRESETS["siamfc-small"],
+        task=matching.task(_SMALL),
+        tracker="mlt-small-mt",
+        steps=30_000,
+        init_from="the weights of siamfc-small",
+        load=load_trunk,
+    ),
+    "mlt-small-calibration": _for_accelerators(_calibration("mlt-small-mt", small=True), 16, 400),
+    "mlt-small-meta": _for_accelerators(_meta_preset("mlt-small", small=True), 32, 30_000),
 }

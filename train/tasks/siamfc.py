@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from jaxtrack.ops.correlation import cross_correlation_pairs
 from jaxtrack.ops.losses import balanced_logistic, binary_cross_entropy, distance_labels
 from jaxtrack.ops.patch import PatchSpec
+from jaxtrack.synthetic.realism import LIFELIKE
 from jaxtrack.synthetic.world import PatchConfig, WorldConfig, make_pair
 from jaxtrack.trackers.siamfc import tracker as siamfc
 from jaxtrack.trackers.siamfc.losses import focal, ghm_c, ghm_c_init, hard_negative_mining
@@ -222,6 +223,19 @@ _TINY = dataclasses.replace(
     other_pairs=0.5,
 )
 
+# For an accelerator: the search image and the pairs' differences are those of tracking.
+_SMALL = dataclasses.replace(
+    _TINY,
+    tracker=siamfc.PRESETS["siamfc-small"],
+    search=AugmentConfig(size=255, shift=4, scale=0.1),
+    patch=PatchConfig(
+        template=PatchSpec(size=139, nominal=127, factor=1.0),
+        search=PatchSpec(size=279, nominal=255, factor=255 / 127),
+        border_rate=0.4,
+    ),
+    world=WorldConfig(real=LIFELIKE),
+)
+
 PRESETS: dict[str, Preset] = {
     "siamfc-got10k": Preset(
         task=task(_PUBLISHED),
@@ -250,5 +264,19 @@ PRESETS: dict[str, Preset] = {
         data=same_patches("all", _TINY.patch),
         save_every=250,
         source="jaxtrack: the synthetic world",
+    ),
+    "siamfc-small": Preset(
+        task=task(_SMALL),
+        tracker="siamfc-small",
+        optim=OptimConfig(
+            "adamw", 2e-3, Schedule("onecycle", rise=0.1), weight_decay=1e-3, clip_norm=5.0
+        ),
+        batch_size=64,
+        steps=50_000,
+        log_every=100,
+        data=same_patches("all", _SMALL.patch),
+        save_every=2000,
+        source="jaxtrack: the synthetic world, for an accelerator",
+        ema=0.999,
     ),
 }

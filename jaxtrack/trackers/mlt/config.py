@@ -155,6 +155,11 @@ _TINY = Config(
     samples=4,
     memory_size=8,
 )
+# The widths of siamfc-small, from whose blocks 1 to 4 it starts; the meta-learner's first layer grows with
+# the product of the last two.
+_SMALL = dataclasses.replace(
+    _TINY, network=dataclasses.replace(MATCHING_TINY, channels=(64, 160, 224, 224, 96))
+)
 _SIAMFC = Config(
     network=ALEXNET_V1,
     match_norm=False,
@@ -192,4 +197,6 @@ PRESETS: dict[str, Config] = {
     "siamfc-tiny-mlt": _SIAMFC_TINY,
     # Small, for the synthetic world and CPUs.
     **_family("mlt-tiny", _TINY),
+    # Larger, trained on an accelerator.
+    **_family("mlt-small", _SMALL),
 }

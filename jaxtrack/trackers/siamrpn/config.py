@@ -76,6 +76,17 @@ _TINY = Config(
     size_rate=0.15,
 )
 
+# MobileNetV2 of width 1 up to its fifth stage, two levels: trained on an accelerator, from nothing or from
+# torchvision's weights.
+_SMALL = Config(
+    network=NetworkConfig(
+        backbone="mobilenetv2", width=1.0, levels=(3, 5), neck=(192, 192), head=(192, 192)
+    ),
+    penalty_k=0.08,
+    window_influence=0.4,
+    size_rate=0.3,
+)
+
 
 def _with_levels(config: Config, levels: tuple[int, ...]) -> Config:
     """Return the same network with fewer levels."""
@@ -119,7 +130,10 @@ PRESETS: dict[str, Config] = {
     ),
     # Small, for the synthetic world and CPUs; shipped with weights.
     "siamrpnpp-tiny": _TINY,
-    # The same with one or two levels, for the experiment on fusion (python -m eval.studies.rpn).
+    # Weights from nothing, and weights that begin as ImageNet's: two presets, for each has its own file.
+    "siamrpnpp-small": _SMALL,
+    "siamrpnpp-small-imagenet": _SMALL,
+    # The tiny one with one or two levels, for the experiment on fusion (python -m eval.studies.rpn).
     "siamrpnpp-tiny-1level": _with_levels(_TINY, (5,)),
     "siamrpnpp-tiny-2levels": _with_levels(_TINY, (4, 5)),
     # Zero padding everywhere and large kernels: deep features know where the border is, as those of the

@@ -105,3 +105,32 @@ def torchvision_mobilenet_v2(state_dict: Mapping[str, np.ndarray]) -> dict[str, 
     state["backbone.layer1.0.conv.1.running_mean"] = np.zeros(width, np.float32)
     state["backbone.layer1.0.conv.1.running_var"] = np.ones(width, np.float32)
     return state
+
+
+# What torchvision's networks expect of RGB images from 0 to 1: (image - mean) / deviation.
+_IMAGENET_MEAN = np.asarray((0.485, 0.456, 0.406))
+_IMAGENET_DEVIATION = np.asarray((0.229, 0.224, 0.225))
+# First convolution and its normalisation, by our names.
+_STEMS = (("layer0.0", "layer0.1"), ("conv1", "bn1"))
+
+
+def take_raw_images(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Fold torchvision's normalisation of images into the first layer, which then takes BGR from 0 to 255.
+
+    The factors go into the kernel, the offset into the running mean behind it: the outputs are the same
+    wherever no padding is seen.
+
+    Args:
+        state: ``{"backbone." + name: array}``, as `torchvision_mobilenet_v2` and `torchvision_resnet50`
+            return it.
+    """
+    found = dict(state)
+    for conv, norm in _STEMS:
+        kernel, mean = f"backbone.{conv}.weight", f"backbone.{norm}.running_mean"
+        if kernel not in found or mean not in found or np.ndim(found[kernel]) != 4:
+            continue
+        scaled = np.asarray(found[kernel], np.float64) / _IMAGENET_DEVIATION[None, :, None, None]
+        offset = (scaled * _IMAGENET_MEAN[None, :, None, None]).sum((1, 2, 3))
+        found[kernel] = (scaled[:, ::-1] / 255).astype(np.float32)
+        found[mean] = (np.asarray(found[mean], np.float64) + offset).astype(np.float32)
+    return found

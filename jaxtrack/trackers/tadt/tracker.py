@@ -32,6 +32,7 @@ about 1 on the first frame, lower when the target is hidden or lost; it is not b
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -62,6 +63,32 @@ _TINY_NETWORK = AlexNetConfig(
     norm_epsilon=1e-5,
     norm_momentum=0.1,
 )
+# The network of `siamfc-tiny` with its shipped weights: nothing to download.
+_TINY = Config(
+    extractor=Extractor(
+        network=_TINY_NETWORK,
+        layers=("block4", "block5"),
+        scope="backbone",
+        pixel_offset=(0.0, 0.0, 0.0),
+        pixel_scale=(1 / 255, 1 / 255, 1 / 255),
+        feature_scale=300.0,
+    ),
+    ridge=Descent(bounded=True),
+    caps=(24, 40),
+    minimum=40,
+    balance_top=16,
+)
+# The network of `siamfc-small`.
+_SMALL = dataclasses.replace(
+    _TINY,
+    extractor=dataclasses.replace(
+        _TINY.extractor,
+        network=dataclasses.replace(_TINY_NETWORK, channels=(64, 160, 224, 224, 160)),
+    ),
+    caps=(48, 96),
+    minimum=80,
+    balance_top=32,
+)
 PRESETS: dict[str, Config] = {
     # The paper's method: true gradients of the true losses.
     "tadt": Config(ridge=Descent(bounded=True)),
@@ -75,21 +102,8 @@ PRESETS: dict[str, Config] = {
         balance_top=50,
         matlab_resampling=True,
     ),
-    # The network of `siamfc-tiny` with its shipped weights: nothing to download.
-    "tadt-tiny": Config(
-        extractor=Extractor(
-            network=_TINY_NETWORK,
-            layers=("block4", "block5"),
-            scope="backbone",
-            pixel_offset=(0.0, 0.0, 0.0),
-            pixel_scale=(1 / 255, 1 / 255, 1 / 255),
-            feature_scale=300.0,
-        ),
-        ridge=Descent(bounded=True),
-        caps=(24, 40),
-        minimum=40,
-        balance_top=16,
-    ),
+    "tadt-tiny": _TINY,
+    "tadt-small": _SMALL,
 }
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxtrack.ops.boxes import cxcywh_to_xyxy, iou_xyxy, xywh_to_xyxy
 from jaxtrack.ops.patch import PatchSpec
+from jaxtrack.synthetic.realism import LIFELIKE
 from jaxtrack.synthetic.world import PatchConfig, WorldConfig, make_pair
 from jaxtrack.trackers.ostrack import losses
 from jaxtrack.trackers.ostrack import names as tables_ostrack
@@ -287,6 +288,14 @@ _TINY = Config(
     annealing=Annealing(40, 40, 100),
 )
 
+# For an accelerator: the frame ends within the window more often, as in real video.
+_SMALL = dataclasses.replace(
+    _TINY,
+    tracker=ostrack.PRESETS["ostrack-small"],
+    patch=dataclasses.replace(_TINY.patch, border_rate=0.4),
+    world=WorldConfig(real=LIFELIKE),
+)
+
 PRESETS: dict[str, Preset] = {
     "ostrack-256": _published(
         "ostrack-256", "ostrack", "256", _FULL, 240, "vitb_256_mae_32x4_ep300"
@@ -327,5 +336,26 @@ PRESETS: dict[str, Preset] = {
         log_every=20,
         save_every=500,
         source="jaxtrack: the synthetic world",
+    ),
+    "ostrack-small": Preset(
+        task=task(_SMALL),
+        tracker="ostrack-small",
+        optim=OptimConfig(
+            "adamw",
+            1e-3,
+            Schedule("onecycle", rise=0.1),
+            betas=(0.9, 0.98),
+            weight_decay=0.05,
+            no_decay=r"(bias|scale|pos_embed_.)$",
+            clip_norm=1.0,
+        ),
+        batch_size=128,
+        steps=40_000,
+        epochs=100,
+        data=same_patches("all", _SMALL.patch),
+        log_every=100,
+        save_every=2000,
+        source="jaxtrack: the synthetic world, for an accelerator",
+        ema=0.999,
     ),
 }

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import re
 from typing import Any
 
 import jax
 from jaxtyping import Array
 
 from jaxtrack.ops.patch import PatchSpec
-from jaxtrack.synthetic.world import PatchConfig
+from jaxtrack.synthetic.realism import LIFELIKE
+from jaxtrack.synthetic.world import PatchConfig, WorldConfig
 from jaxtrack.trackers.siamrpn import tracker as siamrpn
 from jaxtrack.trackers.siamrpn.names import (
     TABLES,
+    take_raw_images,
     torchvision_mobilenet_v2,
     torchvision_resnet50,
 )
 from jaxtrack.weights import from_published, is_own, load_into, read_published
 from jaxtrack.weights.names import NameTable
 
-from ...optim import OptimConfig, Schedule
+from ...optim import Group, OptimConfig, Schedule
 from ...presets import Preset, same_patches
 from . import recipe as recipes
 from .crops import CropConfig
@@ -30,6 +33,12 @@ from .recipe import Recipe
 
 def _shape(state: dict[str, Any], name: str) -> tuple[int, ...]:
     return tuple(state[name].shape) if name in state else ()
+
+
+def _stage(name: str) -> int:
+    """Return the stage of MobileNetV2 that a parameter belongs to; 0 where its name tells none."""
+    found = re.match(r"(?:backbone\.)?layer([1-7])\.", name)
+    return int(found[1]) if found else 0
 
 
 def load(config: Config, path: pathlib.Path, key: Array) -> dict[str, Any]:
@@ -57,9 +66,12 @@ def load(config: Config, path: pathlib.Path, key: Array) -> dict[str, Any]:
     backbone = config.tracker.network.backbone
     table = TABLES["STVIR/pysot backbone"]
     if backbone == "resnet50" and _shape(state, "layer2.0.downsample.0.weight")[2:] == (1, 1):
-        table, state = NameTable(), torchvision_resnet50(state)
+        table, state = NameTable(), take_raw_images(torchvision_resnet50(state))
     elif backbone == "mobilenetv2" and "features.0.0.weight" in state:
-        table, state = NameTable(), torchvision_mobilenet_v2(state)
+        table, state = NameTable(), take_raw_images(torchvision_mobilenet_v2(state))
+    if backbone == "mobilenetv2":
+        last = max(config.tracker.network.levels)
+        state = {name: value for name, value in state.items() if _stage(name) <= last}
     part = {kind: {"backbone": tree["backbone"]} for kind, tree in variables.items()}
     filled = from_published(table, state, part)
     return {kind: {**tree, **filled[kind]} for kind, tree in variables.items()}
@@ -190,6 +202,25 @@ _TINY = Config(
 )
 
 
+def _mobile(tracker: str, frozen_below: int) -> Config:
+    """Return the task of a small tracker with MobileNetV2, for an accelerator."""
+    config = siamrpn.PRESETS[tracker]
+    network = dataclasses.replace(config.network, frozen_below=frozen_below)
+    return dataclasses.replace(
+        _TINY,
+        tracker=dataclasses.replace(config, network=network),
+        search=CropConfig(size=255, shift=4, scale=0.1, colour=1.0, blur=0.05),
+        patch=dataclasses.replace(
+            _TINY.patch,
+            search=PatchSpec(size=287, nominal=255, factor=255 / 127),
+            # A padded network knows where the middle is: targets lie all over the window.
+            max_shift=64.0,
+            border_rate=0.4,
+        ),
+        world=WorldConfig(real=LIFELIKE),
+    )
+
+
 def _shifted(shift: int) -> Config:
     """Return the padded network with targets spread by up to ``shift`` pixels: spatial-aware sampling."""
     return dataclasses.replace(
@@ -224,6 +255,42 @@ def _small(config: Config, tracker: str, steps: int) -> Preset:
         source="jaxtrack: the synthetic world",
         init_from="the weights of siamfc-tiny" if frozen else "",
         load=load,
+    )
+
+
+def _mobile_preset(tracker: str, frozen_below: int, backbone: float, init_from: str) -> Preset:
+    """Return a training for an accelerator.
+
+    Args:
+        tracker: what is trained.
+        frozen_below: first stage of the backbone that trains at all.
+        backbone: factor on the backbone's learning rate.
+        init_from: the weights that it starts from, in words.
+    """
+    config = _mobile(tracker, frozen_below)
+    slow = (Group(r"^backbone\.", rate=backbone),) if backbone != 1 else ()
+    still = rf"^backbone\.layer[0-{frozen_below - 1}]\."
+    frozen = (Group(still, rate=0.0),) if frozen_below else ()
+    return Preset(
+        task=task(config),
+        tracker=tracker,
+        optim=OptimConfig(
+            "adamw",
+            1e-3,
+            Schedule("onecycle", rise=0.1),
+            weight_decay=1e-3,
+            clip_norm=10.0,
+            groups=(*frozen, *slow),
+        ),
+        batch_size=64,
+        steps=40_000,
+        log_every=100,
+        save_every=2000,
+        data=same_patches("all", config.patch),
+        source="jaxtrack: the synthetic world, for an accelerator",
+        init_from=init_from,
+        load=load,
+        ema=0.999,
     )
 
 
@@ -271,6 +338,10 @@ PRESETS: dict[str, Preset] = {
         data="siamrpn_alex",
     ),
     "siamrpnpp-tiny": _small(_TINY, "siamrpnpp-tiny", 5000),
+    "siamrpnpp-small": _mobile_preset("siamrpnpp-small", 0, 1.0, ""),
+    "siamrpnpp-small-imagenet": _mobile_preset(
+        "siamrpnpp-small-imagenet", 2, 0.1, "torchvision's MobileNetV2 (ImageNet)"
+    ),
     **{
         name: _small(dataclasses.replace(_TINY, tracker=_from_third(name)), name, _ABLATION_STEPS)
         for name in ("siamrpnpp-tiny-1level", "siamrpnpp-tiny-2levels")
