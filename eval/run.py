@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Items
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import numpy as np
@@ -72,10 +72,12 @@ class Options:
         peer: trackers to compare with: static (a box that never moves), and OpenCV's that are there: mil,
             kcf, csrt, nano=BACKBONE,HEAD, vit=NET, dasiamrpn=MODEL,KERNEL_CLS1,KERNEL_R1.
         results: raw results of others, NAME=FOLDER, scored and drawn beside these.
-        benchmark: synthetic, or a data set in its own layout: otb100, lasot, got10k, vot2018, custom, ...
-        root: the benchmark's folder (not for synthetic).
+        benchmark: synthetic, synthetic-hard, or a data set in its own layout: otb100, lasot, got10k, vot2018,
+            custom, ...
+        root: the benchmark's folder (not for the synthetic ones).
         split: the benchmark's split; by default the one that is scored: its test split.
-        sequence: only these sequences.
+        sequence: only these sequences; their scores and report are called scores-part.json and
+            report-part.html and replace none of the whole benchmark.
         shard: I/N tracks every N-th sequence from the I-th on (1/4 to 4/4) and scores nothing; the command
             without it, with --merge or one --output for all, scores them together.
         merge: outputs of the same command on other hosts, from which results are taken over.
@@ -135,6 +137,11 @@ class Plan:
     rivals: tuple[TrackerResults, ...]
     folder: Path
 
+    def file(self, name: str) -> Path:
+        """Return where a file of scores lies: that of some sequences replaces none of all."""
+        path = self.folder / name
+        return path.with_stem(f"{path.stem}-part") if self.options.sequence else path
+
 
 def plan_of(options: Options) -> Plan:
     """Check a call: names, files and folders.
@@ -154,12 +161,9 @@ def plan_of(options: Options) -> Plan:
         raise UsageError("--set changes trackers: name a --tracker")
     dataset = datasets.find(options.benchmark, options.split)
     supervision = restart.plan_of(dataset.benchmark.name, options.protocol)
-    if dataset.layout == datasets.SYNTHETIC and options.root is not None:
-        raise UsageError("--root: the synthetic benchmark has no folder; name a --benchmark")
-    if dataset.layout != datasets.SYNTHETIC and options.root is None:
-        raise UsageError(f"benchmark {dataset.layout!r} needs --root, the folder of its sequences")
+    datasets.check_root(dataset, options.root)
     if supervision is None and options.protocol is not None:
-        known = scoring.protocols_of(datasets.find(datasets.SYNTHETIC).benchmark)
+        known = scoring.protocols_of(datasets.find(datasets.SYNTHETIC[0]).benchmark)
         if options.protocol not in known:
             raise UsageError(str(unknown("protocol", options.protocol, (*known, "vot2018"))))
     if supervision is not None and (options.peer or options.results):
@@ -248,16 +252,20 @@ def _one_pass(plan: Plan, sequences: list[Sequence], problems: list[str]) -> lis
         except BrokenSequencesError as error:
             print(f"{label:20s} no score: {error}", flush=True)
             broken |= error.faults
+            sound = [s for s in sequences if s.name not in error.faults]
+            if options.shard is None:
+                _score_sound(plan, label, sound, len(sequences) + len(problems))
             continue
         if problems:
             print(f"{label:20s} no score: {_left_out(problems)}")
+            if options.shard is None:
+                _score_sound(plan, label, sequences, len(sequences) + len(problems))
         elif options.shard is not None:
             print(f"{label:20s} {len(tracks)} sequences of shard {options.shard} are there")
         elif withheld:
             print(f"{label:20s} boxes of {len(tracks)} sequences in {plan.folder / label}")
         else:
-            own = {s.name: slots.own_coordinates(tracks[s.name].boxes, s) for s in sequences}
-            made = TrackerResults(label, str(plan.folder / label), boxes=own)
+            made = _results(plan, label, tracks, sequences)
             drawn = {n: t.boxes for n, t in tracks.items()}
             preset = maker.preset if isinstance(maker, Entry) else None
             outcomes.append(_scored(plan, made, sequences, drawn, rate, preset))
@@ -277,6 +285,29 @@ def _one_pass(plan: Plan, sequences: list[Sequence], problems: list[str]) -> lis
         return []
     rivals = (_scored(plan, rival, sequences, None, float("nan"), None) for rival in plan.rivals)
     return [*outcomes, *rivals]
+
+
+def _results(
+    plan: Plan, label: str, tracks: Mapping[str, Track], sequences: list[Sequence]
+) -> TrackerResults:
+    """Return a tracker's boxes in the benchmark's own coordinates."""
+    own = {s.name: slots.own_coordinates(tracks[s.name].boxes, s) for s in sequences}
+    return TrackerResults(label, str(plan.folder / label), boxes=own)
+
+
+def _score_sound(plan: Plan, label: str, sound: list[Sequence], count: int) -> None:
+    """Print the score of the sequences that could be tracked, where others are broken."""
+    sound = [s for s in sound if not s.annotation.withheld]
+    if not sound:
+        return
+    tracks = {s.name: _stored(plan.folder / label, s) for s in sound}
+    outcome = _measured(plan, _results(plan, label, tracks, sound), sound)
+    print(f"{'':20s} {_share(len(sound), count)}: {_numbers(outcome)}", flush=True)
+
+
+def _share(sound: int, count: int) -> str:
+    """Say of how many sequences a score is, where it is not that of the benchmark."""
+    return f"{sound} of {count} sequences, {count - sound} broken"
 
 
 def _part_of(results: TrackerResults, truth: Mapping[str, Annotation]) -> TrackerResults:
@@ -302,32 +333,41 @@ def _scored(
     preset: str | None,
 ) -> Outcome:
     """Score one row, print its line and what is published for it."""
-    truth = {s.name: s.annotation for s in sequences}
-    rules = plan.dataset.benchmark
-    if rules.kind != "got10k" or plan.options.protocol not in (None, rules.protocol):
-        rules = dataclasses.replace(rules, kind="ope")
     if drawn is None:
+        truth = {s.name: s.annotation for s in sequences}
         results = _part_of(results, truth)
-    report, notes = scoring.measure(results, truth, rules, plan.options.protocol)
-    score = scoring.score_of(report, plan.options.protocol or rules.protocol, notes)
-    if drawn is None:
         first = {n: runs[0] for n, runs in results.repetitions.items()}
         given = results.boxes or first
         origin = {s.name: s.origin for s in sequences}
         names = common_names(given, truth)
         drawn = {w: given[g] - [origin[w], origin[w], 0, 0] for g, w in names.items()}
-    outcome = scoring.outcome_of(report, score, boxes=drawn, frames_per_second=rate, preset=preset)
-    print(_line(outcome), flush=True)
+    outcome = _measured(
+        plan, results, sequences, boxes=drawn, frames_per_second=rate, preset=preset
+    )
+    print(f"{brief(outcome.name, 60):20s} {_numbers(outcome)}", flush=True)
     for line in comparison(outcome, plan.dataset):
         print(f"{'':20s} {line}")
-    for note in score.notes:
+    for note in outcome.score.notes:
         print(f"note: {brief(results.name, 60)}: {note}")
     return outcome
 
 
+def _measured(
+    plan: Plan, results: TrackerResults, sequences: list[Sequence], **more: Any
+) -> Outcome:
+    """Return the score of one row by the rules of the plan; ``more`` are further fields of `Outcome`."""
+    truth = {s.name: s.annotation for s in sequences}
+    rules = plan.dataset.benchmark
+    if rules.kind != "got10k" or plan.options.protocol not in (None, rules.protocol):
+        rules = dataclasses.replace(rules, kind="ope")
+    report, notes = scoring.measure(results, truth, rules, plan.options.protocol)
+    score = scoring.score_of(report, plan.options.protocol or rules.protocol, notes)
+    return scoring.outcome_of(report, score, **more)
+
+
 def supervise(
     plan: Plan, sequences: list[Sequence], problems: Items[str] = ()
-) -> dict[str, dict[str, dict[str, float]]]:
+) -> dict[str, list[Outcome]]:
     """Track with restarts after failure, write raw results in VOT's format, score and print.
 
     Args:
@@ -336,7 +376,7 @@ def supervise(
         problems: what is wrong with sequences that were left out; nothing is scored then.
 
     Returns:
-        Tracker -> protocol -> "accuracy", "robustness", "lost", "eao"; nothing for a shard.
+        Protocol -> one `Outcome` per tracker; nothing for a shard.
 
     Raises:
         JaxtrackError: as `evaluate`.
@@ -347,28 +387,33 @@ def supervise(
         raise JaxtrackError(
             f"no restarts without ground truth: only the first box is known of {listing(withheld)}"
         )
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    found: dict[str, list[Outcome]] = {}
     broken: dict[str, str] = {}
     for entry in plan.entries:
+        sound = sequences
         try:
             runs = _supervised(entry, sequences, plan)
         except BrokenSequencesError as error:
             print(f"{entry.label:20s} no score: {error}", flush=True)
             broken |= error.faults
-            continue
+            sound = [s for s in sequences if s.name not in error.faults]
+            runs = {s.name: read_run(run_file(plan.folder / entry.label, s.name)) for s in sound}
+        count = len(sequences) + len(problems)
         if plan.options.shard is not None:
             print(
                 f"{entry.label:20s} {len(runs)} sequences of shard {plan.options.shard} are there"
             )
             continue
-        reports = restart.score(runs, sequences, plan.supervision, entry.label)
-        found[entry.label] = {report.protocol.name: report.overall() for report in reports}
+        reports = restart.score(runs, sound, plan.supervision, entry.label) if sound else []
         for report in reports:
+            if len(sound) < count:
+                print(f"{entry.label:20s} no score: {_share(len(sound), count)}; of those tracked:")
             print(restart.line(report), flush=True)
-            score = scoring.score_of(report, report.protocol.name, intervals=False)
-            outcome = scoring.outcome_of(report, score, preset=entry.preset)
-            own_rules = report.protocol.name == plan.dataset.benchmark.protocol
-            for line in comparison(outcome, plan.dataset) if own_rules else ():
+            score = scoring.score_of(report, report.protocol.name)
+            drawn = {s.name: restart.boxes_of(runs[s.name], s) for s in sound}
+            outcome = scoring.outcome_of(report, score, boxes=drawn, preset=entry.preset)
+            found.setdefault(score.protocol, []).append(outcome)
+            for line in comparison(outcome, plan.dataset) if len(sound) == count else ():
                 print(f"{'':20s} {line}")
     if problems:
         raise JaxtrackError(_left_out([*problems, *broken.values()]))
@@ -547,22 +592,22 @@ def _stored(folder: Path, sequence: Sequence) -> Track:
     return Track(boxes.astype(np.float32), scores.astype(np.float32), float(times.sum()))
 
 
-def _line(outcome: Outcome) -> str:
+def _numbers(outcome: Outcome) -> str:
+    """Return the headline numbers of an outcome on one line."""
     numbers, ends = outcome.score.metrics, outcome.score.intervals
     rate = outcome.frames_per_second
     speed = f"{rate:8.1f} frames/s" if np.isfinite(rate) else ""
-    name = f"{brief(outcome.name, 60):20s}"
     if "auc" not in numbers:
         low, high = ends["ao"]
         return (
-            f"{name} AO {numbers['ao']:.3f} [{low:.3f}, {high:.3f}]  SR.50 {numbers['sr_0.50']:.3f}  "
+            f"AO {numbers['ao']:.3f} [{low:.3f}, {high:.3f}]  SR.50 {numbers['sr_0.50']:.3f}  "
             f"SR.75 {numbers['sr_0.75']:.3f} {speed}"
         ).rstrip()
     low, high = ends["auc"]
     norm = numbers.get("norm_precision_0_20")
     middle = f"  norm. precision {norm:.3f}" if norm is not None else ""
     return (
-        f"{name} AUC {numbers['auc']:.3f} [{low:.3f}, {high:.3f}]  precision "
+        f"AUC {numbers['auc']:.3f} [{low:.3f}, {high:.3f}]  precision "
         f"{numbers['precision_20px']:.3f}{middle}  AO {numbers['average_overlap']:.3f} {speed}"
     ).rstrip()
 
@@ -596,25 +641,39 @@ def run(options: Options) -> None:
 
 
 def _carry_out(plan: Plan) -> None:
-    options = plan.options
     sequences, problems = _opened(plan)
-    scores_file = plan.folder / "scores.json"
+    scores_file = plan.file("scores.json")
     if plan.supervision is not None:
         found = supervise(plan, sequences, problems)
-        if found:
-            write_json(scores_file, found)
-            print(f"wrote {scores_file} and runs in VOT's format beside it")
-        return
-    outcomes = _one_pass(plan, sequences, problems)
-    if not outcomes:
-        return
-    write_json(scores_file, summary(outcomes))
-    if not options.no_report:
-        from .report.page import write_report
+        if not found:
+            return
+        rows: dict[str, Any] = {}
+        for protocol, outcomes in found.items():
+            for outcome in outcomes:
+                rows.setdefault(outcome.name, {})[protocol] = dict(outcome.score.metrics)
+        write_json(scores_file, rows)
+        print(f"wrote {scores_file} and runs in VOT's format beside it")
+    else:
+        outcomes = _one_pass(plan, sequences, problems)
+        if not outcomes:
+            return
+        write_json(scores_file, summary(outcomes))
+        found = {"": outcomes}
+    if plan.options.sequence:
+        print(f"note: the sequences that --sequence names have scores of their own: {scores_file}")
+    for number, (protocol, outcomes) in enumerate(found.items()):
+        _report(plan, sequences, outcomes, f"-{protocol}" if number else "")
 
-        command = ["python", "-m", cli.beside(__package__, "eval.run"), *sys.argv[1:]]
-        path = write_report(plan.folder / "report.html", outcomes, plan.dataset, sequences, command)
-        print(f"report: {path}")
+
+def _report(plan: Plan, sequences: list[Sequence], outcomes: list[Outcome], ending: str) -> None:
+    """Write a page of the outcomes under one protocol."""
+    if plan.options.no_report:
+        return
+    from .report.page import write_report
+
+    command = ["python", "-m", cli.beside(__package__, "eval.run"), *sys.argv[1:]]
+    place = plan.file(f"report{ending}.html")
+    print(f"report: {write_report(place, outcomes, plan.dataset, sequences, command)}")
 
 
 def main(arguments: Items[str] | None = None) -> int:

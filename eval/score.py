@@ -37,7 +37,7 @@ class Options:
     Attributes:
         results: folders of one tracker each, folders of such folders, or npz files; NAME=FOLDER names a row.
         benchmark: otb, lasot, uav123, nfs, tc128, trackingnet, got10k, vot2016 to vot2019, vot2018lt, custom,
-            synthetic.
+            synthetic, synthetic-hard.
         ground_truth: npz or json file, or a folder of annotations.
         split: the split of a ground-truth folder; by default the one that is scored, or else the one there.
         protocol: scoring rules; by default the benchmark's own. "all" shows every one of them.

@@ -52,8 +52,8 @@ class Options:
         random: try this many random settings between the smallest and largest value of each field instead.
         seed: of the random settings.
         weights: weights file; by default the shipped ones.
-        benchmark: synthetic, or a data set in its own layout: otb100, lasot, custom, ...
-        root: the benchmark's folder (not for synthetic).
+        benchmark: synthetic, synthetic-hard, or a data set in its own layout: otb100, lasot, custom, ...
+        root: the benchmark's folder (not for the synthetic ones).
         split: the benchmark's split; by default the one that is scored.
         sequence: only these sequences.
         frames: only the first frames of each.
@@ -216,6 +216,7 @@ def search(options: Options) -> list[dict[str, float]]:
     tracker = entry.tracker
     compiled.check_fields(tracker, entry.label, grid.names)
     dataset = datasets.find(options.benchmark, options.split)
+    datasets.check_root(dataset, options.root)
     inputs = [path for path in (options.root, options.weights) if path is not None]
     paths.output_folder(options.output, inputs)
     variables = entry.load()

@@ -20,7 +20,6 @@ from jaxtrack.settings import replaced
 if TYPE_CHECKING:
     import numpy as np
 
-    from jaxtrack.base import Tracker, Variables
     from jaxtrack.io.video import FrameSource
     from jaxtrack.outputs import Outputs
     from jaxtrack.streaming import Piece
@@ -138,6 +137,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "submit": _other("eval.submit", "write a submission for an evaluation server"),
         "search": _other("eval.search", "search a tracker's hyper-parameters"),
         "speed": _other("eval.speed", "measure where the time goes"),
+        "export": _other(
+            "export", "write a tracker as programs that need JAX alone, or for PyTorch"
+        ),
     }
     return cli.commands(table, "jaxtrack", _ABOUT, arguments)
 
@@ -178,6 +180,7 @@ def track(options: Track) -> None:
     """
     from jaxtrack import streaming, trackers
     from jaxtrack.io.video import open_source
+    from jaxtrack.loading import variables_of
     from jaxtrack.ops import precision
     from jaxtrack.outputs import Outputs, Wanted, ask_box, require_display
 
@@ -201,7 +204,7 @@ def track(options: Track) -> None:
     _check_boxes(boxes, source.size)
     cli.use_compilation_cache()
     place = cli.devices()[0]
-    variables = _variables(options, tracker)
+    variables = variables_of(options.tracker, tracker, options.weights, options.interpolate)
     pieces: Iterator[tuple[Piece, list[np.ndarray] | None]]
     if options.heatmap:
         from jaxtrack import heatmap
@@ -246,26 +249,6 @@ def _given_boxes(options: Track) -> np.ndarray | None:
         return np.stack([parse_box(text) for text in options.box])
     except JaxtrackError as error:
         raise UsageError(f"--box: {error}") from error
-
-
-def _variables(options: Track, tracker: Tracker) -> Variables:
-    """Return the learned values: from a file, or those that come with the preset, changed or not."""
-    import jax
-
-    from jaxtrack import weights
-    from jaxtrack.loading import load_weights
-
-    own = ":" in options.tracker
-    if options.weights is not None or not own:
-        file = options.weights
-        if file is None and options.set:
-            file = str(weights.shipped_path(options.tracker))
-        given = tracker if options.set or own else options.tracker
-        return load_weights(given, file, interpolate=options.interpolate)
-    make, key = tracker.init_variables, jax.random.key(0)
-    if jax.tree.leaves(jax.eval_shape(lambda key: make(tracker.config, key), key)):
-        raise JaxtrackError(f"no weights come with {options.tracker}: give --weights FILE")
-    return make(tracker.config, key)
 
 
 def _inputs(options: Track, source: FrameSource) -> list[pathlib.Path]:

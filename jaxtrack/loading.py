@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import jax
+
 from jaxtrack import trackers, weights
 from jaxtrack.base import Tracker, Variables, variable_shapes
 from jaxtrack.errors import JaxtrackError
@@ -50,3 +52,30 @@ def load_weights(
     return weights.load_into(
         template, path, tables, source=source, key=key, interpolate=interpolate
     )
+
+
+def variables_of(
+    name: str,
+    tracker: Tracker,
+    path: str | os.PathLike[str] | None = None,
+    interpolate: bool = False,
+) -> Variables:
+    """Load what a command's tracker and weights mean.
+
+    Args:
+        name: the preset's, or ``package.module:TRACKER``.
+        tracker: of this name, its settings changed or not: weights that a change does not fit are refused.
+        path: file or folder of weights; None: those that come with the preset. A tracker of one's own that
+            learns nothing needs none.
+        interpolate: as for `load_weights`.
+
+    Raises:
+        JaxtrackError: as `load_weights`.
+    """
+    if path is None and ":" not in name:
+        path = weights.shipped_path(name)
+    if path is not None:
+        return load_weights(tracker, path, interpolate=interpolate)
+    if jax.tree.leaves(variable_shapes(tracker)):
+        raise JaxtrackError(f"no weights come with {name}: give the file of its weights")
+    return tracker.init_variables(tracker.config, jax.random.key(0))

@@ -21,7 +21,7 @@ class Published:
     """A result that somebody printed.
 
     Attributes:
-        layout: the data set, as `jaxtrack.data.layouts` calls it, or "synthetic".
+        layout: the data set, as `jaxtrack.data.layouts` calls it, or "synthetic" or "synthetic-hard".
         split: its split.
         sequences: how many sequences the whole of it has.
         numbers: metric -> fraction, by the names that `eval.score` prints to JSON.

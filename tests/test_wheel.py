@@ -112,10 +112,12 @@ def test_all_commands_work_after_an_install(
     assert (tmp_path / "trained" / "weights.safetensors").is_file()
     some = "--benchmark synthetic --sequence 01_scale_variation"
     run(f"eval {some} --peer static --output results")
-    assert list((tmp_path / "results").rglob("report.html"))
+    assert list((tmp_path / "results").rglob("report-part.html"))
     assert "--allow-missing" in run("score --help")
     assert "jaxtrack submit" in run("submit --help")
     run(f"search --tracker siamfc-tiny --set window_influence=0.2,0.3 {some} --frames 3")
     assert "siamfc-tiny" in run("speed --tracker siamfc-tiny --rounds 1 --frames 1")
+    run("export siamfc-tiny --output exported --torch tiny.pth")
+    assert (tmp_path / "exported" / "load.py").is_file()
     assert "jaxtrack.eval.run" in run("-m jaxtrack.eval.run --help", "python")
     assert "jaxtrack.train.run" in run("-m jaxtrack.train.run --help", "python")

@@ -235,12 +235,17 @@ class Checkpoints:
         try:
             read = self._manager.restore(step, args=args)
             state, record = TrainState(**read["state"]), dict(read["record"])
-            sums = dict(record.pop("sums"))
+            sums = record.pop("sums", None)
             known = _sums(_tree(state), record)
         except Exception as error:  # whatever a damaged file makes the libraries below raise
             raise JaxtrackError(
                 f"{place}: checkpoint could not be read ({brief(error)})"
             ) from error
+        if not isinstance(sums, dict):
+            raise JaxtrackError(
+                f"{place}: checkpoint has no checksums (an older version wrote it) and cannot be resumed; "
+                f"its weights can start a new run: --init-from {place}"
+            )
         have = jax.tree_util.tree_leaves_with_path(_tree(state))
         for (path, leaf), shape in zip(have, jax.tree.leaves(want), strict=True):
             if leaf.shape != shape.shape or leaf.dtype != shape.dtype:

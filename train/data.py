@@ -13,6 +13,8 @@ from jaxtrack.errors import JaxtrackError, brief
 from jaxtrack.io import paths
 from jaxtrack.ops.patch import PatchSpec
 
+from . import held
+from .held import Held
 from .presets import DataConfig, Preset
 from .step import Batch
 
@@ -20,7 +22,13 @@ SYNTHETIC = "synthetic"
 
 
 class Batches(Protocol):
-    """An endless source of batches whose position can be saved."""
+    """An endless source of batches whose position can be saved.
+
+    Attributes:
+        held: what is held out of them; None where a run need not ask.
+    """
+
+    held: Held | None
 
     def next(self) -> tuple[Batch, str]:
         """Return the next batch of this process, host arrays, and a line that names what is in it."""
@@ -64,7 +72,12 @@ class Synthetic:
 
     Args:
         share: of every batch.
+
+    Attributes:
+        held: nothing: what is drawn for validation has a key of its own.
     """
+
+    held: Held | None = None
 
     def __init__(self, share: Share) -> None:
         self._index = share.places()
@@ -99,10 +112,16 @@ class Built:
         seed: of the run.
         workers: processes that decode; 0: threads of this one.
         published: insist on the recipe's own datasets.
+        validate: hold out some videos (`train.held`).
+
+    Attributes:
+        held: these videos; None where none were asked for.
 
     Raises:
         JaxtrackError: a dataset is not there or damaged, or a library that reads them is missing.
     """
+
+    held: Held | None = None
 
     def __init__(
         self,
@@ -112,6 +131,7 @@ class Built:
         seed: int,
         workers: int,
         published: bool,
+        validate: bool = False,
     ) -> None:
         try:
             from jaxtrack.data import pipeline, recipes
@@ -123,10 +143,15 @@ class Built:
         self._index = share.places()
         cuts = config.template, config.search
         recipe, mixture, note = choose_datasets(config.recipe, root, *cuts, published)
-        if note and share.number == 0:
-            print(f"note: {note}", file=sys.stderr)
+        pairs = recipes.pair_config(recipe, *cuts, config.patches)
+        notes = [note]
+        if validate:
+            mixture, pairs, self.held, line = held.hold_out(mixture, root, pairs)
+            notes.append(line)
+        for line in filter(None, notes if share.number == 0 else ()):
+            print(f"note: {line}", file=sys.stderr)
         self._iterator = pipeline.make_iterator(
-            recipes.pair_config(recipe, *cuts, config.patches),
+            pairs,
             mixture,
             share.size,
             seed=seed,
@@ -220,6 +245,7 @@ def open_batches(
     seed: int = 0,
     workers: int = 0,
     published: bool = False,
+    validate: bool = False,
 ) -> Batches:
     """Open the batches of one process.
 
@@ -230,6 +256,7 @@ def open_batches(
         seed: of the run.
         workers: processes that decode; 0: in this one.
         published: insist on the datasets of the preset's recipe.
+        validate: hold out some of the data, to validate on.
 
     Raises:
         JaxtrackError: no such folder; a dataset is not in it; the preset names none.
@@ -244,4 +271,4 @@ def open_batches(
         )
     if preset.data is None:
         raise JaxtrackError("this preset trains on the synthetic world only; leave --data out")
-    return Built(root, preset.data, share, seed, workers, published)
+    return Built(root, preset.data, share, seed, workers, published, validate)

@@ -73,8 +73,9 @@ class Options:
         precision: digits of the network's products: highest (float32), high (TF32 on GPUs) or bfloat16;
             auto (default): highest on a CPU, high on accelerators. Parameters stay float32.
         seed: rules initial values, data and augmentation (default: 0).
-        validate_every: every so many steps, measure loss and average overlap on held-out synthetic clips,
-            and keep the best checkpoint by it.
+        validate_every: every so many steps, measure loss and average overlap on held-out clips and keep the
+            best checkpoint by it: synthetic ones; with --data, videos of a validation split in the folder,
+            or some that are then not trained on.
         save_every: steps between checkpoints (default: the preset's).
         log_every: steps between lines of the log (default: the preset's).
         workers: processes that decode frames of built datasets.
@@ -491,12 +492,18 @@ def _train(
     # Data, optimiser, state.
     share, seed = Share(local_batch, jax.process_index(), jax.process_count()), settings["seed"]
     batches = open_batches(
-        settings["data"], preset, share, seed, options.workers, settings["published_data"]
+        settings["data"],
+        preset,
+        share,
+        seed,
+        options.workers,
+        settings["published_data"],
+        validate=settings["validate_every"] > 0,
     )
     stack.callback(batches.close)
     key_init, key = jax.random.split(jax.random.key(seed))
     program = build(preset, settings, devices)
-    validate = Validation(preset) if settings["validate_every"] else None
+    validate = Validation(preset, batches.held) if settings["validate_every"] else None
     if not options.resume or not saved.steps_in(output / saved.FOLDER):
         variables = first_variables(settings, preset, key_init)
         fresh = init_state(variables, program.optimizer, preset.ema > 0)

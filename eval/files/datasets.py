@@ -1,6 +1,6 @@
 """Which data set a name on the command line means: its layout, its split, the rules that score it.
 
-Every data set of `jaxtrack.data.layouts` that holds videos can be evaluated, and the synthetic benchmark.
+Every data set of `jaxtrack.data.layouts` that holds videos can be evaluated, and the synthetic benchmarks.
 Where a data set has a test split, this is what a benchmark's name means; training videos are scored only
 where ``--split`` asks for them, and then the results are named after that split.
 """
@@ -14,7 +14,8 @@ from jaxtrack.errors import JaxtrackError, UsageError, brief, nearest, unknown
 
 from ..metrics.protocols import Benchmark, get_benchmark
 
-SYNTHETIC = "synthetic"
+# The fixed benchmarks of `jaxtrack.synthetic.world`; named here, for that module loads JAX.
+SYNTHETIC = ("synthetic", "synthetic-hard")
 _FOR_TRAINING = ("youtubebb",)
 
 
@@ -24,7 +25,7 @@ class Dataset:
 
     Attributes:
         benchmark: the rules.
-        layout: its name in `jaxtrack.data.layouts`, or "synthetic".
+        layout: its name in `jaxtrack.data.layouts`, or one of `SYNTHETIC`.
         split: its split.
         label: what its results are called: the layout, and the split where the layout has several.
     """
@@ -34,6 +35,23 @@ class Dataset:
     split: str
     label: str
 
+    @property
+    def synthetic(self) -> bool:
+        """Whether it is drawn and lies in no folder."""
+        return self.layout in SYNTHETIC
+
+
+def check_root(dataset: Dataset, root: object) -> None:
+    """Refuse a data set without its folder, and a drawn one with a folder.
+
+    Raises:
+        UsageError: one of them.
+    """
+    if dataset.synthetic and root is not None:
+        raise UsageError("--root: the synthetic benchmark has no folder; name a --benchmark")
+    if not dataset.synthetic and root is None:
+        raise UsageError(f"benchmark {dataset.layout!r} needs --root, the folder of its sequences")
+
 
 def names() -> tuple[str, ...]:
     """Return the names that `find` knows, one spelling of each."""
@@ -42,7 +60,7 @@ def names() -> tuple[str, ...]:
         for name, layout in layouts.DATASETS.items()
         if not layout.stills and name not in _FOR_TRAINING
     )
-    return SYNTHETIC, *videos
+    return *SYNTHETIC, *videos
 
 
 def find(name: str, split: str | None = None) -> Dataset:
@@ -59,10 +77,11 @@ def find(name: str, split: str | None = None) -> Dataset:
         UsageError: an unknown name or split; the nearest one is offered.
     """
     plain = "".join(sign for sign in name.lower() if sign.isalnum())
-    if plain == SYNTHETIC:
-        if split not in (None, SYNTHETIC):
-            raise UsageError(f"the synthetic benchmark has no split {brief(split)!r}")
-        return Dataset(get_benchmark(plain), plain, SYNTHETIC, plain)
+    for drawn in SYNTHETIC:
+        if plain == drawn.replace("-", ""):
+            if split not in (None, drawn):
+                raise UsageError(f"the synthetic benchmark has no split {brief(split)!r}")
+            return Dataset(get_benchmark(drawn), drawn, drawn, drawn)
     try:
         layout = layouts.canonical(name)
     except JaxtrackError as error:

@@ -245,6 +245,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         Benchmark("tc128", "ope", "otb_matlab", origin=1),
         Benchmark("trackingnet", "ope", "trackingnet"),
         Benchmark("synthetic", "ope", "pysot"),
+        Benchmark("synthetic-hard", "ope", "pysot"),
         Benchmark("custom", "ope", "annotated"),
         Benchmark("vid", "ope", "annotated"),
         Benchmark("got10k", "got10k", "got10k", origin=1),
@@ -297,5 +298,7 @@ def get_benchmark(name: str) -> Benchmark:
     for start, family in families.items():
         if plain.startswith(start):
             return BENCHMARKS[family]
-    plain = {"got10kval": "got10k", "got10ktest": "got10k", "tcolor128": "tc128"}.get(plain, plain)
+    spelt = {"got10kval": "got10k", "got10ktest": "got10k", "tcolor128": "tc128"}
+    spelt["synthetichard"] = "synthetic-hard"
+    plain = spelt.get(plain, plain)
     return _lookup("benchmark", BENCHMARKS, plain)

@@ -17,7 +17,11 @@ _LONGEST_NAME = 24  # letters of a legend
 
 
 def write_figures(
-    folder: Path, outcomes: Sequence[Outcome], styles: Sequence[Any], title: str
+    folder: Path,
+    outcomes: Sequence[Outcome],
+    styles: Sequence[Any],
+    title: str,
+    ending: str = "",
 ) -> list[Path]:
     """Write each curve of the trackers as ``NAME.svg`` and ``NAME.pdf``.
 
@@ -26,6 +30,7 @@ def write_figures(
         outcomes: the trackers, the best first.
         styles: colour and dashes of each.
         title: above the curves.
+        ending: put behind each NAME.
 
     Returns:
         The files; none where Matplotlib is not installed.
@@ -47,7 +52,7 @@ def write_figures(
         for name in names:
             figure = _figure(name, outcomes, styles, title)
             for suffix in _SUFFIXES:
-                path = folder / f"{name}.{suffix}"
+                path = folder / f"{name}{ending}.{suffix}"
                 write_whole(path, _rendered(figure, suffix))
                 written.append(path)
     return written

@@ -79,7 +79,7 @@ def write_report(
     """Write the page, and beside it ``scores.csv``, ``scores.tex`` and the curves as SVG and PDF.
 
     Args:
-        path: the html file.
+        path: the html file; what ``report-NAME.html`` has behind its hyphen, the files beside it have too.
         outcomes: trackers with their scores, all under one protocol.
         dataset: what they were evaluated on.
         sequences: the sequences, to draw film strips from; empty where only results are there.
@@ -111,10 +111,12 @@ def write_report(
     )
     scores = [o.score for o in outcomes]
     write_whole(path, page.encode(errors="replace"))
-    write_whole(path.with_name("scores.csv"), tables.csv_text(scores, sequences=True).encode())
-    write_whole(path.with_name("scores.tex"), tables.latex_text(scores, dataset.label).encode())
+    ending = path.stem.removeprefix("report") if path.stem.startswith("report-") else ""
+    table = path.with_name(f"scores{ending}.csv")
+    write_whole(table, tables.csv_text(scores, sequences=True).encode())
+    write_whole(table.with_suffix(".tex"), tables.latex_text(scores, dataset.label).encode())
     styles = [style_of(i) for i in range(len(outcomes))]
-    write_figures(path.parent, outcomes, styles, dataset.label)
+    write_figures(path.parent, outcomes, styles, dataset.label, ending)
     return path
 
 

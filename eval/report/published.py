@@ -17,8 +17,11 @@ def comparison(outcome: Outcome, dataset: Dataset) -> list[str]:
 
     Returns:
         Lines such as "AUC published .578 (source), difference -.003"; none where the tracker is no published
-        preset, or not all of the benchmark was evaluated.
+        preset, not all of the benchmark was evaluated, or VOT's by the rules of another toolkit.
     """
+    rules = dataset.benchmark
+    if rules.kind == "vot" and outcome.score.protocol != rules.protocol:
+        return []
     model = zoo.find(outcome.preset) if outcome.preset is not None else None
     lines = []
     for entry in model.scores if model is not None else ():

@@ -28,8 +28,8 @@ from jaxtrack import settings, trackers
 from jaxtrack.base import Tracker, Variables
 from jaxtrack.cli import UsageError
 from jaxtrack.errors import JaxtrackError, brief
+from jaxtrack.loading import variables_of
 from jaxtrack.ops import precision
-from jaxtrack.weights import shipped_path
 
 _LONGEST_LABEL = 100  # bytes; a label is the name of a folder
 # What a label takes over from a path, a key or a value; everything else becomes a hyphen.
@@ -68,21 +68,9 @@ class Entry:
             JaxtrackError: as `jaxtrack.load_weights`; the row is named.
         """
         try:
-            if self.weights is not None:
-                return jaxtrack.load_weights(
-                    self.tracker, self.weights, interpolate=self.interpolate
-                )
-            if ":" not in self.source:
-                # Into the changed network: a change that the weights do not fit is told.
-                return jaxtrack.load_weights(self.tracker, shipped_path(self.source))
+            return variables_of(self.source, self.tracker, self.weights, self.interpolate)
         except JaxtrackError as error:
             raise JaxtrackError(f"--tracker {self.label}: {error}") from error
-        make, key = self.tracker.init_variables, jax.random.key(0)
-        if jax.tree.leaves(jax.eval_shape(lambda key: make(self.tracker.config, key), key)):
-            raise JaxtrackError(
-                f"--tracker {self.source}: no weights come with it; give {self.source}=FILE"
-            )
-        return make(self.tracker.config, key)
 
     def fingerprint(self, variables: Variables) -> str:
         """Return what its results depend on, as hexadecimal text of fixed length.

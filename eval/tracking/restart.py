@@ -141,6 +141,13 @@ class Supervised(scheduler.Job):
         return self._next
 
 
+def boxes_of(run: Run, sequence: Sequence) -> np.ndarray:
+    """Return the boxes ``(n, 4)`` of a run, x, y, w, h in pixels, 0-based corner; NaN on special frames."""
+    boxes = np.where((run.codes == REGION)[:, None], run.regions[:, :4], np.nan)
+    boxes[:, :2] -= sequence.origin
+    return boxes
+
+
 def usable_truth(annotation: Annotation) -> np.ndarray:
     """Return regions ``(n, 8)`` in the benchmark's coordinates, NaN where no target is to be seen."""
     given = annotation.boxes if annotation.polygons is None else annotation.polygons

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxtrack.data import frames as frame_files
 from jaxtrack.data.layouts import read_layout
-from jaxtrack.errors import JaxtrackError, UsageError
+from jaxtrack.errors import JaxtrackError
 from jaxtrack.io.paths import resolve
 
 from ..files import datasets
@@ -120,9 +120,9 @@ def load(
     """Open a benchmark.
 
     Args:
-        benchmark: "synthetic", the name of a dataset in its own published layout ("otb", "lasot", ...), or
-            one that `eval.files.datasets.find` has found.
-        root: the dataset's folder; not for "synthetic".
+        benchmark: "synthetic", "synthetic-hard", the name of a dataset in its own published layout ("otb",
+            "lasot", ...), or one that `eval.files.datasets.find` has found.
+        root: the dataset's folder; not for the synthetic ones.
         split: the dataset's split; None: the one that is scored.
         names: sequences to take; empty: all. Whatever is wrong with others does not matter.
         on_problem: called with what is wrong with each sequence that is then left out; None: the first
@@ -135,10 +135,9 @@ def load(
         JaxtrackError: unknown benchmark, a missing or wrong folder, an unknown sequence.
     """
     dataset = benchmark if isinstance(benchmark, Dataset) else datasets.find(benchmark, split)
-    if dataset.layout == datasets.SYNTHETIC:
-        sequences = _synthetic()
-    elif root is None:
-        raise UsageError(f"benchmark {dataset.layout!r} needs --root, the folder of its sequences")
+    datasets.check_root(dataset, root)
+    if root is None:
+        sequences = _synthetic(dataset.layout)
     else:
         sequences = _from_layout(dataset, resolve(root), names, on_problem)
     unknown = sorted(set(names) - {n for s in sequences for n in (s.name, s.video)})
@@ -195,9 +194,9 @@ def shortened(sequence: Sequence, frames: int) -> Sequence:
 
 
 @functools.lru_cache(maxsize=1)
-def _synthetic_clips() -> tuple[
-    tuple[str, np.ndarray, np.ndarray, np.ndarray, tuple[str, ...]], ...
-]:
+def _synthetic_clips(
+    benchmark: str,
+) -> tuple[tuple[str, np.ndarray, np.ndarray, np.ndarray, tuple[str, ...]], ...]:
     # Half a gigabyte of frames, drawn once a process: every tracker sees the same clips.
     from jaxtrack.synthetic.world import benchmark_clips
 
@@ -209,13 +208,13 @@ def _synthetic_clips() -> tuple[
             np.asarray(clip.absent),
             attributes,
         )
-        for name, clip, attributes in benchmark_clips()
+        for name, clip, attributes in benchmark_clips(benchmark)
     )
 
 
-def _synthetic() -> list[Sequence]:
+def _synthetic(benchmark: str) -> list[Sequence]:
     sequences = []
-    for name, frames, boxes, absent, attributes in _synthetic_clips():
+    for name, frames, boxes, absent, attributes in _synthetic_clips(benchmark):
         height, width = frames.shape[1:3]
         annotation = Annotation(boxes, absent, attributes, size=(width, height))
         opened = functools.partial(iter, frames)

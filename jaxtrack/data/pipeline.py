@@ -38,12 +38,14 @@ class Dataset:
             that every video of the datasets without a weight comes equally often.
         max_gap: most frames between template and search; None for the sampling's own.
         filter: which frames are used; None for the sampling's own.
+        videos: numbers of the videos that are used; None: all of them.
     """
 
     path: str | os.PathLike
     weight: float | None = 1.0
     max_gap: int | None = None
     filter: FrameFilter | None = None
+    videos: tuple[int, ...] | None = None
 
 
 class Order:
@@ -58,7 +60,7 @@ class Order:
         """Set up the sequence.
 
         Args:
-            sizes: number of videos of each dataset.
+            sizes: number of videos of each dataset that are used.
             weights: relative shares of the samples.
             seed: decides the order.
         """
@@ -76,7 +78,7 @@ class Order:
             number: which.
 
         Returns:
-            (number of the dataset, number of the video).
+            (number of the dataset, place of the video among those that are used).
         """
         window, place = divmod(int(number), _WINDOW)
         dataset, rank = _window(self._seed, tuple(self._shares), window)
@@ -109,7 +111,7 @@ def _epoch(seed: int, dataset: int, size: int, epoch: int) -> np.ndarray:
 
 
 class _Draw(grain.transforms.RandomMap):
-    """Draw the sample of a (dataset, video)."""
+    """Draw the sample of a (dataset, place of the video)."""
 
     def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler
@@ -296,21 +298,25 @@ def make_iterator(
             f"shard {shard_index} of {shard_count}"
         )
     sources = [FrameSource(d.path) for d in datasets]
-    weights = [s.num_videos if d.weight is None else d.weight for s, d in zip(sources, datasets)]
+    videos = [
+        range(s.num_videos) if d.videos is None else d.videos for s, d in zip(sources, datasets)
+    ]
+    weights = [len(v) if d.weight is None else d.weight for v, d in zip(videos, datasets)]
     if not all(w > 0 and np.isfinite(w) for w in weights):
         raise JaxtrackError(f"dataset weights must be positive: {weights}")
     gaps = [config.max_gap if d.max_gap is None else d.max_gap for d in datasets]
     filters = [d.filter or config.filter for d in datasets]
-    draw = _Draw(Sampler(config, sources, gaps, filters))
-    order = Order([s.num_videos for s in sources], weights, seed)
+    draw = _Draw(Sampler(config, sources, gaps, filters, videos))
+    order = Order([len(v) for v in videos], weights, seed)
     drawn = grain.MapDataset.source(order).random_map(draw, seed=seed)
     batches = drawn[shard_index::shard_count].batch(batch_size)
+    sampling: tuple[Any, ...] = (config, gaps, filters, weights)
+    if any(d.videos is not None for d in datasets):
+        sampling += (videos,)
     identity = {
         "seed": seed,
         "batch": batch_size * shard_count,
         "data": [f"{s.name}/{s.split}: {s.num_records}" for s in sources],
-        "sampling": hashlib.sha256(repr((config, gaps, filters, weights)).encode()).hexdigest()[
-            :16
-        ],
+        "sampling": hashlib.sha256(repr(sampling).encode()).hexdigest()[:16],
     }
     return TrainIterator(batches, sources, workers, threads, max_bad, identity)

@@ -171,6 +171,7 @@ class Sampler:
         sources: Sequence[FrameSource],
         max_gaps: Sequence[int],
         filters: Sequence[FrameFilter],
+        videos: Sequence[Sequence[int]] | None = None,
     ) -> None:
         """Set up for a mixture.
 
@@ -179,11 +180,13 @@ class Sampler:
             sources: built datasets.
             max_gaps: most frames between template and search, for each.
             filters: which frames are used, for each.
+            videos: numbers of the videos that are used, for each; None: all.
         """
         self.config, self.sources = config, tuple(sources)
+        self.videos = tuple(videos or (range(source.num_videos) for source in sources))
         self.max_gaps, self.filters = tuple(max_gaps), tuple(filters)
 
-    def sample(self, number: int, video: int, rng: np.random.Generator) -> dict[str, Any]:
+    def sample(self, number: int, place: int, rng: np.random.Generator) -> dict[str, Any]:
         """Draw a sample that starts from a video.
 
         A video without a usable frame is replaced by a random one of the same dataset; a sample with
@@ -191,7 +194,7 @@ class Sampler:
 
         Args:
             number: dataset's number in the mixture.
-            video: number of the video.
+            place: of the video among those that are used.
             rng: random numbers; they alone decide.
 
         Returns:
@@ -206,11 +209,11 @@ class Sampler:
         for _ in range(_MAX_BROKEN):
             cutter = PatchCutter(self.config.reduced_decode)
             try:
-                found = self._draw(cutter, number, video, rng)
+                found = self._draw(cutter, number, place, rng)
             except frame_io.FrameError as error:
                 failures, broken = failures + 1, cutter.record
                 last = error
-                video = int(rng.integers(self.sources[number].num_videos))
+                place = int(rng.integers(len(self.videos[number])))
                 continue
             found["used"] = np.array(cutter.used, dtype=np.int64)
             found["broken"] = np.array(broken, dtype=np.int64)
@@ -219,10 +222,10 @@ class Sampler:
         raise JaxtrackError(f"{_MAX_BROKEN} samples in a row cannot be read, last: {last}")
 
     def _draw(
-        self, cutter: PatchCutter, number: int, video: int, rng: np.random.Generator
+        self, cutter: PatchCutter, number: int, place: int, rng: np.random.Generator
     ) -> dict[str, Any]:
         config, source = self.config, self.sources[number]
-        target, rows = self._target(number, video, rng)
+        target, rows = self._target(number, place, rng)
         first, second = choose_pair(rows, config, self.max_gaps[number], rng)
         found: dict[str, Any] = {"negative": np.bool_(False)}
         pixels, box = cutter.cut(source, number, first, config.template)
@@ -243,18 +246,18 @@ class Sampler:
         found["search"], found["search_box"] = pixels, box
         return found
 
-    def _target(self, number: int, video: int, rng: np.random.Generator) -> tuple[int, np.ndarray]:
+    def _target(self, number: int, place: int, rng: np.random.Generator) -> tuple[int, np.ndarray]:
         """Draw a target of a video that has usable frames, or of another video."""
-        source = self.sources[number]
+        source, videos = self.sources[number], self.videos[number]
         for _ in range(_MAX_EMPTY):
-            targets = source.targets_of(video)
+            targets = source.targets_of(videos[place])
             for i in rng.permutation(len(targets)):
                 rows = usable_rows(
                     source, targets[int(i)], self.filters[number], self.config.min_frames
                 )
                 if len(rows):
                     return targets[int(i)], rows
-            video = int(rng.integers(source.num_videos))
+            place = int(rng.integers(len(videos)))
         raise JaxtrackError(
             f"{source.name}: {_MAX_EMPTY} videos in a row of {source.path} have no usable frame: "
             "loosen the frame filter"
@@ -264,8 +267,8 @@ class Sampler:
         """Draw a frame of another target from any dataset of the mixture, all equally likely."""
         for _ in range(_MAX_EMPTY):
             other = int(rng.integers(len(self.sources)))
-            video = int(rng.integers(self.sources[other].num_videos))
-            found, rows = self._target(other, video, rng)
+            place = int(rng.integers(len(self.videos[other])))
+            found, rows = self._target(other, place, rng)
             if (other, found) != (number, target):
                 return other, int(rng.choice(rows))
         raise JaxtrackError("negative pairs need at least two targets in the datasets")

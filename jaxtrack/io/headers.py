@@ -55,6 +55,9 @@ def size_of(data: bytes) -> tuple[int, int] | None:
 def fault_of(data: bytes) -> str | None:
     """Return what is wrong with the bytes of an image that a decoder might pass over, or None.
 
+    What lies behind the end of an image is not looked at, whatever its format: cameras append thumbnails
+    and second pictures, and no decoder reads them.
+
     Args:
         data: the file.
     """
@@ -99,29 +102,39 @@ def _jpeg_fault(data: bytes) -> str | None:
     segments = _segments(data)
     if not segments or segments[-1][0] != 0xDA:
         return "truncated image"
-    place = segments[-1][1]
+    fault, end = _jpeg_scans(data, segments[-1][1])
+    if data.find(_HOLE, segments[-1][1], end) >= 0:
+        return "damaged image (a hole in its data)"
+    return fault
+
+
+def _jpeg_scans(data: bytes, place: int) -> tuple[str | None, int]:
+    """Return what is wrong with a JPEG's scans, and where they end.
+
+    Args:
+        data: the file.
+        place: of the length of the first scan's header.
+    """
     text = np.frombuffer(data, np.uint8)
     signs = np.flatnonzero(text[place:-1] == 0xFF) + place
     behind = text[signs + 1]
     markers = signs[(behind != 0) & (behind != 0xFF) & ((behind < 0xD0) | (behind > 0xD7))]
-    if data.find(_HOLE, place) >= 0:
-        return "damaged image (a hole in its data)"
     while True:
         place += int.from_bytes(data[place : place + 2], "big")  # over the segment's own bytes
         index = int(np.searchsorted(markers, place))
         if index == len(markers):
-            return "truncated image"
+            return "truncated image", len(data)
         place = int(markers[index])
         marker = data[place + 1]
         while marker in _TABLES:  # tables of the next scan, one behind the other
             place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
             if data[place : place + 1] != b"\xff":
-                return f"damaged image (byte {place:,})"
+                return f"damaged image (byte {place:,})", len(data)
             marker = data[place + 1]
         if marker == 0xD9:
-            return None
+            return None, place
         if marker != 0xDA:
-            return f"damaged image (byte {place:,})"
+            return f"damaged image (byte {place:,})", len(data)
         place += 2
 
 

@@ -281,7 +281,8 @@ def _merge(
         elif found.faults == len(found.shapes) and names.adaptable(table, found):
             note = (
                 "\n  Only the grid differs: these are weights for another size of crop. Take the preset of "
-                "that size, or have the grid resized: interpolate=True (track and eval.run: --interpolate)"
+                "that size, or have the grid resized: interpolate=True (track, export, eval.run: "
+                "--interpolate)"
             )
     try:
         return names.merge(found, state, targets, template)

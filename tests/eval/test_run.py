@@ -13,8 +13,13 @@ from eval import run as eval_run
 from eval import score as eval_score
 from eval.files import datasets
 from eval.files.results import read_results
+from eval.metrics.protocols import get_benchmark
+from eval.report.page import page_data
+from eval.tracking import sequences as benchmarks
 from eval.tracking.entry import Entry
+from eval.tracking.sequences import load
 from jaxtrack.errors import JaxtrackError, UsageError
+from jaxtrack.synthetic import world
 from tests.eval.layouts import write_results
 from tests.eval.test_slots import FAKE, SEQUENCES, long_sequences
 
@@ -126,7 +131,11 @@ def test_a_broken_sequence_is_named_and_the_others_are_kept(tmp_path, fakes, cap
     assert call(tmp_path, "--tracker", "fast", "--peer", "static") == 1
     said = capsys.readouterr()
     assert said.err.strip().endswith("s1: img/0003.jpg is damaged")
-    assert "AUC" not in said.out
+    shown = [line for line in said.out.splitlines() if "AUC" in line]
+    assert len(shown) == 2
+    assert all(line.strip().startswith("4 of 5 sequences, 1 broken: AUC 0.") for line in shown)
+    assert said.out.count("no score: s1: img/0003.jpg is damaged") == 2
+    assert not (tmp_path / "synthetic" / "scores.json").exists()
     monkeypatch.setattr(eval_run, "load", lambda *a, **k: list(SEQUENCES))
     assert call(tmp_path, "--tracker", "fast", "--peer", "static") == 0
     assert capsys.readouterr().out.count("4 sequences kept") == 2
@@ -190,6 +199,7 @@ def test_supervised_runs_are_written_scored_and_taken_up_again(
     for name in ("pysot", "vot_toolkit"):
         assert 0 < before["fast"][name]["accuracy"] < 1
         assert 0 < before["fast"][name]["eao"] < 1
+    assert not list(folder.glob("*.html"))
     (folder / "fast" / "baseline" / "v1" / "v1_001.txt").unlink()
     (folder / "fast" / "baseline" / "v3" / "v3_001.txt").write_text("spoiled\n")
     capsys.readouterr()
@@ -200,6 +210,25 @@ def test_supervised_runs_are_written_scored_and_taken_up_again(
     assert "tracked again, its boxes were changed: v3" in printed
     assert call(tmp_path, *options, "--peer", "static") == 2
     assert "only trackers can be restarted" in capsys.readouterr().err
+    # With the rest kept, the pages of both toolkits' rules; then a broken sequence beside sound ones.
+    assert eval_run.main(["--output", str(tmp_path), *options]) == 0
+    printed = capsys.readouterr().out
+    for name, protocol in (("report", "pysot"), ("report-vot_toolkit", "vot_toolkit")):
+        assert f"report: {folder / name}.html" in printed
+        shown = page_data((folder / f"{name}.html").read_text())
+        assert shown["protocol"] == protocol
+        (row,) = shown["trackers"]
+        assert row["overall"]["eao"] == pytest.approx(before["fast"][protocol]["eao"], abs=1e-4)
+        assert len(shown["strips"]) == len(sequences)
+    assert (folder / "eao.svg").exists()
+    assert (folder / "eao-vot_toolkit.svg").exists()
+    bad = dataclasses.replace(sequences[0], fault="v0: img/0003.jpg is damaged")
+    monkeypatch.setattr(eval_run, "load", lambda *a, **k: [bad, *sequences[1:]])
+    assert call(tmp_path / "broken", *options) == 1
+    said = capsys.readouterr()
+    assert said.out.count(f"{len(sequences) - 1} of {len(sequences)} sequences, 1 broken") == 2
+    assert said.out.count("accuracy 0.") == 2
+    assert not (tmp_path / "broken" / "synthetic-vot2018" / "scores.json").exists()
 
 
 @pytest.fixture
@@ -244,11 +273,31 @@ def test_compilation_is_not_timed(hours):
         ("vot-2018", None, "vot2018", "test"),
         ("custom", None, "custom", "all"),
         ("synthetic", None, "synthetic", "synthetic"),
+        ("Synthetic_Hard", None, "synthetic-hard", "synthetic-hard"),
     ],
 )
 def test_which_data_a_name_means(name, split, label, found):
     dataset = datasets.find(name, split)
     assert (dataset.label, dataset.split) == (label, found)
+
+
+def test_every_fixed_benchmark_of_the_world_can_be_named():
+    assert tuple(world.BENCHMARKS) == datasets.SYNTHETIC
+    found = {name: get_benchmark(name) for name in datasets.SYNTHETIC}
+    assert [b.name for b in found.values()] == list(datasets.SYNTHETIC)
+    assert all(datasets.find(name).benchmark is found[name] for name in found)
+    with pytest.raises(UsageError, match="has no folder"):
+        load("synthetic-hard", "somewhere")
+
+
+def test_a_benchmark_is_drawn_from_its_own_world(monkeypatch):
+    asked = []
+    monkeypatch.setattr(world, "benchmark_clips", lambda name: asked.append(name) or iter(()))
+    benchmarks._synthetic_clips.cache_clear()
+    for name in datasets.SYNTHETIC:
+        assert load(name) == []
+    assert tuple(asked) == datasets.SYNTHETIC
+    benchmarks._synthetic_clips.cache_clear()
 
 
 def test_every_layout_of_videos_can_be_evaluated():
@@ -356,14 +405,32 @@ def test_a_broken_video_of_a_benchmark_stops_no_other(tmp_path, otb, capsys):
     said = capsys.readouterr()
     assert "Cat" in said.err
     assert said.err.count("error:") == 1
-    assert "AUC" not in said.out
-    assert (tmp_path / "out" / "otb" / "static" / "Dog.txt").exists()
-    assert call(tmp_path / "out", *options, "--sequence", "Dog") == 0
-    assert "1 sequences kept" in capsys.readouterr().out
-    assert list(scores(tmp_path / "out", "otb")) == ["static"]
+    assert "1 of 2 sequences, 1 broken: AUC" in said.out
+    folder = tmp_path / "out" / "otb"
+    assert (folder / "static" / "Dog.txt").exists()
+    assert not (folder / "scores.json").exists()
     picture(otb / "Cat" / "img" / "0003.jpg", 13)
     assert call(tmp_path / "out", *options) == 0
-    assert "AUC" in capsys.readouterr().out
+    assert "static               AUC" in capsys.readouterr().out
+
+
+def test_some_sequences_replace_no_scores_of_all(tmp_path, otb, capsys):
+    picture(otb / "Cat" / "img" / "0003.jpg", 13)
+    options = ["--benchmark", "otb", "--root", str(otb), "--peer", "static"]
+    options += ["--output", str(tmp_path / "out")]
+    assert eval_run.main(options) == 0
+    folder = tmp_path / "out" / "otb"
+    whole = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert {"scores.json", "scores.csv", "scores.tex", "report.html", "success.svg"} <= set(whole)
+    capsys.readouterr()
+    assert eval_run.main([*options, "--sequence", "Dog"]) == 0
+    printed = capsys.readouterr().out
+    assert "1 sequences kept" in printed
+    assert f"have scores of their own: {folder / 'scores-part.json'}" in printed
+    found = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert {name: found[name] for name in whole} == whole
+    more = {"scores-part.json", "scores-part.csv", "scores-part.tex", "report-part.html"}
+    assert more | {"success-part.svg"} <= set(found) - set(whole)
 
 
 def test_the_root_is_not_the_output(tmp_path, otb, capsys):

@@ -101,6 +101,21 @@ def test_a_jpeg_that_decodes_in_part_is_refused(flags: tuple[int, ...]) -> None:
             images.decode_image(broken, "a")
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_lies_behind_the_end_of_an_image_is_not_looked_at(suffix: str) -> None:
+    data = encoded(suffix)
+    want = images.decode_image(data, "a")
+    for more in (
+        b"\0",
+        bytes(4096),
+        b"\xff\xd8\xff\xd9",
+        data,
+        data[: len(data) // 2],
+        b"\xff" * 700,
+    ):
+        np.testing.assert_array_equal(images.decode_image(data + more, "a"), want)
+
+
 @pytest.mark.parametrize("suffix", [".png"])
 def test_a_flipped_bit_is_found(suffix: str) -> None:
     data = encoded(suffix)

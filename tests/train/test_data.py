@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+import shutil
 from typing import Any
 
 import jax
@@ -15,14 +16,15 @@ import pytest
 import safetensors.numpy
 
 from jaxtrack.base import Prediction, Tracker
-from jaxtrack.data import source
+from jaxtrack.data import pipeline, sampling, source
+from jaxtrack.errors import JaxtrackError
 from jaxtrack.io import images
 from jaxtrack.models.alexnet import AlexNetConfig
 from jaxtrack.ops.patch import PatchSpec
 from jaxtrack.synthetic.world import Clip, PatchConfig
 from jaxtrack.trackers.siamfc import losses
 from tests import data_fixtures, toy_training
-from train import data, look, presets, run, validation
+from train import data, held, look, presets, run, validation
 from train.augment import AugmentConfig
 from train.presets import DataConfig, Preset
 from train.step import Aux, Task, View, init_state
@@ -189,7 +191,7 @@ def test_validation_keeps_the_best(monkeypatch: pytest.MonkeyPatch, tmp_path: pa
         absent = jnp.asarray([False, False, True, False])
         return Clip(jnp.zeros((4, 30, 60, 3), jnp.uint8), boxes, absent, jnp.zeros(2, bool))
 
-    monkeypatch.setattr(validation, "make_clip", clip)
+    monkeypatch.setattr(held, "make_clip", clip)
     monkeypatch.setattr(validation, "tracker_of", lambda preset: STILL)
     preset = toy_training.preset(toy_training.Config(), steps=6, save_every=100, log_every=100)
     measured = validation.Validation(dataclasses.replace(preset, name="here"))
@@ -202,8 +204,7 @@ def test_validation_keeps_the_best(monkeypatch: pytest.MonkeyPatch, tmp_path: pa
     assert measured(state) == found
 
     rising = iter([0.2, 0.6, 0.4])
-    monkeypatch.setattr(validation.Validation, "_overlap", lambda *_: next(rising))
-    monkeypatch.setattr(validation.Validation, "_drawn", lambda self: [None])
+    monkeypatch.setattr(validation.Validation, "_overlaps", lambda *_: [next(rising)])
     output = tmp_path / "run"
     assert call(monkeypatch, preset, "--validate-every", 2, "--output", output) == 0
     lines = [json.loads(x) for x in (output / "metrics.jsonl").read_text().splitlines()]
@@ -215,6 +216,93 @@ def test_validation_keeps_the_best(monkeypatch: pytest.MonkeyPatch, tmp_path: pa
         safetensors.numpy.load_file(output / f"weights{n}.safetensors") for n in ("-best", "")
     )
     assert np.abs(one["params/body/kernel"] - other["params/body/kernel"]).max() > 0
+
+
+def videos_of(datasets: Any) -> dict[str, list[str]]:
+    """Names of the videos of a mixture, by split."""
+    found: dict[str, list[str]] = {}
+    for dataset in datasets:
+        opened = source.FrameSource(dataset.path)
+        numbers = range(opened.num_videos) if dataset.videos is None else dataset.videos
+        found.setdefault(opened.split, []).extend(opened.names["videos"][v] for v in numbers)
+    return found
+
+
+def test_videos_are_held_out_of_built_datasets(tmp_path: pathlib.Path) -> None:
+    """A validation split where there is one; else some training videos, the same in every run."""
+    pairs = sampling.PairConfig(PATCHES.template, PATCHES.search, negative=0.2)
+    (train,) = [p for p in source.built_below(data_fixtures.built()) if "got10k/train_f" in str(p)]
+    mixture = [pipeline.Dataset(train)]
+    every = videos_of(mixture)["train"]
+    alone = held.hold_out(mixture, train, pairs)
+    left, apart = videos_of(alone.mixture)["train"], videos_of(alone.held._datasets)["train"]
+    assert sorted(left + apart) == sorted(every)
+    assert len(apart) == 1
+    assert alone.note == f"held out for validation: 1 of 7 videos of got10k (train): {apart[0]}"
+    assert alone.pairs == pairs
+    assert alone.held._config.negative == 0  # of one target there are none
+    assert videos_of(held.hold_out(mixture, train, pairs).held._datasets)["train"] == apart
+    apart_too = tmp_path / "got10k" / "val_frames" / "1.0.0"
+    shutil.copytree(train, apart_too)
+    beside = held.hold_out(mixture, tmp_path, pairs)
+    assert beside.mixture == mixture
+    assert [dataset.path for dataset in beside.held._datasets] == [apart_too]
+    assert set(videos_of(beside.held._datasets)["train"]) == set(every)
+
+    # No pair of the training shows what is held out; those of the validation show nothing else.
+    for datasets, config, names in (
+        (alone.mixture, alone.pairs, left),
+        (alone.held._datasets, alone.held._config, apart),
+    ):
+        iterator = pipeline.make_iterator(config, datasets, 16)
+        next(iterator)
+        said = " ".join(iterator.describe())
+        assert {name for name in every if f"video {name}," in said} == set(names)
+    (clip,) = alone.held.clips()
+    count = len(clip.boxes)
+    assert clip.seen.tolist() == [True] * (count - 1) + [False]  # absent in the last frame
+    assert [frame.shape for frame in clip.frames()] == [(*clip.size, 3)] * count
+
+
+def test_one_video_cannot_be_held_out() -> None:
+    pairs = sampling.PairConfig(PATCHES.template, PATCHES.search)
+    for path in source.built_below(data_fixtures.built()):
+        opened = source.FrameSource(path)
+        if opened.crop or opened.num_videos == opened.num_records:
+            with pytest.raises(JaxtrackError, match="no video can be held out"):
+                held.hold_out([pipeline.Dataset(path)], path, pairs)
+
+
+def test_validation_on_built_data(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(validation, "tracker_of", lambda preset: STILL)
+    (train,) = [p for p in source.built_below(data_fixtures.built()) if "got10k/train_f" in str(p)]
+    preset = toy_pairs(steps=4, save_every=2, log_every=1)
+    output = tmp_path / "run"
+    options = ["--data", train, "--batch-size", 4, "--validate-every", 2, "--output", output]
+    assert call(monkeypatch, preset, *options) == 0
+    assert "held out for validation: 1 of 7 videos of got10k (train): GOT-10k" in (
+        capsys.readouterr().err
+    )
+    lines = [json.loads(x) for x in (output / "metrics.jsonl").read_text().splitlines()]
+    measured = [x for x in lines if "validation_ao" in x]
+    assert [x["step"] for x in measured] == [2, 4]
+    assert all(0 < x["validation_ao"] < 1 and 0 < x["validation_loss"] < 100 for x in measured)
+    best = json.loads((output / "weights-best.json").read_text())
+    assert best["expected"]["validation AO"] == pytest.approx(
+        measured[0]["validation_ao"], abs=1e-4
+    )
+    # A clip that cannot be read is named and left out; when none is left, the run says so.
+    monkeypatch.setattr(held._Frames, "__call__", lambda self: _damaged(self.name))
+    assert call(monkeypatch, preset, *options[:-1], tmp_path / "broken") == 1
+    said = capsys.readouterr().err
+    assert "note: left out of the validation: got10k: GOT-10k_Train_00000" in said
+    assert "frame 0 is damaged" in said.splitlines()[-1]
+
+
+def _damaged(name: str) -> Any:
+    raise JaxtrackError(f"got10k: {name}, frame 0 is damaged")
 
 
 def test_a_training_batch_can_be_looked_at(

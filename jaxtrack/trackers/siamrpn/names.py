@@ -30,8 +30,15 @@ def _alexnet(prefix: str) -> tuple[tuple[str, str], ...]:
 
 
 TABLES: dict[str, NameTable] = {
-    # siamrpn_{r50_l234,mobilev2_l234,alex}_dwxcorr and their variants: our names are PySOT's.
-    "STVIR/pysot": NameTable(rename=_alexnet("backbone.")),
+    # siamrpn_{r50_l234,mobilev2_l234,alex}_dwxcorr and their variants: our names are PySOT's, and AlexNet's
+    # are written as its released trackers have them.
+    "STVIR/pysot": NameTable(
+        rename=_alexnet("backbone."),
+        restore=tuple(
+            (rf"^backbone\.layer{re.escape(new)}\.(?=\w+$)", f"backbone.features.{old}.")
+            for old, new in _ALEXNET
+        ),
+    ),
     # pretrained_models/{resnet50.model,alexnet-bn.pth,mobilenet_v2.pth}: a backbone without prefix;
     # the classifier has no place here.
     "STVIR/pysot backbone": NameTable(

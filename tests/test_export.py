@@ -1,0 +1,212 @@
+"""Exported trackers: programs give the boxes of the tracker without this library; checkpoints come back."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import hashlib
+import json
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxtrack
+from jaxtrack import __main__ as main
+from jaxtrack import export, load_exported, trackers, weights
+from jaxtrack.base import Prediction, Tracker
+from jaxtrack.errors import JaxtrackError
+from tests.parity.standin import frames as draw
+
+TINY = [name for name in trackers.names() if name.endswith("-tiny")]
+QUICK = [
+    pytest.param(name, marks=() if name == "siamfc-tiny" else pytest.mark.slow) for name in TINY
+]
+
+
+def alive(preset: str, frames: np.ndarray, box: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes and scores of the tracker itself, with its shipped weights."""
+    tracker, variables = jaxtrack.get_tracker(preset), jaxtrack.load_weights(preset)
+    state = jaxtrack.init(tracker, variables, frames[0], box)
+    found = [Prediction(np.float32(box), np.float32("nan"))]
+    for frame in frames[1:]:
+        state, prediction = jaxtrack.track_frame(tracker, variables, state, frame)
+        found.append(prediction)
+    boxes, scores = (np.stack(part) for part in zip(*found))
+    return boxes, scores
+
+
+@pytest.mark.parametrize("preset", QUICK)
+def test_programs_give_the_boxes_of_the_tracker(preset: str, tmp_path: pathlib.Path) -> None:
+    pytest.importorskip("flatbuffers")
+    place = tmp_path / "new" / "exported"
+    assert main.main(["export", preset, "--output", str(place)]) == 0
+    frames, truth = draw(seed=7, count=4, height=120, width=160)
+    boxes, scores = load_exported.track(frames, truth[0], place)
+    want = alive(preset, frames, truth[0])
+    np.testing.assert_array_equal(boxes, want[0])
+    np.testing.assert_array_equal(scores, want[1])
+    card = json.loads((place / "card.json").read_text())
+    assert (card["preset"], card["platforms"]) == (preset, ["cpu", "cuda"])
+    assert card["settings"] == json.loads(
+        json.dumps(jaxtrack.settings.described(jaxtrack.get_tracker(preset).config))
+    )
+    assert card["frame"] == "uint8 (height, width, 3)"
+    files = {"init.bin", "track_frame.bin", "weights.npz", "load.py"}
+    assert set(card["sums"]) == files
+    assert {path.name for path in place.iterdir()} == files | {"card.json"}
+    for name, value in card["sums"].items():
+        assert hashlib.sha256((place / name).read_bytes()).hexdigest() == value
+
+
+def test_the_loader_needs_jax_and_numpy_alone() -> None:
+    text = pathlib.Path(load_exported.__file__).read_text()
+    nodes = list(ast.walk(ast.parse(text)))
+    names = {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}
+    names |= {str(n.module) for n in nodes if isinstance(n, ast.ImportFrom)}
+    assert names == {"pathlib", "sys", "jax", "numpy"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", TINY)
+def test_programs_take_frames_of_any_size(preset: str, tmp_path: pathlib.Path) -> None:
+    pytest.importorskip("flatbuffers")
+    assert main.main(["export", preset, "--output", str(tmp_path / "a")]) == 0
+    for height, width in ((90, 200), (201, 77)):
+        frames, truth = draw(seed=7, count=3, height=height, width=width)
+        boxes, _ = load_exported.track(frames, truth[0], tmp_path / "a")
+        np.testing.assert_allclose(boxes, alive(preset, frames, truth[0])[0], atol=1e-3)
+
+
+@pytest.mark.slow
+def test_the_loader_runs_elsewhere(tmp_path: pathlib.Path) -> None:
+    pytest.importorskip("flatbuffers")
+    frames, truth = draw(seed=7, count=3, height=120, width=160)
+    np.save(tmp_path / "frames.npy", frames)
+    place = tmp_path / "exported"
+    words = ["siamfc-tiny", "--output", str(place), "--size", "160x120"]
+    assert export.main([*words, "--set", "window_influence=0.3"]) == 0
+    box = ",".join(f"{v:g}" for v in truth[0])
+    # -S -I: nothing of the checkout can be imported, and a finder refuses the library by name.
+    code = (
+        "import runpy, sys; sys.modules['jaxtrack'] = None; "
+        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    command = [sys.executable, "-c", code, str(place / "load.py"), "frames.npy", box]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    shown = np.array([float(v) for v in done.stdout.replace("[", " ").replace("]", " ").split()])
+    tracker = jaxtrack.get_tracker("siamfc-tiny", window_influence=0.3)
+    variables = jaxtrack.load_weights("siamfc-tiny")
+    found = jaxtrack.track(tracker, variables, frames, truth[0])
+    np.testing.assert_allclose(shown[:12].reshape(3, 4), found.boxes[0], rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", trackers.names())
+def test_every_preset_can_be_exported(preset: str) -> None:
+    """For both platforms, for frames of any size, on a machine without a GPU."""
+    made = export.programs(trackers.get(preset))
+    assert made.track_frame.platforms == ("cpu", "cuda")
+    assert len(made.track_frame.mlir_module_serialized) > 1000
+
+
+@pytest.mark.parametrize("preset", TINY)
+def test_checkpoints_under_published_names_come_back(
+    preset: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "own.pth"
+    assert main.main(["export", preset, "--torch", str(path)]) == 0
+    assert f"wrote {path} under " in capsys.readouterr().err
+    before, after = jaxtrack.load_weights(preset), jaxtrack.load_weights(preset, path)
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+    state = weights.read_torch(path)
+    names = {"siamfc": "backbone.conv1.0.weight", "ostrack": "backbone.blocks.0.attn.qkv.weight"}
+    names |= {"siamrpnpp": "backbone.features.0.weight"}
+    wanted = names.get(preset.removesuffix("-tiny"))
+    assert wanted is None or wanted in state
+
+
+@dataclasses.dataclass(frozen=True)
+class Nothing:
+    """Settings of a tracker that has none."""
+
+
+def _callback(config: Any, variables: Any, state: Any, frame: Any) -> tuple[Any, Prediction]:
+    box = jax.pure_callback(lambda box: box, state, state)
+    return box, Prediction(box, jnp.ones(()))
+
+
+def _fixed(config: Any, variables: Any, state: Any, frame: Any) -> tuple[Any, Prediction]:
+    rows = frame.reshape(-1, 5) if frame.shape[0] > 50 else frame
+    box = state + rows[0].sum() * 0.0
+    return box, Prediction(box, jnp.ones(()))
+
+
+def own(track_frame: Any) -> Tracker:
+    return Tracker(
+        Nothing(),
+        lambda config, key: {"params": {}, "batch_stats": {}},
+        lambda config, variables, frame, box, frame_size: box,
+        track_frame,
+    )
+
+
+def test_what_cannot_be_exported_is_one_line(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(JaxtrackError, match=r"^track_frame of this tracker cannot be exported"):
+        export.programs(own(_callback))
+    monkeypatch.setitem(sys.modules, "flatbuffers", None)
+    with pytest.raises(JaxtrackError, match="pip install flatbuffers"):
+        export.write_programs(tmp_path / "a", own(_fixed), {}, (100, 50))
+    with pytest.raises(JaxtrackError, match=r"depends on the size of the frames.*--size WxH$"):
+        export.programs(own(_fixed))
+    assert export.programs(own(_fixed), (100, 50)).track_frame.in_avals[-1].shape == (100, 50, 3)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        ("siamfc-tiny", 2, "nothing to write: give --output DIR, --torch FILE.pth, or both"),
+        ("siamfc-tinny --output a", 2, "nearest: siamfc-tiny"),
+        ("siamfc --output a", 1, "no weights come with preset 'siamfc'"),
+        ("siamfc-tiny --output full", 1, "full is not empty: name another --output"),
+        ("siamfc-tiny --output file", 1, "file"),
+        ("siamfc-tiny --output file/a", 1, "file/a: cannot be written"),
+        ("siamfc-tiny --torch full", 1, "full: is a folder"),
+        ("siamfc-tiny --torch w.pth --weights w.pth", 2, "w.pth: is also an input"),
+        ("siamfc-tiny --weights w.pth --output a", 1, "w.pth"),
+        ("siamfc-tiny --output a --size 640", 2, "--size 640: give WxH"),
+        ("siamfc-tiny --output a --size 0x9", 2, "--size 0x9: give WxH"),
+        ("siamfc-tiny --output a --set windo=1", 2, "nearest: window_influence"),
+        ("ostrack-tiny --output a --set search_size=192", 1, "--interpolate"),
+    ],
+)
+def test_mistakes_are_one_line(
+    words: str,
+    status: int,
+    message: str,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("mine")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "w.pth").write_bytes(b"no weights")
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    assert main.main(["export", *words.split()]) == status
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.startswith("error: ")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
