@@ -70,7 +70,8 @@ class Entry:
         try:
             return variables_of(self.source, self.tracker, self.weights, self.interpolate)
         except JaxtrackError as error:
-            raise JaxtrackError(f"--tracker {self.label}: {error}") from error
+            how = "" if self.weights else f" ({self.source}=FILE)"
+            raise JaxtrackError(f"--tracker {self.label}: {error}{how}") from error
 
     def fingerprint(self, variables: Variables) -> str:
         """Return what its results depend on, as hexadecimal text of fixed length.

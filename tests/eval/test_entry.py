@@ -113,7 +113,9 @@ def test_a_tracker_of_others(outside, tmp_path):
     named = parse_entry("ours:somebody_elses:PLAIN")
     assert named.label == "ours"
     learned = parse_entry("somebody_elses:LEARNED")
-    with pytest.raises(JaxtrackError, match="give somebody_elses:LEARNED=FILE"):
+    with pytest.raises(
+        JaxtrackError, match=r"the file of its weights \(somebody_elses:LEARNED=FILE\)"
+    ):
         learned.load()
     save_weights(tmp_path / "w.safetensors", {"params": {"gain": np.full(2, 3.0, np.float32)}})
     loaded = parse_entry(f"somebody_elses:LEARNED={tmp_path / 'w.safetensors'}").load()

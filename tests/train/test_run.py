@@ -242,6 +242,12 @@ def test_a_damaged_checkpoint_names_the_whole_one_before_it(
     for name, array in before.items():
         np.testing.assert_array_equal(array, weights(output)[name], err_msg=name)
     assert [line["step"] for line in log_lines(output)] == list(range(5, 31, 5))
+    kept = output / "checkpoints" / "30" / "record" / "metadata"
+    record = json.loads(kept.read_text())
+    kept.write_text(json.dumps({k: v for k, v in record.items() if k != "sums"}))
+    capsys.readouterr()
+    assert toy(*again) == 1
+    assert "checkpoint has no checksums (an older version wrote it)" in only_line(capsys)
     for path in newest.rglob("*"):
         if path.is_file():
             path.write_bytes(b"")

@@ -183,7 +183,9 @@ def test_missing_and_unknown_files(tmp_path: pathlib.Path) -> None:
         read_published(tmp_path)
 
 
-def test_orbax_folders(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_orbax_folders(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
     import orbax.checkpoint as ocp
 
     tree = variables()
@@ -201,6 +203,10 @@ def test_orbax_folders(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture)
     caplog.clear()
     for folder in ("run", "run/checkpoints", "run/checkpoints/10", "run/checkpoints/10/state"):
         assert same(load_into(form, tmp_path / folder), tree), folder
+        (said,) = capsys.readouterr().err.splitlines()
+        assert said.startswith(
+            f"note: {tmp_path}/run/checkpoints/10/state: no checksums lie beside"
+        )
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
     assert same(load_into(form, tmp_path / "run" / "checkpoints" / "2"), older)
     form["params"]["3"] = form["params"].pop("1")
