@@ -197,7 +197,7 @@ def write_programs(
         part.mkdir()
         try:
             for name, program in (("init", made.init), ("track_frame", made.track_frame)):
-                write_whole(part / f"{name}.bin", program.serialize())
+                write_whole(part / f"{name}.bin", bytes(program.serialize()))
             with (part / "weights.npz").open("wb") as file:
                 np.savez(file, **flat)  # type: ignore[arg-type]
             shutil.copyfile(load_exported.__file__, part / "load.py")

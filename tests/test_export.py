@@ -33,7 +33,7 @@ def alive(preset: str, frames: np.ndarray, box: Any) -> tuple[np.ndarray, np.nda
     """Boxes and scores of the tracker itself, with its shipped weights."""
     tracker, variables = jaxtrack.get_tracker(preset), jaxtrack.load_weights(preset)
     state = jaxtrack.init(tracker, variables, frames[0], box)
-    found = [Prediction(np.float32(box), np.float32("nan"))]
+    found: list[Any] = [(np.float32(box), np.float32("nan"))]
     for frame in frames[1:]:
         state, prediction = jaxtrack.track_frame(tracker, variables, state, frame)
         found.append(prediction)
