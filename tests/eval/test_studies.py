@@ -3,11 +3,14 @@
 import json
 import pathlib
 
+import numpy as np
 import pytest
 
 from eval import demo
-from eval.studies import centre_bias, mlt, results, rpn, tadt, training
+from eval.metrics.annotation import Annotation
+from eval.studies import centre_bias, lost, mlt, oracle, results, rpn, tadt, training
 from eval.studies.training import Training
+from eval.tracking.sequences import Sequence
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io import child
 
@@ -89,6 +92,58 @@ def test_a_demo_leaves_other_files_alone(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("tracked", "missed", "area"),
+    [
+        ([0.9, 0.8], [0.7, 0.1], 1.0),
+        ([0.2, 0.1], [0.3, 0.9], 0.0),
+        ([0.5, 0.5], [0.5], 0.5),
+        ([0.9, 0.4], [0.4, 0.6], 0.625),  # pairs won: 2 of the first, a tie of the second
+        ([np.nan, 0.4], [0.1], 0.5),  # no number ranks below all
+    ],
+)
+def test_the_area_is_the_share_of_pairs_in_order(tracked, missed, area):
+    values = np.array([*tracked, *missed])
+    overlap = np.array([0.8] * len(tracked) + [0.05] * len(missed))
+    row = lost.row_of("made", [lost.Scored(overlap, values)], 0.5, 0.1)
+    assert row.auroc == pytest.approx(area)
+    assert (row.tracked, row.lost, row.neither) == (len(tracked), len(missed), 0)
+
+
+def test_frames_of_all_sequences_are_pooled():
+    rng = np.random.default_rng(0)
+    parts = [lost.Scored(rng.uniform(size=n), rng.uniform(size=n)) for n in (30, 50, 20)]
+    one = lost.Scored(*(np.concatenate(column) for column in zip(*parts)))
+    apart, pooled = (lost.row_of("made", p, 0.6, 0.2) for p in (parts, [one]))
+    assert apart.auroc == pytest.approx(pooled.auroc)
+    assert apart.interval[0] < apart.auroc < apart.interval[1]
+    assert apart.neither == ((one.overlap >= 0.2) & (one.overlap < 0.6)).sum()
+    found = lost.row_of("never lost", [lost.Scored(np.ones(4), np.ones(4))], 0.6, 0.2)
+    assert np.isnan(found.auroc)
+    assert "nan" in lost.table([found])
+
+
+def test_a_peak_is_judged_by_where_the_target_is():
+    config = oracle.mlt.PRESETS["mlt-tiny"]
+    response = np.full((17, 17), -4.0, np.float32)
+    response[8:11, 9:12] = 4
+    response[9, 10] = 5
+    responses, places = np.stack([response] * 3), np.array([[1, 2], [2.4, 2], [-3, 2]])
+    loss, found = oracle.judged(config, responses, places).T
+    assert found.tolist() == [1, 0, 0]
+    assert loss[0] < loss[1] < loss[2]
+
+
+def test_only_frames_with_a_truth_count():
+    truth = np.array([[0, 0, 4, 4.0], [0, 0, 4, 4], [np.nan] * 4, [0, 0, 4, 4], [2, 0, 4, 4]])
+    absent = np.array([False, False, False, True, False])
+    note = Annotation(truth, absent)
+    sequence = Sequence("made", 5, lambda: iter(()), truth, note, (10, 10))
+    found = lost.scored(sequence, np.tile([0, 0, 4.0, 4], (4, 1)), np.arange(4.0))
+    np.testing.assert_array_equal(found.score, [0, 3])
+    np.testing.assert_allclose(found.overlap, [1, 1 / 3])
+
+
+@pytest.mark.parametrize(
     ("study", "words", "message"),
     [
         (centre_bias, ["--pairs", "0"], "--pairs"),
@@ -108,6 +163,14 @@ def test_a_demo_leaves_other_files_alone(tmp_path, monkeypatch):
         (tadt, ["--frames", "-2"], "--frames"),
         (tadt, ["--variants", "non"], "unknown variant"),
         (tadt, ["--tracker", "siamfc-tiny"], "not a preset of TADT"),
+        (lost, ["--tracked", "0.05"], "a frame would be both"),
+        (lost, ["--tracker"], "at least one argument"),
+        (lost, ["--tracker", "siamfc-tny"], "nearest"),
+        (lost, ["--benchmark", "otb"], "--root"),
+        (oracle, ["--tracker", "mlt-tiny-mt"], "not a full preset of MLT"),
+        (oracle, ["--every", "1"], "--every"),
+        (lost, ["--root", "."], "has no folder"),
+        (lost, ["--frames", "-1"], "--frames"),
         (demo, ["--steps", "0"], "--steps"),
     ],
 )

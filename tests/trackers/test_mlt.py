@@ -346,6 +346,20 @@ def test_memory_is_fed_at_the_interval_when_tau_is_passed():
     assert max(scores) <= 1
 
 
+def test_nothing_adapts_before_there_are_enough_patches():
+    variables = variables_of(SMALL)
+    waiting, scores = follow(dataclasses.replace(SMALL, fewest_patches=3), variables)
+    plain, unadapted = follow(mlt.switched(SMALL, False, False, False), variables)
+    assert [int(s.memory.filled) for s in waiting] == [1, 1, 2, 2, 3, 3]
+    assert scores[:4] == pytest.approx(unadapted[:4], abs=1e-6)
+    count = SMALL.network.channels[4]
+    for before in waiting[:4]:
+        np.testing.assert_array_equal(before.template[..., :count], plain[0].template)
+        assert not np.any(before.kernel[..., count:])
+    assert np.any(waiting[4].kernel[..., count:])
+    assert np.any(waiting[4].attention != 1)
+
+
 @pytest.mark.parametrize("switches", [(True, False, True), (False, True, False)])
 def test_switches_are_independent(switches):
     config = mlt.switched(SMALL, *switches)
@@ -378,6 +392,13 @@ def test_ways_to_adapt_lower_the_loss_and_are_what_they_say():
 
             return float(jnp.mean(jax.vmap(one)(task.patches[:2])))
 
+        def weighed(layer):
+            def one(patch):
+                kernel = layer.search_kernel
+                return task.loss(task.respond(kernel, kernel, patch, layer.attention))
+
+            return float(jnp.mean(jax.vmap(one)(task.patches[:2])))
+
         start = loss(adaptation.unadapted(task))
         delta = adaptation.negative_gradient(
             task.kernel, task.patch_loss, task.patches, task.weights
@@ -388,6 +409,12 @@ def test_ways_to_adapt_lower_the_loss_and_are_what_they_say():
         tuned = adaptation.adam_steps(task, 4, 1e-2)
         assert loss(tuned) < start
         np.testing.assert_allclose(tuned.search_kernel, _optax_adam(task, 4, 1e-2), rtol=1e-9)
+        new = jnp.full((*task.kernel.shape[:3], 2), 0.05)
+        longer = jnp.concatenate([task.kernel, new], axis=-1)
+        first = adaptation.Adapted(longer, longer, jnp.ones(longer.shape[-1]))
+        appended = adaptation.appended_steps(task, first, 5, 1e-2)
+        np.testing.assert_array_equal(appended.search_kernel[..., :5], task.kernel)
+        assert weighed(appended) < weighed(first)
         solved = adaptation.ridge(task, 1e-3)
         np.testing.assert_array_equal(solved.template_kernel, task.kernel)
         _assert_ridge_is_the_minimum(task, solved.search_kernel, 1e-3)
@@ -464,5 +491,9 @@ def test_numbers_that_contradict_each_other_are_refused_by_name():
         adaptation.least_entropy(jnp.zeros((4, 5, 5)), 3, 2)
     with pytest.raises(JaxtrackError, match=r"update_interval is 0"):
         dataclasses.replace(SMALL, update_interval=0)
+    with pytest.raises(JaxtrackError, match=r"fewest_patches is 5"):
+        dataclasses.replace(SMALL, fewest_patches=5)
+    with pytest.raises(JaxtrackError, match=r"descent_steps is above 0"):
+        dataclasses.replace(mlt.switched(SMALL, True, False, False), descent_steps=4)
     with pytest.raises(JaxtrackError, match=r"attention is on"):
         dataclasses.replace(SMALL, meta=MetaConfig(attention=False))

@@ -303,3 +303,25 @@ def test_published_presets_have_the_published_lengths():
             assert preset.task.config.tracker == ostrack.PRESETS[preset.tracker]
     rows = elimination.template_rows(12, "CTR_POINT")
     assert rows == (65,)
+
+
+def test_sizes_are_corrected_by_the_first_frame_and_smoothed():
+    config = dataclasses.replace(
+        ostrack.PRESETS["ostrack-tiny"], size_rate=0.25, size_correction=True
+    )
+    ones = jnp.ones(1)
+    state = ostrack.State(
+        box=jnp.asarray([10.0, 20, 40, 20]),
+        template=ones,
+        template_mask=ones,
+        frame_size=jnp.asarray([100, 100]),
+        correction=jnp.asarray([2.0, 0.5]),
+        confidence=jnp.ones(()),
+        misses=jnp.zeros((), jnp.int32),
+    )
+    new = jnp.asarray([20.0, 20, 24, 48])  # about (32, 44)
+    got = ostrack.smoothed(config, state, new, state.misses)
+    size = np.array([0.75 * 40 + 0.25 * 48, 0.75 * 20 + 0.25 * 24])
+    np.testing.assert_allclose(got, [*(np.array([32, 44]) - size / 2), *size], rtol=1e-6)
+    published = dataclasses.replace(config, size_rate=1.0, size_correction=False)
+    assert ostrack.smoothed(published, state, new, state.misses) is new

@@ -22,7 +22,7 @@ from jaxtrack.ops.response import entropy
 
 Patch = Any  # a tree of arrays: what one patch is for the network
 PatchLoss = Callable[[Array, Patch], Array]
-Moments = tuple[Array, Array, Array]  # a kernel with Adam's two moments
+Moments = tuple[Any, Any, Any]  # values with Adam's two moments
 
 
 class Adapted(NamedTuple):
@@ -45,7 +45,7 @@ class Problem:
 
     Attributes:
         kernel: ``(kh, kw, i, o)`` the last layer's own kernel.
-        respond: ``(template_kernel, search_kernel, patch) -> (m, m)`` response (logits).
+        respond: ``(template_kernel, search_kernel, patch, attention=None) -> (m, m)`` response (logits).
         loss: ``response -> ()``, the loss against labels that assume the target at the centre.
         labels: ``(m, m)`` those labels, 1 and 0.
         patches: tree of arrays with a leading axis of n patches.
@@ -53,7 +53,7 @@ class Problem:
     """
 
     kernel: Float[Array, "kh kw i o"]
-    respond: Callable[[Array, Array, Patch], Float[Array, "m m"]]
+    respond: Callable[..., Float[Array, "m m"]]
     loss: Callable[[Float[Array, "m m"]], Float[Array, ""]]
     labels: Float[Array, "m m"]
     patches: Patch
@@ -173,6 +173,51 @@ def gradient_steps(problem: Problem, steps: int, rate: float | Array) -> Adapted
     return unadapted(dataclasses.replace(problem, kernel=kernel))
 
 
+def adam(
+    descent: Callable[[Any], Any],
+    start: Any,
+    steps: int,
+    rate: float | Array,
+    betas: tuple[float, float] = (0.9, 0.999),
+    epsilon: float = 1e-8,
+) -> Any:
+    """Run Adam from moments of zero.
+
+    Args:
+        descent: values -> negative gradient of what is to fall.
+        start: values, an array or a tree.
+        steps: how many.
+        rate: learning rate.
+        betas: of Adam.
+        epsilon: of Adam.
+
+    Reference:
+        Kingma and Ba, Adam, algorithm 1.
+    """
+
+    def step(carry: Moments, count: Array) -> tuple[Moments, None]:
+        values, first, second = carry
+        delta = descent(values)
+        first = jax.tree.map(lambda m, d: betas[0] * m + (1 - betas[0]) * d, first, delta)
+        second = jax.tree.map(
+            lambda v, d: betas[1] * v + (1 - betas[1]) * jnp.square(d), second, delta
+        )
+
+        def move(value: Array, first: Array, second: Array) -> Array:
+            one = first / (1 - betas[0] ** count)
+            two = second / (1 - betas[1] ** count)
+            # The root of an exact zero has no derivative: those elements do not move.
+            root = jnp.where(two > 0, jnp.sqrt(jnp.where(two > 0, two, 1)), 0)
+            return value + rate * one / (root + epsilon)
+
+        return (jax.tree.map(move, values, first, second), first, second), None
+
+    counts = jnp.arange(1, steps + 1).astype(jax.tree.leaves(start)[0].dtype)
+    zeros = jax.tree.map(jnp.zeros_like, start)
+    (values, _, _), _ = lax.scan(step, (start, zeros, zeros), counts)
+    return values
+
+
 def adam_steps(
     problem: Problem,
     steps: int,
@@ -180,7 +225,7 @@ def adam_steps(
     betas: tuple[float, float] = (0.9, 0.999),
     epsilon: float = 1e-8,
 ) -> Adapted:
-    """Run Adam on the kernel from moments of zero: the fine-tuning of MLT's ``mt+ft``.
+    """Run `adam` on the kernel: the fine-tuning of MLT's ``mt+ft``.
 
     Args:
         problem: what to adapt to; starts from its kernel.
@@ -190,24 +235,40 @@ def adam_steps(
         epsilon: of Adam.
 
     Reference:
-        MLT, the variant "mt+ft"; Kingma and Ba, Adam, algorithm 1.
+        MLT, the variant "mt+ft".
     """
 
-    def step(carry: Moments, count: Array) -> tuple[Moments, None]:
-        kernel, first, second = carry
-        delta = negative_gradient(kernel, problem.patch_loss, problem.patches, problem.weights)
-        first = betas[0] * first + (1 - betas[0]) * delta
-        second = betas[1] * second + (1 - betas[1]) * jnp.square(delta)
-        one = first / (1 - betas[0] ** count)
-        two = second / (1 - betas[1] ** count)
-        # The root of an exact zero has no derivative: those elements do not move.
-        root = jnp.where(two > 0, jnp.sqrt(jnp.where(two > 0, two, 1)), 0)
-        return (kernel + rate * one / (root + epsilon), first, second), None
+    def descent(kernel: Array) -> Array:
+        return negative_gradient(kernel, problem.patch_loss, problem.patches, problem.weights)
 
-    counts = jnp.arange(1, steps + 1).astype(problem.kernel.dtype)
-    zeros = jnp.zeros_like(problem.kernel)
-    (kernel, _, _), _ = lax.scan(step, (problem.kernel, zeros, zeros), counts)
+    kernel = adam(descent, problem.kernel, steps, rate, betas, epsilon)
     return unadapted(dataclasses.replace(problem, kernel=kernel))
+
+
+def appended_steps(problem: Problem, start: Adapted, steps: int, rate: float | Array) -> Adapted:
+    """Run `adam` on the appended kernels and the attention: what a meta-learner could at best have answered.
+
+    Args:
+        problem: what to adapt to; its own kernel stays as it is.
+        start: the layer to start from, such as a meta-learner's answer.
+        steps: how many.
+        rate: learning rate.
+
+    Returns:
+        The layer after the last step.
+    """
+    count = problem.kernel.shape[-1]
+
+    def loss(learned: Any, patch: Patch) -> Float[Array, ""]:
+        kernel = jnp.concatenate([problem.kernel, learned[0]], axis=-1)
+        return problem.loss(problem.respond(kernel, kernel, patch, learned[1]))
+
+    def descent(learned: Any) -> Any:
+        return negative_gradient(learned, loss, problem.patches, problem.weights)
+
+    new, attention = adam(descent, (start.search_kernel[..., count:], start.attention), steps, rate)
+    kernel = jnp.concatenate([problem.kernel, new], axis=-1)
+    return Adapted(kernel, kernel, attention)
 
 
 def ridge(problem: Problem, penalty: float | Array, target_gain: float = 3.0) -> Adapted:

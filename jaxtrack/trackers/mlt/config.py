@@ -9,6 +9,8 @@ from jaxtyping import Array
 
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.models.alexnet import ALEXNET_V1, AlexNetConfig
+from jaxtrack.ops.confidence import MARGIN, RESPONSE, Confidence
+from jaxtrack.ops.lost import NEVER, LostRule
 from jaxtrack.trackers.mlt.meta import MetaConfig
 from jaxtrack.trackers.mlt.network import MATCHING, MATCHING_TINY
 
@@ -41,6 +43,8 @@ class Config:
         tau: a frame's patch enters the memory when the score passes it (open).
         update_interval: every so many frames a patch is offered to the memory, and the layer adapted
             when it enters (open). The patch is cut around the new position.
+        fewest_patches: the layer stays as it is until the memory holds so many patches (open): one or two
+            tell little of what a target will look like.
         rate: share of the new kernels and attention at an update, against those so far (open).
         gradient_scaling: ``rms``: delta is divided by its root mean square; ``none`` (open).
         gradient_factor: factor on delta (open).
@@ -49,6 +53,9 @@ class Config:
             labels, pixels of the search crop (open).
         fine_tune_steps: Adam steps at each update (open).
         fine_tune_rate: their learning rate (open).
+        descent_steps: Adam steps on the new kernels and the attention from the meta-learner's answer on; 0:
+            its answer, as described. Above 0: what its answer could at best have been, for study.
+        descent_rate: their learning rate.
         scale_count: scales searched at each frame, odd (open).
         scale_step: ratio of neighbouring scales (open).
         scale_rate: share of the chosen scale in the new size, which so changes smoothly (open).
@@ -58,6 +65,9 @@ class Config:
         entry_softness: 0: a patch enters or not. Above 0: every offered patch enters, with the weight
             ``sigmoid((score - tau) / entry_softness)``: differentiable.
         peak_softness: 0: the peak is a maximum. Above 0: an expectation (see `pyramid.find_peak`).
+        confidence: what the score is (see `jaxtrack.ops.confidence`); as described, the
+            network's probability.
+        lost: what a low score does (see `jaxtrack.ops.lost`); as described: nothing.
     """
 
     network: AlexNetConfig = MATCHING
@@ -77,6 +87,7 @@ class Config:
     memory_size: int = 16
     tau: float = 0.6
     update_interval: int = 10
+    fewest_patches: int = 1
     rate: float = 1.0
     gradient_scaling: Literal["none", "rms"] = "rms"
     gradient_factor: float = 1.0
@@ -84,6 +95,8 @@ class Config:
     positive_radius: float = 16.0
     fine_tune_steps: int = 8
     fine_tune_rate: float = 1e-3
+    descent_steps: int = 0
+    descent_rate: float = 1e-2
     scale_count: int = 3
     scale_step: float = 1.0375
     scale_rate: float = 0.59
@@ -92,6 +105,8 @@ class Config:
     response_up: int = 16
     entry_softness: float = 0.0
     peak_softness: float = 0.0
+    confidence: Confidence = RESPONSE
+    lost: LostRule = NEVER
 
     def __post_init__(self) -> None:
         """Refuse sizes that contradict each other, by name."""
@@ -102,10 +117,19 @@ class Config:
                 f"MLT: memory_size (K) is {self.memory_size}, but one adaptation uses samples (M) = "
                 f"{self.samples} patches; K must be at least M"
             )
+        if not 1 <= self.fewest_patches <= self.memory_size:
+            raise JaxtrackError(
+                f"MLT: fewest_patches is {self.fewest_patches}; it lies between 1 and memory_size (K) = "
+                f"{self.memory_size}"
+            )
         if self.update_interval < 1:
             raise JaxtrackError(f"MLT: update_interval is {self.update_interval}; at least 1")
         if self.meta_learner and not self.meta.target_kernels:
             raise JaxtrackError("MLT: meta_learner is on, but meta.target_kernels is 0")
+        if self.descent_steps and not (self.meta_learner and self.attention):
+            raise JaxtrackError(
+                "MLT: descent_steps is above 0, but meta_learner and attention, which it improves, are not on"
+            )
         if self.attention and not self.meta.attention:
             raise JaxtrackError(
                 "MLT: attention is on, but the meta-learner gives none (meta.attention)"
@@ -154,6 +178,7 @@ _TINY = Config(
     meta=MetaConfig(hidden=128, target_kernels=32),
     samples=4,
     memory_size=8,
+    confidence=MARGIN,
 )
 # The widths of siamfc-small, from whose blocks 1 to 4 it starts; the meta-learner's first layer grows with
 # the product of the last two.

@@ -18,7 +18,8 @@ Read `jaxtrack.trackers.mlt.config`, then here `State`, `init` and the five step
 the order in which `track_frame` takes them; `update` leads to `learn`, and so to ``adaptation`` (gradient,
 memory, ways to adapt), ``meta`` (the meta-learner) and ``network`` (the last layer held apart).
 
-The score of a prediction is the sigmoid of the response's peak; it compares over time, not between networks.
+The score of a prediction is the sigmoid of the response's peak, or with ``confidence`` (in ``-tiny``) how
+far the peak stands out; it compares over time, not between networks. Tau is compared with the sigmoid.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxtrack.base import Crops, Frame, Look, Prediction, Steps, Variables
 from jaxtrack.models.alexnet import SiamFC, embed_crops
-from jaxtrack.ops import crop
+from jaxtrack.ops import confidence, crop, lost
 from jaxtrack.ops.boxes import box_about, middle_of
 from jaxtrack.ops.losses import balanced_logistic, distance_labels
 from jaxtrack.ops.response import scale_factors
@@ -71,6 +72,8 @@ class State(NamedTuple):
         frame_index: ``()`` int32 frames tracked so far.
         fill: ``(3,)`` colour beyond the border: the first frame's mean.
         frame_size: ``(2,)`` int32 true height and width of the frames.
+        confidence: ``()`` running mean of the margin, where that is the score; 1 at first.
+        misses: ``()`` int32 frames in a row whose score was low (see `jaxtrack.ops.lost`).
     """
 
     centre: Float[Array, "2"]
@@ -83,6 +86,8 @@ class State(NamedTuple):
     frame_index: Int[Array, ""]
     fill: Float[Array, "3"]
     frame_size: Int[Array, "2"]
+    confidence: Float[Array, ""]
+    misses: Int[Array, ""]
 
 
 class Decision(NamedTuple):
@@ -94,9 +99,12 @@ class Decision(NamedTuple):
         which: ``()`` int32 the chosen scale.
         response: ``(m, m)`` its response, mixed with the window.
         share: see `jaxtrack.base.Decision`.
+        probability: ``()`` sigmoid of the response's peak, which tau is compared with.
         peak: place and scale, see `jaxtrack.trackers.mlt.pyramid.Peak`.
         centre: ``(2,)`` the target's new centre, row and column.
         size: ``(2,)`` its new height and width.
+        confidence: ``()`` see `State`.
+        misses: ``()`` int32 see `State`.
     """
 
     box: Float[Array, "4"]
@@ -104,9 +112,12 @@ class Decision(NamedTuple):
     which: Int[Array, ""]
     response: Float[Array, "m m"]
     share: float | Float[Array, ""]
+    probability: Float[Array, ""]
     peak: Peak
     centre: Float[Array, "2"]
     size: Float[Array, "2"]
+    confidence: Float[Array, ""]
+    misses: Int[Array, ""]
 
 
 def module(config: Config) -> SiamFC:
@@ -158,10 +169,14 @@ def problem(
     layer, match = net.last_layer(module(config), variables), net.head(module(config), variables)
     groups, truth = config.network.groups[4], labels(config)
 
-    def respond(template_kernel: Array, search_kernel: Array, patch: Array) -> Array:
-        ones = jnp.ones(template_kernel.shape[-1:], patch.dtype)
+    def respond(
+        template_kernel: Array, search_kernel: Array, patch: Array, attention: Array | None = None
+    ) -> Array:
+        weight = jnp.ones(template_kernel.shape[-1:], patch.dtype)
+        if attention is not None:
+            weight = in_correlation(config, attention)
         kernels = (template_kernel, search_kernel)
-        return net.respond(layer, match, groups, kernels, ones, exemplar, patch[None])[0]
+        return net.respond(layer, match, groups, kernels, weight, exemplar, patch[None])[0]
 
     def loss(response: Array) -> Array:
         return balanced_logistic(response, truth)
@@ -215,6 +230,9 @@ def adapt(
         return adaptation.unadapted(dataclasses.replace(task, kernel=kernel))
     learn = learner(config, variables, dropout_key)
     found = adaptation.meta_learned(task, learn, config.first_order)
+    if config.descent_steps:
+        steps, rate = config.descent_steps, config.descent_rate
+        found = adaptation.appended_steps(task, found, steps, rate)
     count = kernel.shape[-1]
     kernel = jnp.concatenate([kernel, found.search_kernel[..., count:]], axis=-1)
     return Adapted(kernel, kernel, found.attention)
@@ -298,13 +316,21 @@ def learn(
     weight: Float[Array, ""] | float,
     rate: float | Array,
 ) -> State:
-    """Remember the patch at the state's position and adapt to the memory."""
+    """Remember the patch at the state's position and, when there are enough of them, adapt to the memory."""
     one = jnp.ones((1,), state.size.dtype)
     patch = look_at(config, state, frame, one, config.instance_size)
     features = trunk(config, variables, patch.crops)
     response = respond(config, variables, state, features)[0]
     memory = adaptation.remember(state.memory, features[0], response, weight)
-    return update_layer(config, variables, state._replace(memory=memory), rate)
+    state = state._replace(memory=memory)
+    if config.fewest_patches == 1:
+        return update_layer(config, variables, state, rate)
+    return lax.cond(
+        memory.filled >= config.fewest_patches,
+        lambda state: update_layer(config, variables, state, rate),
+        lambda state: state,
+        state,
+    )
 
 
 def init(
@@ -325,10 +351,25 @@ def init(
     slots = config.memory_size if config.adapts else 0
     memory = adaptation.empty_memory(slots, (side, side, exemplar.shape[-1]), (cells, cells))
     kernel = net.last_layer(module(config), variables).kernel
+    if config.meta_learner and config.fewest_patches > 1:
+        # The shape of the layer must not change later: kernels of zero answer nothing.
+        kernel = jnp.pad(kernel, ((0, 0),) * 3 + ((0, config.meta.target_kernels),))
     ones = jnp.ones(kernel.shape[-1:], jnp.float32)
+    zero = jnp.zeros((), jnp.int32)
     state = State(
-        centre, size, exemplar, exemplar, kernel, ones, memory, jnp.zeros((), jnp.int32), fill, frame_size
-    )  # fmt: skip
+        centre,
+        size,
+        exemplar,
+        exemplar,
+        kernel,
+        ones,
+        memory,
+        zero,
+        fill,
+        frame_size,
+        jnp.ones((), jnp.float32),
+        zero,
+    )
     state = with_layer(config, variables, state, kernel, ones)
     return learn(config, variables, state, frame, 1.0, 1.0) if config.adapts else state
 
@@ -336,6 +377,7 @@ def init(
 def cut(config: Config, state: State, frame: Frame) -> Look:
     """Cut the search regions of all scales out of a frame, the smallest first."""
     factors = jnp.asarray(scale_factors(config.scale_count, config.scale_step), state.size.dtype)
+    factors = lost.widened(config.lost, state.misses, factors)
     return look_at(config, state, frame, factors, config.instance_size)
 
 
@@ -360,18 +402,31 @@ def decide(
     )
     extent = config.network.stride * response_size(config) / config.exemplar_size
     shift = peak.offset * extent * crop.context_side(state.size, config.context) * peak.factor
+    shift = lost.widened(config.lost, state.misses, shift)
     growth = (1 - config.scale_rate) + config.scale_rate * peak.factor
+    own = jax.nn.sigmoid(peak.logit)
+    template = config.exemplar_size / config.network.stride
+    score, sure = confidence.score(
+        config.confidence, state.confidence, own, maps[peak.scale], template
+    )
+    misses = lost.count(config.lost, state.misses, score)
     centre = (state.centre + shift).astype(state.centre.dtype)
     size = (state.size * growth).astype(state.size.dtype)
+    size = lost.held(config.lost, misses, state.size, size)
+    if config.lost.stay:
+        centre = lost.held(config.lost, misses, state.centre, centre)
     return Decision(
         box=box_about(centre, size).astype(jnp.float32),
-        score=jax.nn.sigmoid(peak.logit),
+        score=score,
         which=peak.scale,
         response=peak.response,
         share=config.network.stride * response_size(config) / config.instance_size,
+        probability=own,
         peak=peak,
         centre=centre,
         size=size,
+        confidence=sure,
+        misses=misses,
     )
 
 
@@ -380,7 +435,11 @@ def update(
 ) -> State:
     """Move the target; when it is due and the score passes tau, remember its patch and adapt."""
     state = state._replace(
-        centre=decision.centre, size=decision.size, frame_index=state.frame_index + 1
+        centre=decision.centre,
+        size=decision.size,
+        frame_index=state.frame_index + 1,
+        confidence=decision.confidence,
+        misses=decision.misses,
     )
     if not config.adapts:
         return state
@@ -388,9 +447,9 @@ def update(
     due = state.frame_index % config.update_interval == 0
     weight = jnp.ones((), jnp.float32)
     if config.entry_softness:
-        weight = jax.nn.sigmoid((decision.score - rules.tau) / config.entry_softness)
+        weight = jax.nn.sigmoid((decision.probability - rules.tau) / config.entry_softness)
     else:
-        due = due & (decision.score > rules.tau)
+        due = due & (decision.probability > rules.tau)
     return lax.cond(
         due,
         lambda state: learn(config, variables, state, frame, weight, rules.rate),

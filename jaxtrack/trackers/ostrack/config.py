@@ -8,6 +8,8 @@ from typing import Literal
 import numpy as np
 
 from jaxtrack.ops import precision
+from jaxtrack.ops.confidence import RESPONSE, Confidence
+from jaxtrack.ops.lost import NEVER, LostRule
 
 TemplateRange = Literal["CTR_POINT", "CTR_REC", "ALL", "GT_BOX"]
 
@@ -43,6 +45,13 @@ class Config:
         similarity: start from attention as likeness of content, for training without pre-training.
         head_prior: score that every cell starts training with, so that the many empty cells do not rule
             the first steps; 0: as published (PyTorch's default bias, about 0.5).
+        window_power: exponent of the Hann window; 1: as published. Above 1 large motion counts less.
+        size_rate: share of the predicted width and height in the new ones; 1: all, as published.
+        size_correction: correct predicted widths and heights by what the network makes of the first frame,
+            where they are known; as published: not. A small network predicts the shape of the mean target.
+        confidence: what the score is (see `jaxtrack.ops.confidence`); as published, the
+            head's score.
+        lost: what a low score does (see `jaxtrack.ops.lost`); as published: nothing.
     """
 
     template_size: int = 128
@@ -68,6 +77,11 @@ class Config:
     stem: tuple[int, ...] = ()
     similarity: bool = False
     head_prior: float = 0.0
+    window_power: float = 1.0
+    size_rate: float = 1.0
+    size_correction: bool = False
+    confidence: Confidence = RESPONSE
+    lost: LostRule = NEVER
 
     @property
     def template_grid(self) -> int:

@@ -13,7 +13,7 @@ from jaxtrack.base import Frame
 from jaxtrack.ops.crop import Window, linear_taps, resize_window, round_half_even
 
 
-def window_ostrack(box: Float[Array, "4"], factor: float) -> Window:
+def window_ostrack(box: Float[Array, "4"], factor: float | Float[Array, ""]) -> Window:
     """Return the square area window of OSTrack: side ``ceil(sqrt(w h) factor)``, corner rounded half to even.
 
     Args:

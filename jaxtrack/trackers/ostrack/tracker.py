@@ -13,7 +13,8 @@ in the order in which `track_frame` takes them; then ``vit`` (the transformer), 
 go), ``head`` (from tokens to maps), ``crop`` (from frames to crops and back), ``losses`` for training.
 
 The score of a prediction is the head's score at the chosen cell, in [0.0001, 0.9999]: the network's own
-probability that the target's centre is there (before the Hann window).
+probability that the target's centre is there (before the Hann window); or with ``confidence`` how far the
+highest score stands out.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from jaxtrack.base import Frame, Look, Prediction, Steps, Variables
+from jaxtrack.ops import confidence, lost
 from jaxtrack.ops.crop import Window
 from jaxtrack.trackers.ostrack import crop as crop_ostrack
 from jaxtrack.trackers.ostrack import elimination
@@ -36,6 +38,8 @@ from jaxtrack.trackers.ostrack.vit import Features
 
 __all__ = ["PRESETS", "Config", "State", "init", "init_variables", "track_frame"]
 
+# A size that is further off in the first frame is an accident, not a habit.
+LARGEST_CORRECTION = 4.0
 # Per RGB channel, of ImageNet.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -49,12 +53,18 @@ class State(NamedTuple):
         template: ``(z, c)`` tokens of the template; never updated.
         template_mask: ``(z,)`` weight of each template token in the elimination score (0 or 1).
         frame_size: ``(2,)`` int32 true height and width of the frames.
+        correction: ``(2,)`` factors on predicted width and height (see `Config.size_correction`).
+        confidence: ``()`` running mean of the margin, where that is the score; 1 at first.
+        misses: ``()`` int32 frames in a row whose score was low (see `jaxtrack.ops.lost`).
     """
 
     box: Float[Array, "4"]
     template: Float[Array, "z c"]
     template_mask: Float[Array, "z"]
     frame_size: Int[Array, "2"]
+    correction: Float[Array, "2"]
+    confidence: Float[Array, ""]
+    misses: Int[Array, ""]
 
 
 class Decision(NamedTuple):
@@ -67,7 +77,9 @@ class Decision(NamedTuple):
         response: ``(s, s)`` score times the Hann window.
         share: see `jaxtrack.base.Decision`.
         unclipped: ``(4,)`` the predicted box, ``x, y, w, h`` in the frame.
-        clipped: ``(4,)`` the same kept inside the frame: the state's next box.
+        clipped: ``(4,)`` the same with its size smoothed, kept inside the frame: the state's next box.
+        confidence: ``()`` see `State`.
+        misses: ``()`` int32 see `State`.
     """
 
     box: Float[Array, "4"]
@@ -77,6 +89,8 @@ class Decision(NamedTuple):
     share: float | Float[Array, ""]
     unclipped: Float[Array, "4"]
     clipped: Float[Array, "4"]
+    confidence: Float[Array, ""]
+    misses: Int[Array, ""]
 
 
 def network(config: Config) -> OneStream:
@@ -191,7 +205,9 @@ def start(
     tokens: Any = network(config).apply(variables, image, method="embed_template")
     inside = crop_ostrack.box_to_crop(box, box, scale_of(window, size), size) / size
     mask = template_mask(config, inside.astype(jnp.float32))
-    return State(box, tokens[0], mask, frame_size.astype(jnp.int32))
+    frame_size, ones = frame_size.astype(jnp.int32), jnp.ones(2, box.dtype)
+    sure, misses = jnp.ones((), jnp.float32), jnp.zeros((), jnp.int32)
+    return State(box, tokens[0], mask, frame_size, ones, sure, misses)
 
 
 def init(
@@ -205,12 +221,25 @@ def init(
     box = box.astype(jnp.result_type(float))
     window = crop_ostrack.window_ostrack(box, config.template_factor)
     crop = crop_ostrack.crop_ostrack(frame, window, config.template_size, frame_size)
-    return start(config, variables, crop, box, window, frame_size)
+    state = start(config, variables, crop, box, window, frame_size)
+    return corrected(config, variables, state, frame) if config.size_correction else state
+
+
+def corrected(config: Config, variables: Variables, state: State, frame: Frame) -> State:
+    """Compare the size that the network predicts in the first frame with the given one; keep the ratio."""
+    look = cut(config, state, frame)
+    maps = respond(config, variables, state, embed(config, variables, state, look))
+    predicted = decide(config, variables, state, look, maps).unclipped
+    ratio = jnp.clip(state.box[2:] / predicted[2:], 1 / LARGEST_CORRECTION, LARGEST_CORRECTION)
+    return state._replace(correction=ratio)
 
 
 def cut(config: Config, state: State, frame: Frame) -> Look:
     """Cut the search region out of a frame."""
-    window = crop_ostrack.window_ostrack(state.box, config.search_factor)
+    factor: Any = config.search_factor
+    if config.lost.on:
+        factor = lost.widened(config.lost, state.misses, jnp.asarray(factor, state.box.dtype))
+    window = crop_ostrack.window_ostrack(state.box, factor)
     crop = crop_ostrack.crop_ostrack(frame, window, config.search_size, state.frame_size)
     return Look(jax.tree.map(lambda side: side[None], window), crop[None])
 
@@ -248,29 +277,68 @@ def decide(
     config: Config, variables: Variables, state: State, look: Look, maps: CentreMaps
 ) -> Decision:
     """Weigh the scores with the Hann window, read the box at the maximum, keep it inside the frame."""
-    response = maps.score * hann_window(config.search_grid)[None]
+    hann = hann_window(config.search_grid)
+    hann = hann if _is_one(config.window_power) else hann**config.window_power
+    response = maps.score * hann[None]
     window = jax.tree.map(lambda side: side[0], look.windows)
     scale = scale_of(window, config.search_size)
     box = decode_boxes(response, maps.size, maps.offset)[0]
     pixels = box * config.search_size / scale.astype(box.dtype)
     unclipped = crop_ostrack.box_to_image(pixels, state.box, scale, config.search_size)
-    clipped = crop_ostrack.clip_box(unclipped, state.frame_size, config.clip_margin)
+    own = maps.score.reshape(-1)[jnp.argmax(response)]
+    score, sure = confidence.score(
+        config.confidence, state.confidence, own, maps.score[0], config.template_grid
+    )
+    misses = lost.count(config.lost, state.misses, score)
+    kept = smoothed(config, state, unclipped, misses)
+    clipped = crop_ostrack.clip_box(kept, state.frame_size, config.clip_margin)
     return Decision(
         box=clipped.astype(jnp.float32),
-        score=maps.score.reshape(-1)[jnp.argmax(response)],
+        score=score,
         which=jnp.zeros((), jnp.int32),
         response=response[0],
         share=1.0,
         unclipped=unclipped,
         clipped=clipped,
+        confidence=sure,
+        misses=misses,
     )
+
+
+def smoothed(
+    config: Config, state: State, new: Float[Array, "4"], misses: Int[Array, ""]
+) -> Float[Array, "4"]:
+    """Return a predicted box with its size corrected and smoothed about its middle; as published: the box.
+
+    Args:
+        config: ``size_rate``, ``size_correction`` and ``lost`` rule.
+        state: before the frame.
+        new: predicted box, ``x, y, w, h``.
+        misses: in a row after the frame.
+    """
+    if _is_one(config.size_rate) and not config.size_correction and not config.lost.on:
+        return new
+    old, middle = state.box, new[:2] + new[2:] / 2
+    size = new[2:] * state.correction if config.size_correction else new[2:]
+    size = old[2:] * (1 - config.size_rate) + size * config.size_rate
+    size = lost.held(config.lost, misses, old[2:], size)
+    if config.lost.stay:
+        middle = lost.held(config.lost, misses, old[:2] + old[2:] / 2, middle)
+    return jnp.concatenate([middle - size / 2, size])
+
+
+def _is_one(setting: float | Array) -> bool:
+    """Say whether a setting is one, and no value that is only known when the program runs (`eval.search`)."""
+    return isinstance(setting, (int, float)) and setting == 1
 
 
 def update(
     config: Config, variables: Variables, state: State, frame: Frame, decision: Decision
 ) -> State:
     """Move the target; there is no smoothing, and the template stays."""
-    return state._replace(box=decision.clipped)
+    return state._replace(
+        box=decision.clipped, confidence=decision.confidence, misses=decision.misses
+    )
 
 
 def track_frame(

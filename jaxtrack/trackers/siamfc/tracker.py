@@ -11,7 +11,8 @@ Read `Config` and `State`, `init`, then the five steps from `cut` to `update` in
 `track_frame` takes them; the network is `jaxtrack.models.alexnet`.
 
 The score of a prediction is the sigmoid of the response at the peak, in [0, 1]: the network's own
-probability that the target is there. It is comparable over time, not between networks.
+probability that the target is there; or with ``confidence`` (in ``-tiny``) how far the peak stands out. It is
+comparable over time, not between networks.
 """
 
 from __future__ import annotations
@@ -34,9 +35,11 @@ from jaxtrack.models.alexnet import (
     SiamFC,
     embed_crops,
 )
-from jaxtrack.ops import crop
+from jaxtrack.ops import confidence, crop, lost
 from jaxtrack.ops.boxes import box_about, middle_of
+from jaxtrack.ops.confidence import MARGIN, RESPONSE, Confidence
 from jaxtrack.ops.correlation import cross_correlation
+from jaxtrack.ops.lost import NEVER, LostRule
 from jaxtrack.ops.response import first_peak, hann_window, resize_maps, scale_factors
 
 
@@ -60,6 +63,9 @@ class Config:
         scale_penalty: factor on the responses of all scales but the middle one.
         window_influence: weight of the Hann window against the response.
         response_up: bicubic upsampling of the response.
+        confidence: what the score is (see `jaxtrack.ops.confidence`); as published, the
+            network's probability.
+        lost: what a low score does (see `jaxtrack.ops.lost`); as published: nothing.
     """
 
     network: AlexNetConfig = ALEXNET_V1
@@ -77,6 +83,8 @@ class Config:
     scale_penalty: float = 0.9745
     window_influence: float = 0.176
     response_up: int = 16
+    confidence: Confidence = RESPONSE
+    lost: LostRule = NEVER
 
 
 _BASELINE = Config(
@@ -99,6 +107,7 @@ _TINY = Config(
     ),
     match_norm=True,
     input_divisor=255.0,
+    confidence=MARGIN,
 )
 # Two and a half times as wide: under 6 MB of weights, trained on an accelerator.
 _SMALL = dataclasses.replace(
@@ -132,6 +141,8 @@ class State(NamedTuple):
         template: ``(h, w, c)`` the exemplar's embedding; never updated.
         fill: ``(3,)`` colour beyond the border: the first frame's mean.
         frame_size: ``(2,)`` int32 true height and width of the frames.
+        confidence: ``()`` running mean of the margin, where that is the score; 1 at first.
+        misses: ``()`` int32 frames in a row whose score was low (see `jaxtrack.ops.lost`).
     """
 
     centre: Float[Array, "2"]
@@ -141,6 +152,8 @@ class State(NamedTuple):
     template: Float[Array, "h w c"]
     fill: Float[Array, "3"]
     frame_size: Int[Array, "2"]
+    confidence: Float[Array, ""]
+    misses: Int[Array, ""]
 
 
 class Decision(NamedTuple):
@@ -159,6 +172,8 @@ class Decision(NamedTuple):
         growth: ``()`` factor on its size.
         centre: ``(2,)`` its new centre, row and column.
         size: ``(2,)`` its new height and width.
+        confidence: ``()`` see `State`.
+        misses: ``()`` int32 see `State`.
     """
 
     box: Float[Array, "4"]
@@ -173,6 +188,8 @@ class Decision(NamedTuple):
     growth: Float[Array, ""]
     centre: Float[Array, "2"]
     size: Float[Array, "2"]
+    confidence: Float[Array, ""]
+    misses: Int[Array, ""]
 
 
 def response_size(config: Config) -> int:
@@ -227,12 +244,18 @@ def init(
     windows = crop.windows_siamfc(centre, exemplar_side[None])
     exemplar = crop.cut_siamfc(frame, windows, config.exemplar_size, fill, frame_size)
     template = embed_crops(module(config), variables, exemplar, config.input_divisor)[0]
-    return State(centre, size, exemplar_side, search_side, template, fill, frame_size)
+    sure, misses = jnp.ones((), jnp.float32), jnp.zeros((), jnp.int32)
+    return State(centre, size, exemplar_side, search_side, template, fill, frame_size, sure, misses)
+
+
+def seen_side(config: Config, state: State) -> Float[Array, ""]:
+    """Return the side of the search region at scale 1 in the next frame: wider while the target is lost."""
+    return lost.widened(config.lost, state.misses, state.search_side)
 
 
 def cut(config: Config, state: State, frame: Frame) -> Look:
     """Cut the search regions of all scales out of a frame, the smallest first."""
-    windows = crop.windows_siamfc(state.centre, state.search_side * factors(config))
+    windows = crop.windows_siamfc(state.centre, seen_side(config, state) * factors(config))
     size = config.instance_size
     crops = crop.cut_siamfc(frame, windows, size, state.fill, state.frame_size)
     return Look(windows, crops)
@@ -278,14 +301,20 @@ def decide(
     weight = config.window_influence
     mixed = (1 - weight) * response.astype(window.dtype) + weight * window
     peak = first_peak(mixed)
-    score = jax.nn.sigmoid(upsampled[scale, peak[0], peak[1]])
+    own = jax.nn.sigmoid(upsampled[scale, peak[0], peak[1]])
+    template = config.exemplar_size / config.network.stride
+    score, sure = confidence.score(config.confidence, state.confidence, own, maps[scale], template)
 
     offset = peak.astype(state.search_side.dtype) - (side - 1) / 2
     pitch = config.network.stride * response_size(config) / side
     factor = factors(config)[scale]
-    shift = offset * pitch * state.search_side * factor / config.instance_size
+    shift = offset * pitch * seen_side(config, state) * factor / config.instance_size
     growth = (1 - config.scale_rate) + config.scale_rate * factor
+    misses = lost.count(config.lost, state.misses, score)
+    growth = lost.held(config.lost, misses, 1.0, growth)
     centre = (state.centre + shift).astype(state.centre.dtype)
+    if config.lost.stay:
+        centre = lost.held(config.lost, misses, state.centre, centre)
     size = (state.size * growth).astype(state.size.dtype)
     return Decision(
         box=box_about(centre, size).astype(jnp.float32),
@@ -300,6 +329,8 @@ def decide(
         growth=growth,
         centre=centre,
         size=size,
+        confidence=sure,
+        misses=misses,
     )
 
 
@@ -313,6 +344,8 @@ def update(
         size=decision.size,
         exemplar_side=(exemplar_side * decision.growth).astype(exemplar_side.dtype),
         search_side=(search_side * decision.growth).astype(search_side.dtype),
+        confidence=decision.confidence,
+        misses=decision.misses,
     )
 
 

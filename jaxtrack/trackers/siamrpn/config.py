@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from jaxtrack.ops.confidence import MARGIN, RESPONSE, Confidence
+from jaxtrack.ops.lost import NEVER, LostRule
 from jaxtrack.trackers.siamrpn.network import NetworkConfig
 
 _R50 = NetworkConfig()
@@ -28,6 +30,9 @@ class Config:
         lost_instance_size: side of the search crop while the target is lost; 0: short-term tracker.
         confidence_low: score below which the target is lost.
         confidence_high: score above which a lost target is found.
+        confidence: what the score is (see `jaxtrack.ops.confidence`); as published, the best
+            anchor's probability.
+        lost: what a low score does in a short-term tracker (see `jaxtrack.ops.lost`); as published: nothing.
     """
 
     network: NetworkConfig = _R50
@@ -44,6 +49,8 @@ class Config:
     lost_instance_size: int = 0
     confidence_low: float = 0.85
     confidence_high: float = 0.998
+    confidence: Confidence = RESPONSE
+    lost: LostRule = NEVER
 
 
 _ALEXNET = NetworkConfig(backbone="alexnet", levels=(5,), neck=(), head=(256,), fusion="single")
@@ -74,6 +81,7 @@ _TINY = Config(
     penalty_k=0.1,
     window_influence=0.35,
     size_rate=0.15,
+    confidence=MARGIN,
 )
 
 # MobileNetV2 of width 1 up to its fifth stage, two levels: trained on an accelerator, from nothing or from
@@ -85,6 +93,7 @@ _SMALL = Config(
     penalty_k=0.08,
     window_influence=0.4,
     size_rate=0.3,
+    confidence=MARGIN,
 )
 
 

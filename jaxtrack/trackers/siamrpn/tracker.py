@@ -8,7 +8,8 @@ Reference:
     Li et al., SiamRPN++: Evolution of Siamese Visual Tracking with Very Deep Networks, 2019. Rounding,
     clipping and constants are those of STVIR/pysot.
 
-The score of a prediction is the foreground probability of the chosen anchor, in [0, 1].
+The score of a prediction is the foreground probability of the chosen anchor, in [0, 1]; or with
+``confidence`` (in the ``-tiny`` presets) how far the highest cell stands out.
 
 Read `jaxtrack.trackers.siamrpn.config`, then here `State`, `init` and the five steps from `cut` to `update`
 in the order in which `track_frame` takes them; then ``anchors`` and ``proposals`` (what `decide` computes
@@ -30,7 +31,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxtrack.base import Crops, Frame, Look, Prediction, Steps, Variables
-from jaxtrack.ops import crop
+from jaxtrack.ops import confidence, crop, lost
 from jaxtrack.ops.response import hann_window
 from jaxtrack.trackers.siamrpn.anchors import anchor_grid, base_anchors, decode
 from jaxtrack.trackers.siamrpn.config import PRESETS, Config
@@ -60,6 +61,8 @@ class State(NamedTuple):
         fill: ``(3,)`` colour beyond the border: the first frame's mean (RGB, not rounded).
         lost: ``()`` the target is being searched for (long-term presets only).
         frame_size: ``(2,)`` int32 true height and width of the frames.
+        confidence: ``()`` running mean of the margin, where that is the score; 1 at first.
+        misses: ``()`` int32 frames in a row whose score was low (see `jaxtrack.ops.lost`).
     """
 
     centre: Float[Array, "2"]
@@ -68,6 +71,8 @@ class State(NamedTuple):
     fill: Float[Array, "3"]
     lost: Bool[Array, ""]
     frame_size: Int[Array, "2"]
+    confidence: Float[Array, ""]
+    misses: Int[Array, ""]
 
 
 class Maps(NamedTuple):
@@ -103,6 +108,8 @@ class Decision(NamedTuple):
         clipped: ``(4,)`` the same inside the frame, not below 10 pixels.
         kept: ``(4,)`` ``cx, cy, w, h`` that the state goes on with.
         lost: ``()`` the target is being searched for (long-term presets only).
+        confidence: ``()`` see `State`.
+        misses: ``()`` int32 see `State`.
     """
 
     box: Float[Array, "4"]
@@ -122,6 +129,8 @@ class Decision(NamedTuple):
     clipped: Float[Array, "4"]
     kept: Float[Array, "4"]
     lost: Bool[Array, ""]
+    confidence: Float[Array, ""]
+    misses: Int[Array, ""]
 
 
 def module(config: Config) -> SiamRPN:
@@ -177,7 +186,8 @@ def start(
     exemplar = cut_pysot(frame, window, config.exemplar_size, fill, frame_size)
     features = features_of(config, variables, exemplar[None])
     kernels = apply(config, variables, features, method="kernels")
-    return State(centre, size, kernels, fill, jnp.zeros((), bool), frame_size)
+    found, sure, misses = jnp.zeros((), bool), jnp.ones((), jnp.float32), jnp.zeros((), jnp.int32)
+    return State(centre, size, kernels, fill, found, frame_size, sure, misses)
 
 
 def init(
@@ -194,7 +204,8 @@ def init(
 def search_window(config: Config, state: State) -> crop.Window:
     """Return the search region in whole pixels of the frame."""
     ratio = config.instance_size / config.exemplar_size
-    return whole_window(state.centre, crop.context_side(state.size, config.context) * ratio)
+    side = crop.context_side(state.size, config.context) * ratio
+    return whole_window(state.centre, lost.widened(config.lost, state.misses, side))
 
 
 def cut(config: Config, state: State, frame: Frame) -> Look:
@@ -224,7 +235,8 @@ def decide(config: Config, variables: Variables, state: State, look: Look, maps:
     scores = jax.nn.softmax(anchor_logits(maps.cls), axis=-1)[..., 1].reshape(-1)
     anchors = tracking_anchors(config, config.instance_size)
     boxes = decode(anchor_deltas(maps.loc)[0], jnp.asarray(anchors)).reshape(-1, 4)
-    scale = config.exemplar_size / crop.context_side(size, config.context)
+    side = crop.context_side(size, config.context)
+    scale = config.exemplar_size / lost.widened(config.lost, state.misses, side)
     penalty = change_penalty(boxes, size, scale, config.penalty_k)
     window = np.tile(hann_window(anchors.shape[1]).reshape(-1), len(anchors))
     penalised = penalty * scores.astype(size.dtype) * (1 - influence)
@@ -233,22 +245,34 @@ def decide(config: Config, variables: Variables, state: State, look: Look, maps:
     best = jnp.argmax(jnp.where(jnp.isnan(penalised), -jnp.inf, penalised)).astype(jnp.int32)
 
     offset = boxes[best].astype(size.dtype) / scale
-    score = scores[best]
-    rate = penalty[best] * score.astype(size.dtype) * config.size_rate
+    own = scores[best]
+    score, sure = confidence.score(
+        config.confidence,
+        state.confidence,
+        own,
+        jnp.sum(scores.reshape(anchors.shape[:3]), axis=0),
+        config.exemplar_size / config.stride,
+    )
+    rate = penalty[best] * own.astype(size.dtype) * config.size_rate
     moved = state.centre + offset[:2]
     grown = size * (1 - rate) + offset[2:] * rate
     # An infinite box has rate zero, and infinity times zero is no size.
     grown = jnp.where(jnp.isfinite(grown), grown, size)
+    misses = lost.count(config.lost, state.misses, score)
+    grown = lost.held(config.lost, misses, size, grown)
+    if config.lost.stay:
+        moved = lost.held(config.lost, misses, state.centre, moved)
     unclipped = jnp.concatenate([moved, grown])
     clipped = clip_to_frame(unclipped, state.frame_size)
     if not config.lost_instance_size:
-        kept, shown, lost = clipped, clipped, state.lost
+        kept, shown, searching = clipped, clipped, state.lost
     else:
         # The long-term state is never clipped, and stays where it is while the score is low.
         still = jnp.concatenate([state.centre, size])
-        kept = jnp.where(score >= config.confidence_low, unclipped, still)
+        kept = jnp.where(own >= config.confidence_low, unclipped, still)
         shown = clip_to_frame(kept, state.frame_size)
-        lost = (score < config.confidence_low) | (state.lost & (score <= config.confidence_high))
+        low, high = config.confidence_low, config.confidence_high
+        searching = (own < low) | (state.lost & (own <= high))
     return Decision(
         box=jnp.concatenate([shown[:2] - shown[2:] / 2, shown[2:]]).astype(jnp.float32),
         score=score,
@@ -266,7 +290,9 @@ def decide(config: Config, variables: Variables, state: State, look: Look, maps:
         unclipped=unclipped,
         clipped=clipped,
         kept=kept,
-        lost=lost,
+        lost=searching,
+        confidence=sure,
+        misses=misses,
     )
 
 
@@ -278,6 +304,8 @@ def update(
         centre=decision.kept[:2].astype(state.centre.dtype),
         size=decision.kept[2:].astype(state.size.dtype),
         lost=decision.lost,
+        confidence=decision.confidence,
+        misses=decision.misses,
     )
 
 

@@ -6,6 +6,8 @@ import dataclasses
 from typing import Literal
 
 from jaxtrack.errors import JaxtrackError
+from jaxtrack.ops.confidence import RESPONSE, Confidence
+from jaxtrack.ops.lost import NEVER, LostRule
 from jaxtrack.trackers.tadt import geometry
 from jaxtrack.trackers.tadt.adam import AdamDescent
 from jaxtrack.trackers.tadt.extractor import Extractor
@@ -47,6 +49,9 @@ class Config:
             and a cubic of -0.5, as in the Matlab code.
         seed: of the branches' initial kernels and of ``random``.
         max_window: a search window never grows beyond this side (pixels of the scaled image).
+        confidence: what the score is (see `jaxtrack.ops.confidence`); as published, the
+            relative correlation.
+        lost: what a low score does (see `jaxtrack.ops.lost`); as published: nothing.
     """
 
     extractor: Extractor = _VGG
@@ -70,6 +75,8 @@ class Config:
     matlab_resampling: bool = False
     seed: int = 1234
     max_window: int = 4096
+    confidence: Confidence = RESPONSE
+    lost: LostRule = NEVER
 
     @property
     def input_canvas(self) -> int:

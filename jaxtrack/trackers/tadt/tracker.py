@@ -27,7 +27,8 @@ paper's point) with its two branches ``ridge`` and ``ranking``; ``extractor``, `
 ``correlation`` are the means.
 
 The score of a prediction is the largest correlation relative to the template's correlation with itself:
-about 1 on the first frame, lower when the target is hidden or lost; it is not bounded by 1.
+about 1 on the first frame, lower when the target is hidden or lost; it is not bounded by 1. With
+``confidence`` (in ``-tiny``) it is how far the peak stands out, in [0, 1].
 """
 
 from __future__ import annotations
@@ -37,10 +38,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from jaxtrack.base import Frame, Look, Prediction, Steps, Variables
 from jaxtrack.models.alexnet import AlexNetConfig
+from jaxtrack.ops import confidence, lost
+from jaxtrack.ops.confidence import Confidence
 from jaxtrack.trackers.tadt import extractor as features_of
 from jaxtrack.trackers.tadt import geometry
 from jaxtrack.trackers.tadt import matching as responses
@@ -77,6 +80,8 @@ _TINY = Config(
     caps=(24, 40),
     minimum=40,
     balance_top=16,
+    # Narrower than elsewhere: the map has few rows or columns on which a long template fits.
+    confidence=Confidence("margin", radius=0.2),
 )
 # The network of `siamfc-small`.
 _SMALL = dataclasses.replace(
@@ -123,6 +128,8 @@ class State(NamedTuple):
         filters: kernel and bias of the last layer cut to its kept channels; () where it is not cut.
         energy: ``()`` correlation of the template with itself.
         frame_size: ``(2,)`` int32 true height and width of the frames.
+        confidence: ``()`` running mean of the margin, where that is the score; 1 at first.
+        misses: ``()`` int32 frames in a row whose score was low (see `jaxtrack.ops.lost`).
     """
 
     target: Float[Array, "4"]
@@ -136,6 +143,8 @@ class State(NamedTuple):
     filters: tuple[Array, ...]
     energy: Float[Array, ""]
     frame_size: Int[Array, "2"]
+    confidence: Float[Array, ""]
+    misses: Int[Array, ""]
 
 
 class Maps(NamedTuple):
@@ -164,7 +173,9 @@ class Decision(NamedTuple):
         scale: ``()`` int32 the chosen copy.
         peak_xy: ``(2,)`` int32 column and row of its maximum.
         target: ``(4,)`` x, y, w, h of the target in the scaled image.
-        window: ``(4,)`` the next search window in the scaled image.
+        window: ``(4,)`` the next search window in the scaled image, as long as the target is not lost.
+        confidence: ``()`` see `State`.
+        misses: ``()`` int32 see `State`.
     """
 
     box: Float[Array, "4"]
@@ -177,6 +188,8 @@ class Decision(NamedTuple):
     peak_xy: Int[Array, "2"]
     target: Float[Array, "4"]
     window: Float[Array, "4"]
+    confidence: Float[Array, ""]
+    misses: Int[Array, ""]
 
 
 def init_variables(config: Config, key: Array) -> Variables:
@@ -327,7 +340,24 @@ def start_state(
         filters=filters,
         energy=jnp.sum(jnp.square(template)),
         frame_size=frame_size,
+        confidence=jnp.ones((), jnp.float32),
+        misses=jnp.zeros((), jnp.int32),
     )
+
+
+def matched(
+    side: int, template_size: Int[Array, "2"], map_size: Int[Array, ""]
+) -> Bool[Array, "f f"]:
+    """Return the cells of a canvas at which the template lies within the map.
+
+    Args:
+        side: of the canvas.
+        template_size: ``(2,)`` odd rows and columns.
+        map_size: true side of the map.
+    """
+    cells, half = jnp.arange(side), template_size // 2
+    rows, columns = ((cells >= h) & (cells < map_size - h) for h in (half[0], half[1]))
+    return rows[:, None] & columns[None, :]
 
 
 def match(
@@ -347,10 +377,7 @@ def match(
     )
     raw = correlate_same(copies, template, jnp.max(template_size) // 2)
     raw = upright(raw[..., None], template_size)[..., 0]
-    cells = jnp.arange(features.shape[0])
-    half = template_size // 2
-    rows, columns = ((cells >= h) & (cells < map_size - h) for h in (half[0], half[1]))
-    raw = jnp.where(rows[:, None] & columns[None, :], raw, 0)
+    raw = jnp.where(matched(features.shape[0], template_size, map_size), raw, 0)
     top = jnp.max(raw)
     return Maps(raw / jnp.where(top > 0, top, 1), top)
 
@@ -394,12 +421,22 @@ def report_box(target: Float[Array, "4"], rescale: Float[Array, ""]) -> Float[Ar
     return geometry.zero_based(geometry.one_based(target) / rescale)
 
 
+def seen_window(config: Config, state: State) -> Float[Array, "4"]:
+    """Return the search window of the next frame: wider while the target is lost."""
+    if not config.lost.on:
+        return state.window
+    side = lost.widened(config.lost, state.misses, state.window[2])
+    side = jnp.clip(geometry.round_half_up(side), 1, config.max_window)
+    side = jnp.where(state.misses > 0, side, state.window[2])
+    corner = state.window[:2] + (state.window[2] - side) / 2
+    return jnp.concatenate([corner, jnp.stack([side, side])])
+
+
 def cut(config: Config, state: State, frame: Frame) -> Look:
     """Cut the search window out of the scaled frame."""
-    image = crop_search(
-        config, frame, state.frame_size, state.rescale, state.window, state.input_side
-    )
-    return Look(state.window[None], image[None])
+    window = seen_window(config, state)
+    image = crop_search(config, frame, state.frame_size, state.rescale, window, state.input_side)
+    return Look(window[None], image[None])
 
 
 def map_size(config: Config, state: State) -> Int[Array, ""]:
@@ -437,19 +474,42 @@ def decide(config: Config, variables: Variables, state: State, look: Look, maps:
         TADT, section 3.4; ZikunZhou/TADT-python.
     """
     # Places of peaks are whole numbers: no gradient, and none is asked of the loop over tiles.
+    seen = seen_window(config, state)
     peaks = responses.score_peaks(
         jax.lax.stop_gradient(maps.response),
         map_size(config, state),
-        state.window[2].astype(jnp.int32),
+        seen[2].astype(jnp.int32),
         config.window_weight,
         matlab=config.matlab_resampling,
     )
     best = choose_scale(config, peaks)
     peak_xy = jnp.stack([peaks.column[best], peaks.row[best]])
-    target, window = move(config, state.target, state.window, best, peak_xy)
+    target, window = move(config, state.target, seen, best, peak_xy)
+    score, sure = confidence.score(
+        config.confidence,
+        state.confidence,
+        maps.top / jnp.where(state.energy > 0, state.energy, 1),
+        maps.response[best],
+        # Twice the target, as wide as the crops that other trackers take their templates from.
+        2 * jnp.sqrt(jnp.prod(state.template_size).astype(jnp.float32)),
+        matched(maps.response.shape[-1], state.template_size, map_size(config, state)),
+    )
+    misses = lost.count(config.lost, state.misses, score)
+    if config.lost.on:
+        middle = target[:2] + target[2:] / 2
+        if config.lost.stay:
+            old = state.target[:2] + state.target[2:] / 2
+            middle = lost.held(config.lost, misses, old, middle)
+        # A search that has ended leaves the window at its plain side, the target's growth aside.
+        plain = state.window[2:] * (target[2] / state.target[2])
+        plain = jnp.where(state.misses > 0, geometry.round_half_up(plain), window[2:])
+        size = lost.held(config.lost, misses, state.target[2:], target[2:])
+        side = lost.held(config.lost, misses, state.window[2:], plain)
+        target = jnp.concatenate([middle - size / 2, size])
+        window = jnp.concatenate([middle - side / 2, side])
     return Decision(
         box=report_box(target, state.rescale),
-        score=maps.top / jnp.where(state.energy > 0, state.energy, 1),
+        score=score,
         which=jnp.zeros((), jnp.int32),
         response=maps.response[best],
         share=1.0,
@@ -458,6 +518,8 @@ def decide(config: Config, variables: Variables, state: State, look: Look, maps:
         peak_xy=peak_xy,
         target=target,
         window=window,
+        confidence=sure,
+        misses=misses,
     )
 
 
@@ -465,7 +527,12 @@ def update(
     config: Config, variables: Variables, state: State, frame: Frame, decision: Decision
 ) -> State:
     """Move target and search window; template and channels stay."""
-    return state._replace(target=decision.target, window=decision.window)
+    return state._replace(
+        target=decision.target,
+        window=decision.window,
+        confidence=decision.confidence,
+        misses=decision.misses,
+    )
 
 
 def track_frame(

@@ -1,0 +1,111 @@
+"""Scores that fall when the target is lost: how far the highest peak stands out, averaged over frames.
+
+A network's own probability at the peak says how well the place looks like the target, and not that no other
+place does: on real video it stays high after a loss. The margin asks for the second. It is the height of the
+peak above the highest response elsewhere, in units of its height above the mean of all responses elsewhere,
+
+    (peak - highest elsewhere) / (peak - mean elsewhere),
+
+where elsewhere begins at a distance that no other view of the same target reaches. It is 1 over a flat
+surrounding, 0 beside a peak as high, and does not change with gain and offset of the response. Losses last,
+so that a running mean over some frames tells them apart better than one frame does.
+
+Reference:
+    The peak against its surroundings as a sign of failure: the peak-to-sidelobe ratio of Bolme et al., Visual
+    Object Tracking using Adaptive Correlation Filters, 2010, section 3.5, in which the standard deviation
+    stands where the highest response elsewhere stands here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxtrack.errors import JaxtrackError
+
+
+@dataclasses.dataclass(frozen=True)
+class Confidence:
+    """What the score of a prediction is.
+
+    Attributes:
+        rule: ``response``: the tracker's own, as published; ``margin``: the running mean of `margin`.
+        radius: where elsewhere begins, rows or columns from the peak; a share of the template's side.
+        rate: share of a frame's margin in the running mean, which starts at 1.
+    """
+
+    rule: Literal["response", "margin"] = "response"
+    radius: float = 1 / 3
+    rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse numbers without a meaning, by name."""
+        if not 0 < self.rate <= 1:
+            raise JaxtrackError(f"confidence.rate is {self.rate:g}; above 0, at most 1")
+        if self.radius < 0:
+            raise JaxtrackError(f"confidence.radius is {self.radius:g}; at least 0")
+
+
+RESPONSE = Confidence()
+MARGIN = Confidence("margin")
+
+
+def margin(
+    response: Float[Array, "h w"], radius: float | Float[Array, ""], inside: Array | None = None
+) -> Float[Array, ""]:
+    """Return how far the highest peak of a response stands out, 0 to 1.
+
+    Args:
+        response: any range; only differences count.
+        radius: cells; what lies further from the peak in rows or in columns is elsewhere.
+        inside: ``(h, w)`` bool, cells that belong to the response; None: all.
+
+    Returns:
+        See the top of this page; 0 for a flat response, and where nothing is elsewhere.
+    """
+    rows, columns = (jnp.arange(side) for side in response.shape)
+    there = jnp.ones(response.shape, bool) if inside is None else inside
+    values = jnp.where(there, response, -jnp.inf)
+    place = jnp.argmax(values)
+    peak = values.reshape(-1)[place]
+    down = jnp.abs(rows - place // response.shape[1])[:, None]
+    across = jnp.abs(columns - place % response.shape[1])[None, :]
+    elsewhere = there & (jnp.maximum(down, across) > radius)
+    count = jnp.sum(elsewhere)
+    second = jnp.max(jnp.where(elsewhere, response, -jnp.inf))
+    mean = jnp.sum(jnp.where(elsewhere, response, 0)) / jnp.maximum(count, 1)
+    height = peak - mean
+    known = (count > 0) & (height > 0)
+    share = (peak - second) / jnp.where(known, height, 1)
+    return jnp.where(known, jnp.clip(share, 0, 1), 0).astype(jnp.float32)
+
+
+def score(
+    rule: Confidence,
+    before: Float[Array, ""],
+    own: Float[Array, ""],
+    response: Float[Array, "h w"],
+    template: float | Float[Array, ""],
+    inside: Array | None = None,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Return the score of a frame, and what the next frame has to know.
+
+    Args:
+        rule: what the score is.
+        before: the running mean so far, 1 at the first frame.
+        own: the tracker's own score.
+        response: in which the target was found, without a window.
+        template: side of the template in cells of the response.
+        inside: see `margin`.
+
+    Returns:
+        The score and the new running mean.
+    """
+    if rule.rule == "response":
+        return own, before
+    now = margin(response, rule.radius * template, inside)
+    mean = (before + (now - before) * rule.rate).astype(before.dtype)
+    return mean, mean
