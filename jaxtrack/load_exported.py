@@ -1,6 +1,7 @@
 """Track with exported programs: ``python load.py FRAMES.npy X,Y,W,H`` prints boxes and scores.
 
-``jaxtrack export`` lays a copy of this file beside the programs; it needs jax and numpy alone.
+``jaxtrack export`` lays a copy of this file beside the programs. It needs numpy and jax (and flatbuffers,
+by which jax reads programs).
 """
 
 import pathlib
