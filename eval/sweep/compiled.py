@@ -23,6 +23,9 @@ from jaxtyping import Array, Float, Int, UInt8
 from jaxtrack.base import Look, Prediction, State, Tracker, Variables
 from jaxtrack.errors import UsageError
 
+# What JAX raises where Python or NumPy needs a number itself (TypeError), or a compiled part has it built in.
+_NEEDED = (TypeError, ValueError)
+
 
 @functools.lru_cache(maxsize=64)
 def shares(tracker: Tracker, names: tuple[str, ...]) -> bool:
@@ -60,7 +63,7 @@ def shares(tracker: Tracker, names: tuple[str, ...]) -> bool:
     values = [jax.ShapeDtypeStruct((), jnp.float32) for _ in names]
     try:
         program = jax.make_jaxpr(before)(values, variables, frame, box, size).jaxpr
-    except TypeError:  # what JAX raises where Python or NumPy needs the number itself
+    except _NEEDED:
         return False
     if _read(program) & {id(value) for value in program.invars[: len(names)]}:
         return False
@@ -113,7 +116,7 @@ def why_not(tracker: Tracker, name: str) -> str | None:
     value = jax.ShapeDtypeStruct((), jnp.float32)
     try:
         program = jax.make_jaxpr(both)(value, variables, frame, box, size).jaxpr
-    except TypeError:  # what JAX raises where Python or NumPy needs the number itself
+    except _NEEDED:
         return "is built into the program"
     return None if id(program.invars[0]) in _read(program) else "is not read in tracking"
 

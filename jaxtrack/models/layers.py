@@ -30,15 +30,26 @@ def shared(block: nn.Module, *inputs: Any, remat: bool = False, **settings: Hash
     """
     if block.is_initializing() or block.is_mutable_collection("intermediates"):
         return block(*inputs, **settings)  # type: ignore[operator]
+    alone = block.clone(parent=None, name=None)
+    if not _is_static(alone):
+        return block(*inputs, **settings)  # type: ignore[operator]
     mutable = block.is_mutable_collection("batch_stats")
     rngs = {"drop_path": block.make_rng("drop_path")} if block.has_rng("drop_path") else {}
-    alone = block.clone(parent=None, name=None)
     variables, static = block.variables, tuple(sorted(settings.items()))
     run = jax.checkpoint(_run, static_argnums=(0, 1, 5)) if remat else _run
     out, moved = run(alone, mutable, variables, rngs, inputs, static)
     for name, value in moved.get("batch_stats", {}).items():
         block.put_variable("batch_stats", name, value)
     return out
+
+
+def _is_static(block: nn.Module) -> bool:
+    """Say whether a block's settings are values; a search makes one of them an array."""
+    try:
+        hash(block)
+    except TypeError:
+        return False
+    return True
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 5))

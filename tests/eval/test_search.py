@@ -218,6 +218,14 @@ def test_numbers_out_of_range_are_mistakes_in_the_call(words, capsys):
     assert words[0] in capsys.readouterr().err
 
 
+def test_fields_of_a_network_of_compiled_parts(made):
+    """What is built into a part is told; what rules windows and decision can be searched."""
+    tracker = get_tracker("ostrack-tiny")
+    assert sweep.why_not(tracker, "layer_norm_epsilon") is None
+    assert sweep.why_not(tracker, "batch_norm_epsilon") == "is built into the program"
+    assert sweep.why_not(tracker, "search_factor") is None
+
+
 def test_a_field_without_effect_is_refused(made):
     with pytest.raises(JaxtrackError, match=r"confidence_low: .* is not read in tracking"):
         sweep.check_fields(made["siamrpnpp-tiny"][0], "small", ["confidence_low"])
