@@ -37,6 +37,7 @@ from jaxtrack.weights import names
 from jaxtrack.weights.names import NameTable
 
 PLATFORMS = ("cpu", "cuda")
+_TORCH_SUFFIXES = (".pth", ".pt", ".tar", ".bin")
 _SIZE = re.compile(r"([1-9][0-9]{0,4})[xX]([1-9][0-9]{0,4})")
 
 
@@ -286,6 +287,10 @@ def run(options: Options) -> None:
     if options.output is None and options.torch is None:
         raise UsageError("nothing to write: give --output DIR, --torch FILE.pth, or both")
     size = _size_of(options.size)
+    if options.torch is not None and options.torch.suffix not in _TORCH_SUFFIXES:
+        raise UsageError(f"--torch {options.torch}: give a file whose name ends in .pth")
+    if options.torch is not None and options.torch == options.output:
+        raise UsageError(f"--output {options.output}: is the file of --torch, too")
     tracker = trackers.get(options.preset)
     if options.set:
         tracker = dataclasses.replace(

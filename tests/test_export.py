@@ -194,8 +194,10 @@ def test_what_cannot_be_exported_is_one_line(
         ("siamfc-tiny --output full", 1, "full is not empty: name another --output"),
         ("siamfc-tiny --output file", 1, "file"),
         ("siamfc-tiny --output file/a", 1, "file/a: cannot be written"),
-        ("siamfc-tiny --torch full", 1, "full: is a folder"),
+        ("siamfc-tiny --torch dir.pth", 1, "dir.pth: is a folder"),
         ("siamfc-tiny --torch w.pth --weights w.pth", 2, "w.pth: is also an input"),
+        ("siamfc-tiny --torch x.txt", 2, "--torch x.txt: give a file whose name ends in .pth"),
+        ("siamfc-tiny --torch x.pth --output x.pth", 2, "is the file of --torch, too"),
         ("siamfc-tiny --weights w.pth --output a", 1, "w.pth"),
         ("siamfc-tiny --output a --size 640", 2, "--size 640: give WxH"),
         ("siamfc-tiny --output a --size 0x9", 2, "--size 0x9: give WxH"),
@@ -213,6 +215,7 @@ def test_mistakes_are_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "full").mkdir()
+    (tmp_path / "dir.pth").mkdir()
     (tmp_path / "full" / "x").write_text("mine")
     (tmp_path / "file").write_text("")
     (tmp_path / "w.pth").write_bytes(b"no weights")

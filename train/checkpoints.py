@@ -343,13 +343,14 @@ def clear(output: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def held(output: pathlib.Path) -> Iterator[None]:
-    """Own a run's folder for a while; one that is left empty goes.
+    """Own a run's folder for a while; one that is left empty goes, with those above it that were made for it.
 
     Raises:
         JaxtrackError: another process owns it (named), or it cannot be written.
     """
     with contextlib.ExitStack() as stack:
-        stack.callback(_remove_empty, output)
+        for folder in reversed([output, *(p for p in output.parents if not p.exists())]):
+            stack.callback(_remove_empty, folder)
         stack.enter_context(atomic.lock(output))
         yield
 

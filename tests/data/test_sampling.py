@@ -191,6 +191,6 @@ def test_impossible_settings():
         with pytest.raises(JaxtrackError, match="impossible"):
             make()
     alone = sampler(config(negative=1.0), ("otb",))
-    alone.sources[0].videos = alone.sources[0].videos[:2]
+    alone.videos = (range(1),)
     with pytest.raises(JaxtrackError, match="at least two targets"):
         alone.sample(0, 0, np.random.default_rng(0))

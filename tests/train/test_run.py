@@ -284,6 +284,8 @@ def test_a_start_without_a_save_does_not_block(
     monkeypatch.setattr(presets, "all_presets", lambda: toy_training.PRESETS)
     assert toy("toy", "--output", output, "--steps", 2, "--batch-size", 4) == 0
     assert json.loads((output / "settings.json").read_text())["batch_size"] == 4
+    assert toy("toy", "--output", tmp_path / "deep" / "run", "--data", tmp_path / "none") == 1
+    assert not (tmp_path / "deep").exists()
 
 
 @pytest.mark.parametrize(
