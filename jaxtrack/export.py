@@ -28,7 +28,7 @@ from jax import export as jax_export
 from jaxtrack import __version__, cli, load_exported, settings, trackers, weights
 from jaxtrack.base import Tracker, Variables, variable_shapes
 from jaxtrack.errors import JaxtrackError, UsageError, brief, naming
-from jaxtrack.io.atomic import temporary_beside, write_whole
+from jaxtrack.io.atomic import sweep, temporary_beside, write_whole
 from jaxtrack.io.paths import output_file, output_folder
 from jaxtrack.io.records import checksum, write_json
 from jaxtrack.loading import variables_of
@@ -194,6 +194,7 @@ def write_programs(
     flat = {"/".join(path): np.asarray(leaf) for path, leaf in names.leaves(variables)}
     with naming(folder, "cannot be written"):
         folder.parent.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
         part = temporary_beside(folder)
         part.mkdir()
         try:

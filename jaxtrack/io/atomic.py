@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import socket
 import stat
 import sys
@@ -161,7 +162,7 @@ class Pending:
 
 
 def temporary_beside(path: pathlib.Path, suffix: str = "") -> pathlib.Path:
-    """Return an unused name beside a file, under which it can be written first; `sweep` knows such names.
+    """Return an unused name beside a file or folder, to write it under first; `sweep` knows such names.
 
     Args:
         path: the file that it will become.
@@ -172,10 +173,10 @@ def temporary_beside(path: pathlib.Path, suffix: str = "") -> pathlib.Path:
 
 
 def sweep(path: pathlib.Path) -> None:
-    """Remove temporaries of a file whose writers have died.
+    """Remove temporaries of a file or folder whose writers have died.
 
     Args:
-        path: the file that they would have become.
+        path: what they would have become.
     """
     try:
         with os.scandir(path.parent) as entries:
@@ -192,7 +193,9 @@ def sweep(path: pathlib.Path) -> None:
                 over = not _alive(int(found["pid"]))
             else:
                 over = time.time() - left.stat().st_mtime > _STALE_SECONDS
-            if over:
+            if over and left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left)
+            elif over:
                 left.unlink()
 
 

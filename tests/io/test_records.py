@@ -98,6 +98,8 @@ def test_temporaries_of_dead_writers_are_swept(tmp_path: pathlib.Path) -> None:
     elsewhere = tmp_path / ".w.safetensors.00000000-1-abcdefgh"
     for file in (left, alive, other, elsewhere):
         file.write_bytes(b"x")
+    (tmp_path / f"{left.name[:-1]}i").mkdir()  # of a folder
+    (tmp_path / f"{left.name[:-1]}i" / "part").write_bytes(b"x")
     write_whole(path, b"whole")
     assert {p.name for p in tmp_path.iterdir()} == {
         path.name,
