@@ -91,7 +91,7 @@ def demo(output: Path, steps: int, clips: int) -> None:
         *(word for name in names for word in ("--sequence", name)),
     )
     minutes = (time.perf_counter() - started) / 60
-    print(f"\nvideo:  {video}\nreport: {output / 'synthetic' / 'report.html'}")
+    print(f"\nvideo:  {video}\nreport: {output / 'synthetic' / 'report-part.html'}")
     print(f"done in {minutes:.1f} minutes; shipped trackers: {', '.join(weights.shipped_names())}")
 
 
