@@ -31,6 +31,16 @@ NOT_APPLICABLE = {
 }
 _GREY_LEVEL = {"rtol": 0, "atol": 1}
 
+# As users call them, and without a compilation for each of their operations.
+_heatmap = jax.jit(losses.gaussian_heatmap, static_argnums=(1, 2))
+_radius = jax.jit(losses.gaussian_radius, static_argnums=1)
+_crop = jax.jit(crop_ostrack.crop_ostrack, static_argnums=2)
+_padding = jax.jit(crop_ostrack.padding_mask, static_argnums=1)
+_to_crop = jax.jit(crop_ostrack.box_to_crop)
+_to_image = jax.jit(crop_ostrack.box_to_image)
+_clip = jax.jit(crop_ostrack.clip_box)
+_jitter = jax.jit(crops.jitter_box)
+
 
 def draws(source: dict[str, Any]) -> dict[str, np.ndarray]:
     """Arrays drawn one after the other from one RandomState, float32."""
@@ -60,9 +70,9 @@ def check_losses(case: Case, report: Report) -> None:
     boxes = jnp.asarray(inputs["heatmap_boxes"], jnp.float32)
     for size in inputs["heatmap_search_sizes"]:
         side = size // cfg["stride"]
-        heatmap = losses.gaussian_heatmap(boxes, side, cfg["min_overlap"])
+        heatmap = _heatmap(boxes, side, cfg["min_overlap"])
         report.check(f"heatmap_{size}", heatmap)
-        radius = losses.gaussian_radius((boxes * side)[:, 2:], cfg["min_overlap"])
+        radius = _radius((boxes * side)[:, 2:], cfg["min_overlap"])
         report.check(f"radius_{size}", radius)
     n = inputs["n"]
     score = jnp.asarray(np.float32(0.0001) + np.float32(0.9998) * values["score"])[:n, 0]
@@ -70,11 +80,11 @@ def check_losses(case: Case, report: Report) -> None:
     offset = nhwc(values["offset"])[:n]
     side = inputs["heatmap_search_sizes"][0] // cfg["stride"]
     expect("side of the score draws", score.shape[-1], side)
-    target = losses.gaussian_heatmap(boxes[:n], side, cfg["min_overlap"])
-    focal = functools.partial(losses.heatmap_focal, alpha=cfg["alpha"], beta=cfg["beta"])
-    report.check("focal_each", jax.vmap(focal)(score, target))
+    target = _heatmap(boxes[:n], side, cfg["min_overlap"])
+    focal = jax.jit(functools.partial(losses.heatmap_focal, alpha=cfg["alpha"], beta=cfg["beta"]))
+    report.check("focal_each", jax.jit(jax.vmap(focal))(score, target))
     report.check("focal_batch", focal(score, target))
-    report.check("d_focal_score", jax.grad(focal)(score, target)[:, None])
+    report.check("d_focal_score", jax.jit(jax.grad(focal))(score, target)[:, None])
     report.check("focal_no_positive", focal(score[:2], jnp.minimum(target[:2], 0.9)))
     _check_boxes(report, values)
     weights = task.LossWeights(cfg["giou_weight"], cfg["l1_weight"], cfg["focal_weight"])
@@ -83,8 +93,8 @@ def check_losses(case: Case, report: Report) -> None:
         return task.box_losses(weights, maps, boxes[:n])
 
     maps = CentreMaps(score, size_map, offset)
-    (value, parts), grads = jax.value_and_grad(total, has_aux=True)(maps)
-    predicted = ostrack.decode_boxes(score, size_map, offset)
+    (value, parts), grads = jax.jit(jax.value_and_grad(total, has_aux=True))(maps)
+    predicted = jax.jit(ostrack.decode_boxes)(score, size_map, offset)
     report.check("actor_pred_boxes", predicted[:, None])
     five = [value, *(parts[name] for name in ("giou", "l1", "focal", "iou"))]
     report.check("actor_losses", np.asarray(five))
@@ -106,19 +116,21 @@ def _check_boxes(report: Report, values: dict[str, np.ndarray]) -> None:
     report.check("gt_xywh", truth)
     report.check("pred_xyxy", corners)
     report.check("gt_xyxy_clamped", target)
-    report.check("giou_each", losses.generalized_iou(corners, target))
-    report.check("iou_each", iou_xyxy(corners, target))
+    report.check("giou_each", jax.jit(losses.generalized_iou)(corners, target))
+    report.check("iou_each", jax.jit(iou_xyxy)(corners, target))
 
+    @jax.jit
     def giou(boxes: Any) -> Any:
         return losses.giou_loss(cxcywh_to_xyxy(boxes), target)
 
+    @jax.jit
     def l1(boxes: Any) -> Any:
         return losses.l1_loss(cxcywh_to_xyxy(boxes), target)
 
     report.check("giou_loss", giou(predicted))
-    report.check("d_giou_pred", jax.grad(giou)(predicted))
+    report.check("d_giou_pred", jax.jit(jax.grad(giou))(predicted))
     report.check("l1_loss", l1(predicted))
-    report.check("d_l1_pred", jax.grad(l1)(predicted))
+    report.check("d_l1_pred", jax.jit(jax.grad(l1))(predicted))
 
 
 def check_decode(case: Case, report: Report) -> None:
@@ -245,18 +257,18 @@ def check_processing(case: Case, report: Report) -> None:
         known("inputs.crops", entry, {"box", "factor", "size", "full"})
         _check_crop(report, f"crop{number}", image, entry)
     values = [
-        crop_ostrack.box_to_crop(jnp.asarray(box), jnp.asarray(around), jnp.asarray(scale), size)
+        _to_crop(jnp.asarray(box), jnp.asarray(around), jnp.asarray(scale), size)
         for box, around, scale, size in inputs["to_crop"]
     ]
     sizes = np.asarray([entry[3] for entry in inputs["to_crop"]])[:, None]
     report.check("to_crop", np.stack([values, np.stack(values) / sizes], axis=1))
     back = [
-        crop_ostrack.box_to_image(jnp.asarray(box), jnp.asarray(state), jnp.asarray(scale), size)
+        _to_image(jnp.asarray(box), jnp.asarray(state), jnp.asarray(scale), size)
         for state, box, scale, size in inputs["map_back"]
     ]
     report.check("map_back_f64", np.stack(back))
     clipped = [
-        crop_ostrack.clip_box(jnp.asarray(box, float), jnp.asarray([height, width]), margin)
+        _clip(jnp.asarray(box, float), jnp.asarray([height, width]), margin)
         for box, height, width, margin in inputs["clip"]
     ]
     report.check("clip_f64", np.stack(clipped))
@@ -264,16 +276,16 @@ def check_processing(case: Case, report: Report) -> None:
     for entry in inputs["jitter"]:
         known("inputs.jitter", entry, {"box", "center", "scale", "normal", "uniform"})
         box, normal, uniform = (jnp.asarray(entry[k]) for k in ("box", "normal", "uniform"))
-        jittered.append(crops.jitter_box(box, entry["center"], entry["scale"], normal, uniform))
+        jittered.append(_jitter(box, entry["center"], entry["scale"], normal, uniform))
     report.check("jittered", np.stack(jittered))
     for number, entry in enumerate(inputs["train_crops"]):
         known("inputs.train_crops", entry, {"extract", "gt", "factor", "size"})
         around, box, size = jnp.asarray(entry["extract"]), jnp.asarray(entry["gt"]), entry["size"]
         window = crop_ostrack.window_ostrack(around, entry["factor"])
-        crop = crop_ostrack.crop_ostrack(jnp.asarray(image), window, size, frame_size)
-        pad = crop_ostrack.padding_mask(window, size, frame_size)
+        crop = _crop(jnp.asarray(image), window, size, frame_size)
+        pad = _padding(window, size, frame_size)
         scale = ostrack.scale_of(window, size)
-        inside = crop_ostrack.box_to_crop(box, around, scale, size) / size
+        inside = _to_crop(box, around, scale, size) / size
         report.check(f"train{number}_crop", crop[::2, ::2], tolerance=_GREY_LEVEL)
         report.check(f"train{number}_box", inside)
         report.check(f"train{number}_pad", np.packbits(np.asarray(pad)))
@@ -283,13 +295,13 @@ def check_processing(case: Case, report: Report) -> None:
 def _check_crop(report: Report, name: str, image: np.ndarray, entry: dict[str, Any]) -> None:
     frame_size, size = jnp.asarray(image.shape[:2], jnp.int32), entry["size"]
     window = crop_ostrack.window_ostrack(jnp.asarray(entry["box"], float), entry["factor"])
-    crop = np.asarray(crop_ostrack.crop_ostrack(jnp.asarray(image), window, size, frame_size))
+    crop = np.asarray(_crop(jnp.asarray(image), window, size, frame_size))
     step = 1 if entry["full"] else 2
     report.check(name, crop[::step, ::step], tolerance=_GREY_LEVEL)
     total = crop.sum(axis=(0, 1), dtype=np.int64)
     report.check(f"{name}_sum", total, tolerance={"atol": 0.1 * size * size})
     report.check(f"{name}_factor_f64", ostrack.scale_of(window, size))
-    mask = crop_ostrack.padding_mask(window, size, frame_size)
+    mask = _padding(window, size, frame_size)
     report.check(f"{name}_pad", np.packbits(np.asarray(mask)))
     report.check(f"{name}_side", window.width)
     inside, raw = unresized(image, window)

@@ -21,6 +21,17 @@ from tests.parity.tadt_recipe import chw, kernels_of, off_canvas, on_canvas, ste
 train = jax.jit(ridge_branch.train_ridge, static_argnums=5)
 choose = jax.jit(tadt_choice.choose_channels, static_argnums=0)
 feature_gradient = jax.jit(ridge_branch.ridge_feature_gradient)
+gaussian_label = jax.jit(ridge_branch.gaussian_label, static_argnums=0)
+scaled_samples = jax.jit(ranking_branch.scaled_samples, static_argnums=(0, 1, 4))
+rank_scores = jax.jit(ranking_branch.rank_scores)
+
+
+@jax.jit
+def pull_scores(maps: Any, weights: Any, samples: Any, derivative: Any) -> Any:
+    """Pull the derivative of the ranking scores back to the features."""
+    return jax.vjp(lambda x: ranking_branch.rank_scores(x, weights, samples), maps)[1](derivative)[
+        0
+    ]
 
 
 def ridge(
@@ -37,7 +48,7 @@ def ridge(
         raise ParityError(f"kernel {kernel.shape[:2]}, the patch asks for {np.asarray(size)}")
     dtype = features.dtype
     sigma = config.label_sigma * jnp.asarray(patch_hw, dtype)
-    label = ridge_branch.gaussian_label(features.shape[0], map_size, sigma, config.label_alpha)
+    label = gaussian_label(features.shape[0], map_size, sigma, config.label_alpha)
     start = on_canvas(kernel.astype(dtype), features.shape[0])
     assert isinstance(config.ridge, ridge_branch.Descent)
     descent = config.ridge._replace(steps=config.ridge.steps if count is None else count)
@@ -104,8 +115,8 @@ def ranking_arrays(features: np.ndarray, kernel: np.ndarray, map_size: int) -> d
     size = jnp.asarray(kernel.shape[:2], jnp.int32)
     weights = on_canvas(kernel, canvas)
     maps = jnp.asarray(features)
-    samples = ranking_branch.scaled_samples(side, canvas, jnp.int32(map_size), size, maps.dtype)
-    scores, pull = jax.vjp(lambda x: ranking_branch.rank_scores(x, weights, samples), maps)
+    samples = scaled_samples(side, canvas, jnp.int32(map_size), size, maps.dtype)
+    scores = rank_scores(maps, weights, samples)
     mask = ranking_pairs(samples.number, scores.shape[0])
     derivative, total = ranking_derivative_published(scores, mask)
     count = int(samples.number)
@@ -124,8 +135,8 @@ def ranking_arrays(features: np.ndarray, kernel: np.ndarray, map_size: int) -> d
         "scores": np.asarray(scores)[:count],
         "loss": np.asarray(ranking_loss(scores, mask)),
         "grad_scores": np.asarray(derivative)[:count],
-        "true_grad_scores": np.asarray(jax.grad(ranking_loss)(scores, mask))[:count],
-        "grad_features": pull(derivative)[0],
+        "true_grad_scores": np.asarray(jax.jit(jax.grad(ranking_loss))(scores, mask))[:count],
+        "grad_features": pull_scores(maps, weights, samples, derivative),
         "importance": np.asarray(total * jnp.sum(weights, axis=(0, 1))),
     }
 
