@@ -106,7 +106,7 @@ def measure(options: Options) -> dict[str, Any]:
     frames: dict[str, list[float]] = {m.label: [] for m in ready}
     inits: dict[str, list[float]] = {m.label: [] for m in ready}
     peers: dict[str, list[float]] = {line: [] for line in options.peer}
-    with turns.measuring():
+    with turns.measuring() as quiet:
         for _ in range(options.rounds):
             for measured in ready:
                 frames[measured.label] += measured.frame_times()
@@ -123,6 +123,7 @@ def measure(options: Options) -> dict[str, Any]:
                 "ms_init": 1e3 * statistics.median(inits[measured.label]),
                 "compile_init_s": measured.first_init,
                 "compile_frame_s": measured.first_frame,
+                "quiet": quiet,
             }
             if options.targets:
                 seconds = measured.targets_time(options.targets)
@@ -158,19 +159,15 @@ def _print(figures: dict[str, Any]) -> None:
     for name, values in figures.items():
         if isinstance(values, dict):
             parts = values.get("parts_ms", {})
-            flat = {**{k: v for k, v in values.items() if k != "parts_ms"}}
+            flat = {k: v for k, v in values.items() if k not in ("parts_ms", "quiet")}
             text = "  ".join(f"{key} {value:.2f}" for key, value in flat.items())
-            print(f"{name}\n    {text}")
+            beside = "" if values.get("quiet", True) else " (beside compilations of others)"
+            print(f"{name}{beside}\n    {text}")
             if parts:
                 print("    " + "  ".join(f"{key} {value:.2f} ms" for key, value in parts.items()))
 
 
 def _run(options: Options) -> None:
-    with precision.using(options.precision):
-        _measure_asked(options)
-
-
-def _measure_asked(options: Options) -> None:
     kinds = {
         "--suite": options.suite,
         "--benchmark": options.benchmark,
@@ -187,11 +184,17 @@ def _measure_asked(options: Options) -> None:
     for line in options.peer:
         words_of(line)
     output = None if options.output is None else paths.output_file(options.output)
-    if options.suite:
+    if options.suite:  # its processes measure; this one leaves the device alone, and its memory
         if output is None:
             raise UsageError("--suite needs --output FILE, where the figures are written")
-        print(table(Suite(options.minutes, output, options.presets).run(options.peer)))
+        suite = Suite(options.minutes, output, options.presets, options.precision)
+        print(table(suite.run(options.peer)))
         return
+    with precision.using(options.precision):
+        _measure_here(options, output)
+
+
+def _measure_here(options: Options, output: Path | None) -> None:
     cli.use_compilation_cache()
     if options.data is not None:
         from .timing import data

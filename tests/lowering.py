@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +24,8 @@ FRAME = jax.ShapeDtypeStruct((480, 640, 3), jnp.uint8)
 KEY = jax.random.key(0)
 # What computes nothing: constants, the ends of functions, their heads.
 STILL = {"stablehlo.constant", "stablehlo.return", "func.return", "func.func", "sdy.return"}
+# The choice of a platform's formulation, of which lowering leaves only the form: one branch, or a constant.
+DECIDED = "decided case"
 
 
 class Size(NamedTuple):
@@ -33,12 +36,37 @@ class Size(NamedTuple):
         lower: seconds to lower it.
         operations: of StableHLO that compute, or call a function.
         names: how often each occurs.
+        groups: of each convolution.
+        doubles: arrays of float64 that operations make.
     """
 
     trace: float
     lower: float
     operations: int
     names: dict[str, int]
+    groups: list[int]
+    doubles: int
+
+
+def is_decided(operation: Any) -> bool:
+    """Return whether an operation is a choice whose index is known."""
+    if operation.name != "stablehlo.case":
+        return False
+    index = operation.operands[0].owner
+    name = getattr(index, "name", "")  # none where the index is an argument
+    return name == "stablehlo.constant" or (name == "stablehlo.case" and is_decided(index))
+
+
+@contextlib.contextmanager
+def drawing_by_kernels(platform: str) -> Iterator[None]:
+    """Draw random numbers as `train.parallel.compile_update` has GPUs do it."""
+    name = "jax_threefry_gpu_kernel_lowering"
+    before = getattr(jax.config, name)
+    jax.config.update(name, platform == "cuda")
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
 
 
 def measure(function: Callable[..., Any], *arguments: Any, platform: str = "cuda") -> Size:
@@ -49,24 +77,36 @@ def measure(function: Callable[..., Any], *arguments: Any, platform: str = "cuda
         arguments: arrays, or their shapes.
         platform: ``cuda``, ``cpu``, ``tpu``.
     """
-    start = time.perf_counter()
-    traced = jax.jit(function).trace(*arguments)
-    middle = time.perf_counter()
-    lowered = traced.lower(lowering_platforms=(platform,))
-    end = time.perf_counter()
+    with drawing_by_kernels(platform):
+        start = time.perf_counter()
+        traced = jax.jit(function).trace(*arguments)
+        middle = time.perf_counter()
+        lowered = traced.lower(lowering_platforms=(platform,))
+        end = time.perf_counter()
     names: dict[str, int] = {}
+    groups: list[int] = []
+    doubles = 0
 
     def visit(operation: Any) -> None:
         for region in operation.regions:
             for block in region.blocks:
                 for inner in block.operations:
                     name = inner.operation.name
+                    if is_decided(inner.operation):
+                        name = DECIDED
                     names[name] = names.get(name, 0) + 1
+                    look(inner.operation)
                     visit(inner.operation)
 
+    def look(operation: Any) -> None:
+        nonlocal doubles
+        if operation.name == "stablehlo.convolution":
+            groups.append(int(operation.attributes["feature_group_count"]))
+        doubles += sum("xf64>" in str(result.type) for result in operation.results)
+
     visit(lowered.compiler_ir("stablehlo").operation)
-    count = sum(number for name, number in names.items() if name not in STILL)
-    return Size(middle - start, end - middle, count, names)
+    count = sum(number for name, number in names.items() if name not in {*STILL, DECIDED})
+    return Size(middle - start, end - middle, count, names, groups, doubles)
 
 
 def frame(preset: str, slots: int = 0, platform: str = "cuda") -> Size:

@@ -216,8 +216,9 @@ def make(
         epochs: likewise; rates and freezing are told in epochs.
 
     Returns:
-        An optax transformation whose updates are added to the parameters. ``squares``, ``(leaves,)`` sums
-        of squares of the gradients, need not be counted again where the caller has them. Its memory
+        An optax transformation whose updates are added to the parameters; with ``added=True`` it returns
+        their sums, in a smaller program. ``squares``, ``(leaves,)`` sums of squares of the gradients,
+        need not be counted again where the caller has them. Its memory
         (`OptimState`) is a dict by path of the parameters that ever train.
 
     Raises:
@@ -240,13 +241,21 @@ def make(
         return inner.init(trained(params))
 
     def update(
-        grads: Any, state: Any, params: Any = None, *, squares: Any = None, **_: Any
+        grads: Any,
+        state: Any,
+        params: Any = None,
+        *,
+        squares: Any = None,
+        added: bool = False,
+        **_: Any,
     ) -> tuple[Any, Any]:
         if squares is None:
             squares = jnp.stack([jnp.sum(jnp.square(grad)) for grad in jax.tree.leaves(grads)])
-        moved, state = inner.update(trained(grads), state, trained(params), squares=squares[places])
+        given = trained(grads), state, trained(params)
+        moved, state = inner.update(*given, squares=squares[places], added=added)
         still = jax.tree.leaves(params)
-        leaves = [moved.get(path, jnp.zeros_like(p)) for path, p in zip(paths, still)]
+        still = still if added else [jnp.zeros_like(p) for p in still]
+        leaves = [moved.get(path, p) for path, p in zip(paths, still)]
         return jax.tree.unflatten(structure, leaves), state
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -263,34 +272,53 @@ def _transformation(
     starts = sorted({group.from_epoch for group in groups.values()} - {0})
     spared = {p for p in groups if config.no_decay and re.search(config.no_decay, p)}
     decays = {p: 0.0 if p in spared else config.weight_decay for p in groups}
-    move_one = jax.jit(partial(_move_one, config, core), static_argnames=("decay",))
+    move_one = jax.jit(partial(_move_one, config, core), static_argnames=("decay", "added"))
 
     def init(params: dict[str, Array]) -> OptimState:
         return OptimState(jnp.zeros((), jnp.int32), core.init(params))
 
     def update(
-        grads: dict[str, Array], state: OptimState, params: Any = None, *, squares: Any, **_: Any
+        grads: dict[str, Array],
+        state: OptimState,
+        params: Any = None,
+        *,
+        squares: Any,
+        added: bool,
+        **_: Any,
     ) -> tuple[dict[str, Array], OptimState]:
         epoch = epoch_of(state.steps_done, steps, epochs)
         waiting = {s: epoch < s for s in starts}
-        norm = None
+        clip = None
         if config.clip_norm is not None:
             from_epoch = np.asarray([groups[p].from_epoch for p in grads])
             norm = jnp.sqrt(jnp.sum(jnp.where(epoch < from_epoch, 0, squares)))
+            small = norm < config.clip_norm
+            clip = Clip(jnp.where(small, 1, norm), jnp.where(small, 1, config.clip_norm))
         forget = None
         if config.restart and starts:
             before = epoch_of(jnp.maximum(state.steps_done - 1, 0), steps, epochs)
             forget = jnp.stack([(before < s) & (epoch >= s) for s in starts]).any()
         rate = learning_rate(config, epoch, epochs)
-        rates = {factor: -rate * factor for factor in {group.rate for group in groups.values()}}
+        moments = {}
+        for factor, start in sorted({(g.rate, g.from_epoch) for g in groups.values()}):
+            wait = waiting.get(start)
+            move_by = -rate * factor if wait is None else jnp.where(wait, 0, -rate * factor)
+            moments[factor, start] = Moment(wait, clip, forget, move_by)
         moves, memories = {}, {}
         for p, grad in grads.items():
-            moment = Moment(waiting.get(groups[p].from_epoch), norm, forget, rates[groups[p].rate])
+            moment = moments[groups[p].rate, groups[p].from_epoch]
             own = _of_one(state.core, p)
-            moves[p], memories[p] = move_one(grad, params[p], own, moment, decay=decays[p])
+            moves[p], memories[p] = move_one(grad, params[p], own, moment, decays[p], added)
         return moves, OptimState(state.steps_done + 1, _of_all(state.core, memories))
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+class Clip(NamedTuple):
+    """A gradient is divided by ``norm``, then multiplied by ``most``; both are 1 where it is short enough."""
+
+    norm: Float[Array, ""]
+    most: Float[Array, ""]
 
 
 class Moment(NamedTuple):
@@ -298,13 +326,13 @@ class Moment(NamedTuple):
 
     Attributes:
         waiting: the group does not train yet; None: it always trains.
-        norm: of the gradient of all that trains; None: no clipping.
+        clip: of the gradient of all that trains; None: no clipping.
         forget: momentum and moments are forgotten now; None: never.
-        rate: times the direction is the move.
+        rate: times the direction is the move; 0 while the group waits.
     """
 
     waiting: Bool[Array, ""] | None
-    norm: Float[Array, ""] | None
+    clip: Clip | None
     forget: Bool[Array, ""] | None
     rate: Float[Array, ""]
 
@@ -317,25 +345,38 @@ def _move_one(
     memory: Any,
     moment: Moment,
     decay: float,
+    added: bool,
 ) -> tuple[Array, Any]:
-    """Update one parameter, compiled by itself: a program holds each shape of parameters once."""
+    """Update one parameter, compiled by itself: a program holds each shape of parameters once.
 
-    def gate(move: Array) -> Array:
-        return move if moment.waiting is None else jnp.where(moment.waiting, 0, move)
-
-    move = gate(move)
-    if moment.norm is not None and config.clip_norm is not None:
-        clipped = (move / moment.norm) * config.clip_norm
-        move = jnp.where(moment.norm < config.clip_norm, move, clipped)
+    Args:
+        config: the optimiser.
+        core: momentum or moments.
+        move: the gradient.
+        param: the parameter.
+        memory: of the core.
+        moment: what holds for all of a group.
+        decay: coefficient of weight decay.
+        added: return the moved parameter, not its move.
+    """
+    if moment.clip is not None:
+        move = (move / moment.clip.norm) * moment.clip.most
     if decay and config.name != "adamw":
-        move = gate(move + decay * param)
-    forget = moment.forget
-    if forget is not None:
-        memory = jax.tree.map(lambda x: jnp.where(forget, jnp.zeros_like(x), x), memory)
+        move = move + decay * param
+    if moment.waiting is not None:
+        move = _unless(moment.waiting, move)
+    if moment.forget is not None:
+        memory = jax.tree.map(partial(_unless, moment.forget), memory)
     move, memory = core.update(move, memory)
     if decay and config.name == "adamw":
         move = move + decay * param
-    return gate(moment.rate * move), memory
+    move = moment.rate * move
+    return param + move if added else move, memory
+
+
+def _unless(condition: Bool[Array, ""], x: Array) -> Array:
+    """Return an array, or zeros of its kind."""
+    return jax.lax.select(jnp.broadcast_to(condition, x.shape), jnp.zeros_like(x), x)
 
 
 def _of_one(memory: Any, path: str) -> Any:

@@ -160,7 +160,7 @@ def describe(preset: Preset) -> dict[str, Any]:
 
     def plain(value: Any) -> Any:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            fields = dataclasses.fields(value)
+            fields = [f for f in dataclasses.fields(value) if f.metadata.get("described", True)]
             return {field.name: plain(getattr(value, field.name)) for field in fields}
         if isinstance(value, (tuple, list)):
             return [plain(item) for item in value]

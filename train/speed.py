@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 from jaxtrack import cli
 from jaxtrack.io.turns import Turns
+from jaxtrack.ops import precision
 from train import optim, parallel, presets
 from train.step import init_state, make_update, pair_keys
 
@@ -34,6 +35,7 @@ class Options:
         seconds: measured time of each.
         batch_size: pairs of a step (default: the recipe's).
         turn: a file shared with other measuring processes: nothing is timed while one of them compiles.
+        precision: digits of the network's products, as of `train.run`.
         debug: show the traceback of an error.
     """
 
@@ -41,6 +43,7 @@ class Options:
     seconds: Annotated[float, cli.Range(low=0.1, high=3600)] = 5.0
     batch_size: Annotated[int | None, cli.Range(low=1)] = None
     turn: pathlib.Path | None = None
+    precision: precision.Choice = "auto"
     debug: bool = False
 
 
@@ -57,7 +60,7 @@ def measure(
 
     Returns:
         "batch", "ms_per_step", "pairs_per_second", "compile_seconds", "peak_gib" (of the device where it
-        tells, else of the process).
+        tells, else of the process), "quiet" (nothing was compiled beside it).
     """
     preset = presets.get(name)
     task, batch_size = preset.task, batch_size or preset.batch_size
@@ -78,7 +81,7 @@ def measure(
         state, metrics = jax.block_until_ready(update(state, batch, key))
         compiled = time.perf_counter() - started
     times: list[float] = []
-    with turns.measuring():
+    with turns.measuring() as quiet:
         limit = time.perf_counter() + seconds
         while len(times) < 2 or (time.perf_counter() < limit and len(times) < 1000):
             started = time.perf_counter()
@@ -95,6 +98,7 @@ def measure(
         "pairs_per_second": batch_size / step,
         "compile_seconds": compiled,
         "peak_gib": peak / 2**30,
+        "quiet": quiet,
         "loss": float(metrics["loss"]),
     }
 
@@ -107,8 +111,9 @@ def _run(options: Options) -> None:
     for name in options.preset:
         presets.get(name)
     turns = Turns(options.turn)
-    for name in options.preset:
-        print(json.dumps(measure(name, options.seconds, turns, options.batch_size)), flush=True)
+    with precision.using(options.precision):
+        for name in options.preset:
+            print(json.dumps(measure(name, options.seconds, turns, options.batch_size)), flush=True)
     turns.close()
 
 

@@ -98,6 +98,8 @@ class Task:
             (augmentation, labels, dropout) is drawn from its own; `streams` splits them.
         view: ``(config, batch, keys) -> View``: the crops and labels that `loss` makes of the batch;
             None: nothing to be seen.
+        gradient: ``(config, params, batch_stats, batch, keys) -> ((scalar, Aux), gradient)``, where the
+            loss has a cheaper way to it than being differentiated as a whole; None: it is.
     """
 
     config: Hashable
@@ -105,6 +107,9 @@ class Task:
     sample: Callable[[Any, Array], Batch]
     loss: Callable[[Any, Any, Any, Batch, Array], tuple[Float[Array, ""], Aux]]
     view: Callable[[Any, Batch, Array], View] | None = None
+    gradient: Callable[..., tuple[tuple[Array, Aux], Any]] | None = dataclasses.field(
+        default=None, metadata={"described": False}
+    )
 
 
 class TrainState(NamedTuple):
@@ -220,11 +225,9 @@ def make_update(
     def gradient(params: Any, stats: Any, batch: Batch, shared: Batch, key: Array) -> Any:
         batch = dict(batch)
         _, keys_loss = streams(pair_keys(key, batch.pop("index")), 2)
-
-        def loss_of(params: Any) -> tuple[Array, Aux]:
-            return task.loss(task.config, params, stats, {**batch, **shared}, keys_loss)
-
-        (loss, aux), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
+        given = task.config, params, stats, {**batch, **shared}, keys_loss
+        take = task.gradient or jax.value_and_grad(task.loss, argnums=1, has_aux=True)
+        (loss, aux), grads = take(*given)
         return grads, aux.batch_stats, {**aux.metrics, "loss": loss}
 
     def accumulated(params: Any, stats: Any, batch: Batch, shared: Batch, key: Array) -> Any:
@@ -248,11 +251,14 @@ def make_update(
         grads, stats, metrics = make(state.params, state.batch_stats, batch, shared, key)
         found = grads, stats, {**metrics, **jax.tree.map(jnp.mean, told)}
         # The only collective in the project, leaf by leaf: a program holds each shape once.
-        grads, stats, metrics = jax.tree.map(_mean_over_devices, found)
-        squares = jnp.stack([_sum_of_squares(grad) for grad in jax.tree.leaves(grads)])
+        if jax.lax.axis_size(AXIS) > 1:
+            found = jax.tree.map(_mean_over_devices, found)
+        grads, stats, metrics = found
+        squares = jnp.concatenate([_sum_of_squares(grad) for grad in jax.tree.leaves(grads)])
         metrics = {**metrics, "grad_norm": jnp.sqrt(jnp.sum(squares))}
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, squares=squares)
-        params = jax.tree.map(jnp.add, state.params, updates)
+        params, opt_state = optimizer.update(
+            grads, state.opt_state, state.params, squares=squares, added=True
+        )
         average = state.average
         if decay:
             now = {"params": params, "batch_stats": stats}
@@ -314,8 +320,8 @@ def _mean_over_devices(leaf: Array) -> Array:
 
 
 @jax.jit
-def _sum_of_squares(leaf: Array) -> Float[Array, ""]:
-    return jnp.sum(jnp.square(leaf))
+def _sum_of_squares(leaf: Array) -> Float[Array, "1"]:
+    return jnp.sum(jnp.square(leaf)).reshape(1)
 
 
 @jax.jit

@@ -24,6 +24,7 @@ from jaxtrack import trackers
 from jaxtrack.errors import JaxtrackError, UsageError, brief, nearest
 from jaxtrack.io import child
 from jaxtrack.io.records import read_json, write_json
+from jaxtrack.ops import precision
 
 from .clock import cores
 from .peers import peer_time
@@ -41,11 +42,14 @@ _FIRST = (
 )
 _FIRST_RECIPES = ("siamrpnpp-r50", "ostrack-256-ce", "siamfc-got10k", "mlt-meta", "siamrpnpp-alex")
 # Shares of the time that is left when a part begins.
-_PARITY, _PRESETS, _RECIPES = 0.2, 0.5, 0.7
+_PARITY, _PRESETS, _RECIPES, _BENCHMARK = 0.2, 0.5, 0.7, 0.6
 _HERE = (__package__ or "").removesuffix(
     "eval.timing"
 )  # "" in a checkout, "jaxtrack." where installed
 _LEAST = 10.0  # seconds; a part that has less is left out
+_STAR = r"\*"
+_LONGEST = 3.0  # times its even share of the time may one preset or recipe take
+_PATIENCE = 2.0  # seconds; a process whose time is up has nothing to save
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "safetensors")
 
 Run = Callable[..., child.Ended]
@@ -60,7 +64,12 @@ class Suite:
     """
 
     def __init__(
-        self, minutes: float, output: Path, presets: Sequence[str] = (), run: Run = child.run
+        self,
+        minutes: float,
+        output: Path,
+        presets: Sequence[str] = (),
+        digits: precision.Choice = "auto",
+        run: Run = child.run,
     ) -> None:
         """Begin; the clock runs from here.
 
@@ -69,11 +78,13 @@ class Suite:
             output: where the figures are written after each part.
             presets: words of which a preset's or recipe's name holds one, such as "tiny"; empty: all that are
                 published.
+            digits: of the networks' products; parity is measured at the highest in any case.
             run: starts a process, as `jaxtrack.io.child.run`.
         """
         self.end = time.monotonic() + 60 * minutes
         self.output, self.words, self._run = output, tuple(presets), run
-        self.figures: dict[str, Any] = {"failures": {}}
+        self.figures: dict[str, Any] = {"precision": digits, "failures": {}}
+        self._digits = ("--precision", digits)
         self._folder = Path()
         self._turn = ""
 
@@ -112,11 +123,12 @@ class Suite:
                 recipes = chosen(listed, self.words, _FIRST_RECIPES)
                 self.wave("training", recipes, self.recipe, _RECIPES * self.left())
             with self.part("benchmark"):
-                self.figures["benchmark"] = self.benchmark(names[0], self.left())
-            for line in peers:
+                share = _BENCHMARK if peers else 1.0
+                self.figures["benchmark"] = self.benchmark(names[0], share * self.left())
+            for number, line in enumerate(peers):
                 with self.part(f"peer {brief(line, 60)}"):
-                    found = self.figures.setdefault("peers", {})
-                    found[line] = peer_time(line, max(self.left(), _LEAST))
+                    seconds = self.left() / (len(peers) - number)
+                    self.figures.setdefault("peers", {})[line] = peer_time(line, enough(seconds))
         return self.figures
 
     @contextlib.contextmanager
@@ -125,16 +137,15 @@ class Suite:
         print(f"{name} ... ({max(self.left(), 0):.0f} s left)", file=sys.stderr, flush=True)
         try:
             yield
-        except (JaxtrackError, OSError, ValueError, KeyError) as error:
-            if isinstance(error, UsageError):
-                raise
+        except Exception as error:  # whatever it is, the other parts are wanted
             self.fail(name, error)
         write_json(self.output, self.figures)
 
-    def fail(self, name: str, error: object) -> None:
+    def fail(self, name: str, error: Exception) -> None:
         """Note a failure."""
-        self.figures["failures"][name] = brief(error)
-        print(f"failed: {name}: {brief(error)}", file=sys.stderr, flush=True)
+        kind = "" if isinstance(error, JaxtrackError) else f"{type(error).__name__}: "
+        self.figures["failures"][name] = why = kind + brief(error)
+        print(f"failed: {name}: {why}", file=sys.stderr, flush=True)
 
     def python(self, *words: str, seconds: float) -> child.Ended:
         """Run one of the project's commands.
@@ -142,16 +153,16 @@ class Suite:
         Raises:
             JaxtrackError: its time was up, or it failed; its own last words are told.
         """
-        if seconds < _LEAST:
-            raise JaxtrackError("no time was left")
-        asked = [sys.executable, *words]
-        ended = self._run(asked, seconds=seconds, capture=True, env=self._shared())
+        ended = self._started([sys.executable, *words], enough(seconds), self._shared())
         if ended.late:
             raise JaxtrackError(f"not done after {seconds:.0f} s")
         if ended.status:
             said = [line for line in ended.errors.splitlines() if line.strip()] or ["no message"]
             raise JaxtrackError(f"status {ended.status}: {brief(said[-1])}")
         return ended
+
+    def _started(self, words: list[str], seconds: float, env: dict[str, str]) -> child.Ended:
+        return self._run(words, seconds=seconds, capture=True, env=env, patience=_PATIENCE)
 
     def _shared(self) -> dict[str, str]:
         # None takes all of the device's memory at its start, and nothing was compiled by an earlier call.
@@ -186,12 +197,13 @@ class Suite:
         return {name: future.result() for name, future in runs.items()}
 
     def _pack(self, pack: Path, end: float) -> str:
-        seconds = end - time.monotonic()
-        if seconds < _LEAST:
-            return "no time was left"
+        try:
+            seconds = enough(end - time.monotonic())
+        except JaxtrackError as error:
+            return str(error)
         words = [sys.executable, "-m", "tests.parity", str(pack)]
         highest = {"JAX_DEFAULT_MATMUL_PRECISION": "highest", **self._shared()}
-        ended = self._run(words, seconds=seconds, capture=True, env=highest)
+        ended = self._started(words, seconds, highest)
         if ended.late:
             return f"not done after {seconds:.0f} s"
         lines = [line for line in ended.output.splitlines() if line.strip()]
@@ -210,17 +222,23 @@ class Suite:
         """
         end = time.monotonic() + seconds
         found = self.figures.setdefault(part, {})
+        side_by_side = max(1, cores() // 2)
+        waiting = list(names)
 
         def one(name: str) -> Any:
-            return measure(name, end - time.monotonic())
+            left = end - time.monotonic()
+            # One that is slow must not use up the time of all that come after it.
+            share = min(1.0, _LONGEST * side_by_side / len(waiting))
+            waiting.remove(name)
+            return measure(name, max(share * left, min(left, _LEAST)))
 
-        with ThreadPool(max(1, cores() // 2)) as pool:
+        with ThreadPool(side_by_side) as pool:
             runs = {pool.submit(one, name): name for name in names}
             for future in concurrent.futures.as_completed(runs):
                 name = runs[future]
                 try:
                     found[name] = future.result()
-                except (JaxtrackError, OSError, ValueError, KeyError) as error:
+                except Exception as error:  # whatever it is, the others are wanted
                     self.fail(f"{part}: {name}", error)
                 write_json(self.output, self.figures)
 
@@ -236,14 +254,14 @@ class Suite:
             str(slots_here()),
             "--brief",
         ]
-        words += ["--rounds", "3", "--turn", self._turn, "--output", str(path)]
+        words += ["--rounds", "3", "--turn", self._turn, "--output", str(path), *self._digits]
         self.python(*words, seconds=seconds)
         return read_json(path, "figures of a tracker", kind=dict)[name]
 
     def recipe(self, name: str, seconds: float) -> dict[str, Any]:
         """Measure the training steps of a recipe."""
         words = ["-m", f"{_HERE}train.speed", name, "--seconds", "3", "--turn", self._turn]
-        said = self.python(*words, seconds=seconds).output.splitlines()
+        said = self.python(*words, *self._digits, seconds=seconds).output.splitlines()
         return json.loads(said[-1])
 
     def benchmark(self, name: str, seconds: float) -> dict[str, Any]:
@@ -260,7 +278,7 @@ class Suite:
             str(count),
         ]
         words += ["--videos", str(count), "--length", "64", "--output", str(path)]
-        self.python(*words, seconds=seconds)
+        self.python(*words, *self._digits, seconds=seconds)
         return read_json(path, "figures of a benchmark", kind=dict)[name] | {"tracker": name}
 
 
@@ -270,6 +288,17 @@ class ThreadPool(concurrent.futures.ThreadPoolExecutor):
     def __exit__(self, *error: Any) -> None:
         """Wait for what runs."""
         self.shutdown(wait=error[0] is None, cancel_futures=error[0] is not None)
+
+
+def enough(seconds: float) -> float:
+    """Return the seconds.
+
+    Raises:
+        JaxtrackError: they are too few to begin anything.
+    """
+    if seconds < _LEAST:
+        raise JaxtrackError("no time was left")
+    return seconds
 
 
 def slots_here() -> int:
@@ -294,11 +323,18 @@ def chosen(names: Sequence[str], words: Sequence[str], first: Sequence[str]) -> 
     return [*(n for n in first if n in published), *(n for n in published if n not in first)]
 
 
+def starred(name: str, row: dict[str, Any]) -> str:
+    """Return a name, with a star where its figures were not taken in quiet."""
+    return name if row.get("quiet", True) else f"{name} {_STAR}"
+
+
 def table(figures: dict[str, Any]) -> str:
     """Return the figures as one page of Markdown."""
     versions = figures.get("versions", {})
     lines = [f"## {versions.get('device', 'device unknown')}", ""]
-    lines += [", ".join(f"{key} {value}" for key, value in versions.items() if key != "device"), ""]
+    told = {k: v for k, v in versions.items() if k != "device"}
+    told["precision"] = figures.get("precision", "auto")
+    lines += [", ".join(f"{key} {value}" for key, value in told.items()), ""]
     lines += [f"- parity, {name}: {line}" for name, line in figures.get("parity", {}).items()]
     found = figures.get("trackers", {})
     if found:
@@ -311,18 +347,20 @@ def table(figures: dict[str, Any]) -> str:
         slots = next((v for k, v in row.items() if k.startswith("frames_per_second_")), math.nan)
         compiled = row["compile_init_s"] + row["compile_frame_s"]
         lines.append(
-            f"| {name} | {row['ms_per_frame']:.2f} | {row['ms_per_frame_in_clip']:.2f} | {slots:.0f} | "
-            f"{row['ms_init']:.1f} | {compiled:.1f} |"
+            f"| {starred(name, row)} | {row['ms_per_frame']:.2f} | {row['ms_per_frame_in_clip']:.2f} "
+            f"| {slots:.0f} | {row['ms_init']:.1f} | {compiled:.1f} |"
         )
     found = figures.get("training", {})
     if found:
         lines += ["", "| recipe | batch | ms a step | pairs/s | peak, GiB | compile, s |"]
         lines += ["| --- | ---: | ---: | ---: | ---: | ---: |"]
     lines += [
-        f"| {name} | {row['batch']} | {row['ms_per_step']:.1f} | {row['pairs_per_second']:.0f} | "
-        f"{row['peak_gib']:.1f} | {row['compile_seconds']:.1f} |"
+        f"| {starred(name, row)} | {row['batch']} | {row['ms_per_step']:.1f} "
+        f"| {row['pairs_per_second']:.0f} | {row['peak_gib']:.1f} | {row['compile_seconds']:.1f} |"
         for name, row in found.items()
     ]
+    if any(_STAR in line for line in lines):
+        lines += ["", f"{_STAR} timed while others compiled: they took too long to be waited for"]
     whole = figures.get("benchmark")
     if whole:
         reached = " frames/s, ".join(f"{kind} {whole[kind]:.0f}" for kind in ("decode", "tracking"))

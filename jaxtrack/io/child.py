@@ -50,6 +50,7 @@ def run(
     seconds: float | None = None,
     capture: bool = False,
     env: Mapping[str, str] | None = None,
+    patience: float = _PATIENCE,
 ) -> Ended:
     """Run a program and wait for it; it and its own children end with us, whatever ends us.
 
@@ -59,6 +60,7 @@ def run(
         seconds: after which it is ended; None: never.
         capture: keep what it prints in place of showing it.
         env: variables of its environment besides ours.
+        patience: seconds between asking it to end and ending it.
 
     Returns:
         How it ended.
@@ -84,30 +86,34 @@ def run(
         why = reason(error) if isinstance(error, OSError) else brief(error)
         raise JaxtrackError(f"{brief(words[0])}: cannot be started ({why})") from error
     late = False
-    with _Tail(process.stdout) as output, _Tail(process.stderr) as errors, _ended(process):
+    with (
+        _Tail(process.stdout) as output,
+        _Tail(process.stderr) as errors,
+        _ended(process, patience),
+    ):
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:
             late = True
-            _end(process)
+            _end(process, patience)
     return Ended(process.returncode, output.text(), errors.text(), late)
 
 
 @contextlib.contextmanager
-def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
+def _ended(process: subprocess.Popen[bytes], patience: float) -> Iterator[None]:
     """Leave no child behind, whatever happens here."""
     try:
         yield
     finally:
-        _end(process)
+        _end(process, patience)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes], patience: float) -> None:
     """Ask a child to end, and end it when it does not; then its children, which share its group."""
     if process.poll() is None:
         with contextlib.suppress(OSError):
             process.terminate()
-        limit = time.monotonic() + _PATIENCE
+        limit = time.monotonic() + patience
         while process.poll() is None and time.monotonic() < limit:
             time.sleep(0.02)
     with contextlib.suppress(OSError):

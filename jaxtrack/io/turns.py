@@ -4,55 +4,95 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any
 
 from jaxtrack.errors import JaxtrackError, reason
 
+_PATIENCE = 45.0  # seconds for which the slowest preparation of all may hold up a measurement
+
 
 class Turns:
-    """A file that processes share: many may prepare at once, nobody does while one measures.
+    """A file that processes share: many may prepare at once, and nobody does while one measures.
 
-    Where the system has no such locks, or no file is given, nobody waits.
+    One measures at a time. Who has waited too long for the others' preparations measures beside them. Where
+    the system has no such locks, or no file is given, nobody waits.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None) -> None:
-        """Name the file, which is made; None: nobody else measures."""
-        self._file: IO[bytes] | None = None
-        try:
-            self._file = open(path, "ab") if path is not None else None  # noqa: SIM115 (held for life)
-        except OSError as error:
-            raise JaxtrackError(f"{path}: cannot be opened ({reason(error)})") from error
+    def __init__(self, path: str | os.PathLike[str] | None, patience: float = _PATIENCE) -> None:
+        """Name the file, which is made, and one beside it.
+
+        Args:
+            path: the file; None: nobody else measures.
+            patience: seconds that a measurement waits for preparations to end.
+        """
+        self._patience = patience
+        self._files: list[IO[bytes]] = []
+        for name in () if path is None else (os.fspath(path), f"{os.fspath(path)}.measuring"):
+            try:
+                self._files.append(open(name, "ab"))  # noqa: SIM115 (held for life)
+            except OSError as error:
+                self.close()
+                raise JaxtrackError(f"{name}: cannot be opened ({reason(error)})") from error
 
     @contextlib.contextmanager
     def preparing(self) -> Iterator[None]:
         """Hold off measurements of others while preparing."""
-        with self._held(exclusive=False):
+        locks = self._locks()
+        if locks is None:
+            yield
+            return
+        with _held(locks, self._files[0], locks.LOCK_SH):
             yield
 
     @contextlib.contextmanager
-    def measuring(self) -> Iterator[None]:
-        """Wait until nobody prepares or measures, and hold others off."""
-        with self._held(exclusive=True):
-            yield
+    def measuring(self) -> Iterator[bool]:
+        """Wait until nobody prepares or measures, and hold others off.
 
-    @contextlib.contextmanager
-    def _held(self, exclusive: bool) -> Iterator[None]:
+        Yields:
+            Whether nobody prepares meanwhile.
+        """
+        locks = self._locks()
+        if locks is None:
+            yield True
+            return
+        quiet, device = self._files
+        limit = time.monotonic() + self._patience
+        with _held(locks, device, locks.LOCK_EX):
+            while True:
+                try:
+                    locks.flock(quiet, locks.LOCK_EX | locks.LOCK_NB)
+                except OSError:
+                    if time.monotonic() >= limit:
+                        yield False
+                        return
+                    time.sleep(0.05)
+                else:
+                    break
+            try:
+                yield True
+            finally:
+                locks.flock(quiet, locks.LOCK_UN)
+
+    def _locks(self) -> Any:
+        """Return the module of file locks; None where nobody waits."""
         try:
             import fcntl
         except ImportError:  # Windows
-            yield
-            return
-        if self._file is None:
-            yield
-            return
-        fcntl.flock(self._file, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
-        try:
-            yield
-        finally:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
+            return None
+        return fcntl if self._files else None
 
     def close(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            self._file.close()
+        """Close the files."""
+        for file in self._files:
+            file.close()
+
+
+@contextlib.contextmanager
+def _held(locks: Any, file: IO[bytes], kind: int) -> Iterator[None]:
+    locks.flock(file, kind)
+    try:
+        yield
+    finally:
+        locks.flock(file, locks.LOCK_UN)

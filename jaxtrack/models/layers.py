@@ -131,13 +131,14 @@ class BatchNorm(nn.Module):
         var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
         if not train:
             return normalise(x, scale, bias, mean.value, var.value, self.epsilon)
-        moves = not self.is_initializing() and self.is_mutable_collection("batch_stats")
-        settings = (self.epsilon, self.momentum if moves else 0.0)
-        out, moved_mean, moved_var = normalise_batch(
-            x, scale, bias, mean.value, var.value, settings
-        )
-        if moves:
-            mean.value, var.value = moved_mean, moved_var
+        out, *found = normalise_batch(x, scale, bias, self.epsilon)
+        found = jax.lax.stop_gradient(found)
+        if not self.is_initializing() and self.is_mutable_collection("batch_stats"):
+            count = x.size // x.shape[-1]
+            unbiasing = count / max(count - 1, 1)
+            mean.value, var.value = move_statistics(
+                mean.value, var.value, *found, self.momentum, unbiasing
+            )
         return out
 
 
@@ -152,43 +153,99 @@ def normalise(
     # As one multiply and one add, so that the compiler folds it into the convolution's epilogue.
     factor = scale * jax.lax.rsqrt(var + epsilon)
     offset = bias - mean * factor
-    expand = (1,) * (x.ndim - 1) + factor.shape
     y = x.astype(jnp.float32)
-    return (y * factor.reshape(expand) + offset.reshape(expand)).astype(x.dtype)
+    return (y * _spread(factor, x) + _spread(offset, x)).astype(x.dtype)
 
 
-@functools.partial(jax.jit, static_argnums=5)
+def _spread(channels: Float[Array, "c"], like: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
+    """Repeat values of channels at every place of an array."""
+    return jax.lax.broadcast_in_dim(channels, like.shape, (like.ndim - 1,))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def normalise_batch(
-    x: Array, scale: Array, bias: Array, mean: Array, var: Array, settings: tuple[float, float]
+    x: Array, scale: Array, bias: Array, epsilon: float
 ) -> tuple[Array, Array, Array]:
     """Normalise ``(..., c)`` by its own statistics.
+
+    Only input and statistics are kept for the gradient (of any order, but there is no forward mode);
+    left to itself it would keep two more maps.
 
     Args:
         x: ``(..., c)``.
         scale: ``(c,)``.
         bias: ``(c,)``.
-        mean: ``(c,)`` running mean.
-        var: ``(c,)`` running variance.
-        settings: epsilon, and momentum: the weight of this batch in the running statistics.
+        epsilon: added to the variance.
 
     Returns:
-        The result, and the moved statistics.
+        The result, and mean and biased variance ``(c,)``, which carry no gradient.
     """
-    epsilon, momentum = settings
+    return _normalise_batch(x, scale, bias, epsilon)
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _normalise_batch(
+    x: Array, scale: Array, bias: Array, epsilon: float
+) -> tuple[Array, Array, Array]:
     y = x.astype(jnp.float32)
     axes = tuple(range(x.ndim - 1))
-    expand = (1,) * len(axes) + scale.shape
-    batch_mean = jnp.mean(y, axis=axes)
-    centred = y - batch_mean.reshape(expand)
-    batch_var = jnp.mean(jnp.square(centred), axis=axes)
-    if momentum:
-        count = x.size // x.shape[-1]
-        unbiased = batch_var * (count / max(count - 1, 1))
-        mean = (1 - momentum) * mean + momentum * batch_mean
-        var = (1 - momentum) * var + momentum * unbiased
-    factor = scale * jax.lax.rsqrt(batch_var + epsilon)
-    out = centred * factor.reshape(expand) + bias.reshape(expand)
+    mean = jnp.mean(y, axis=axes)
+    centred = y - _spread(mean, y)
+    var = jnp.mean(jnp.square(centred), axis=axes)
+    factor = scale * jax.lax.rsqrt(var + epsilon)
+    out = centred * _spread(factor, y) + _spread(bias, y)
     return out.astype(x.dtype), mean, var
+
+
+def _normalise_forward(
+    x: Array, scale: Array, bias: Array, epsilon: float
+) -> tuple[tuple[Array, Array, Array], tuple[Array, ...]]:
+    out, mean, var = _normalise_batch(x, scale, bias, epsilon)
+    return (out, mean, var), (x, scale, mean, var)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _normalise_backward(
+    epsilon: float, kept: tuple[Array, ...], cotangents: tuple[Array, Array, Array]
+) -> tuple[Array, Array, Array]:
+    x, scale, mean, var = kept
+    to_out = cotangents[0].astype(jnp.float32)
+    y = x.astype(jnp.float32)
+    axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
+    inverse = jax.lax.rsqrt(var + epsilon)
+    centred = y - _spread(mean, y)
+    to_bias = jnp.sum(to_out, axis=axes)
+    to_scale = jnp.sum(to_out * centred, axis=axes) * inverse
+    # Without its parts along the constant and along the result, which the statistics take out again.
+    along = _spread(to_scale * inverse / count, y)
+    to_x = (to_out - _spread(to_bias / count, y) - centred * along) * _spread(scale * inverse, y)
+    return to_x.astype(x.dtype), to_scale, to_bias
+
+
+normalise_batch.defvjp(_normalise_forward, _normalise_backward)
+
+
+@functools.partial(jax.jit, static_argnums=4)
+def move_statistics(
+    running_mean: Float[Array, "c"],
+    running_var: Float[Array, "c"],
+    mean: Float[Array, "c"],
+    var: Float[Array, "c"],
+    momentum: float,
+    unbiasing: float,
+) -> tuple[Float[Array, "c"], Float[Array, "c"]]:
+    """Return the running mean and variance after a batch.
+
+    Args:
+        running_mean: before it.
+        running_var: before it.
+        mean: of the batch.
+        var: of the batch, biased.
+        momentum: weight of the batch.
+        unbiasing: factor that makes its variance unbiased.
+    """
+    running_mean = (1 - momentum) * running_mean + momentum * mean
+    return running_mean, (1 - momentum) * running_var + momentum * (var * unbiasing)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
@@ -217,6 +274,6 @@ def max_pool(
             tap = x[
                 :, i : i + (oh - 1) * stride + 1 : stride, j : j + (ow - 1) * stride + 1 : stride
             ]
-            best = tap if best is None else jnp.where(tap > best, tap, best)
+            best = tap if best is None else jax.lax.select(tap > best, tap, best)
     assert best is not None
     return best

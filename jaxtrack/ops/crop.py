@@ -45,14 +45,15 @@ class Taps(NamedTuple):
     Attributes:
         lower, upper: source positions.
         weight_lower, weight_upper: fixed-point weights; they sum to about 2048.
-        fraction: weight of the upper one in [0, 1], before it was rounded to a fixed point.
+        fraction: weight of the upper one in [0, 1], before it was rounded to a fixed point; None where it is
+            of no use.
     """
 
     lower: Int[Array, "n"]
     upper: Int[Array, "n"]
     weight_lower: Int[Array, "n"]
     weight_upper: Int[Array, "n"]
-    fraction: Float[Array, "n"]
+    fraction: Float[Array, "n"] | None
 
 
 def round_half_even(value: Float[Array, "*n"]) -> Int[Array, "*n"]:
@@ -60,12 +61,13 @@ def round_half_even(value: Float[Array, "*n"]) -> Int[Array, "*n"]:
     return jnp.rint(value).astype(jnp.int32)
 
 
-@functools.partial(jax.jit, static_argnames=("axis",))
+@functools.partial(jax.jit, static_argnames=("axis", "smooth"))
 def linear_taps(
     index: Int[Array, "n"],
     size_in: Int[Array, ""] | int,
     size_out: Int[Array, ""] | int,
     axis: Literal["row", "column"],
+    smooth: bool = True,
 ) -> Taps:
     """Return the source taps of OpenCV's uint8 bilinear resize from ``size_in`` to ``size_out`` pixels.
 
@@ -75,6 +77,7 @@ def linear_taps(
         size_out: pixels after it; may be traced.
         axis: columns zero the fraction at both ends; rows keep it and clip both indices. OpenCV does
             so, and it shows when the fixed-point weights do not sum to 2048.
+        smooth: return the fraction too.
 
     Returns:
         `Taps`, positions inside ``[0, size_in)``.
@@ -98,7 +101,7 @@ def linear_taps(
         upper=jnp.clip(lower + 1, 0, last),
         weight_lower=jnp.rint(_WEIGHT_ONE * (1 - fraction)).astype(jnp.int32),
         weight_upper=jnp.rint(_WEIGHT_ONE * fraction).astype(jnp.int32),
-        fraction=fraction,
+        fraction=fraction if smooth else None,
     )
 
 
@@ -144,6 +147,8 @@ def combine_taps(
     lower_left, lower_right = block[:r, :c], block[:r, c:]
     upper_left, upper_right = block[r:, :c], block[r:, c:]
     if jnp.issubdtype(block.dtype, jnp.floating):
+        assert columns.fraction is not None
+        assert rows.fraction is not None
         across = columns.fraction.astype(block.dtype)[None, :, None]
         down = rows.fraction.astype(block.dtype)[:, None, None]
         first = lower_left + (lower_right - lower_left) * across
@@ -212,8 +217,9 @@ def resize_window(
     Returns:
         ``(*out_size, k)`` in the frame's dtype.
     """
-    rows = linear_taps(jnp.arange(out_size[0]), window.height, out_size[0], "row")
-    columns = linear_taps(jnp.arange(out_size[1]), window.width, out_size[1], "column")
+    smooth = jnp.issubdtype(frame.dtype, jnp.floating)
+    rows = linear_taps(jnp.arange(out_size[0]), window.height, out_size[0], "row", smooth)
+    columns = linear_taps(jnp.arange(out_size[1]), window.width, out_size[1], "column", smooth)
     # One gather for both taps of both axes: the four corners are slices of one block.
     row_index = window.top + jnp.concatenate([rows.lower, rows.upper])
     column_index = window.left + jnp.concatenate([columns.lower, columns.upper])
@@ -301,6 +307,8 @@ def cut_siamfc(
         frame_size: ``(2,)`` true height and width.
     """
     colour = round_half_even(fill)
-    return jax.vmap(lambda window: resize_window(frame, window, (size, size), frame_size, colour))(
-        windows
+    # A few, one by one: every crop of this size in a program is then the same function.
+    each = [Window(*sides) for sides in zip(*windows)]
+    return jnp.stack(
+        [resize_window(frame, window, (size, size), frame_size, colour) for window in each]
     )

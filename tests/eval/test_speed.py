@@ -114,11 +114,12 @@ class Runs:
     """Processes of the suite, and how each ends."""
 
     def __init__(self, hang=(), fail=()):
-        self.hang, self.fail, self.asked = hang, fail, []
+        self.hang, self.fail, self.asked, self.seconds = hang, fail, [], []
 
-    def __call__(self, words, seconds=None, capture=False, env=None):
+    def __call__(self, words, seconds=None, capture=False, env=None, patience=None):
         text = " ".join(map(str, words[1:]))
         self.asked.append(text)
+        self.seconds.append(seconds)
         if any(part in text for part in self.hang):
             return child.Ended(-15, "", "", True)
         if any(part in text for part in self.fail):
@@ -149,7 +150,7 @@ class Runs:
 
 def test_the_suite_measures_all_parts(tmp_path):
     output, runs = tmp_path / "suite.json", Runs()
-    figures = suite.Suite(4, output, ["tiny"], runs).run(["echo ms_per_frame 7"])
+    figures = suite.Suite(4, output, ["tiny"], run=runs).run(["echo ms_per_frame 7"])
     assert figures["failures"] == {}
     assert json.loads(output.read_text()) == figures
     assert list(figures["parity"].values()) == ["12 passed, 0 failed"] * 4
@@ -169,7 +170,7 @@ def test_the_suite_names_what_fails_and_goes_on(tmp_path):
     runs = Runs(
         hang=["--tracker siamfc-tiny --slots 2 --brief"], fail=["describe_device", "mlt-tiny-meta"]
     )
-    figures = suite.Suite(4, output, ["tiny"], runs).run(["false"])
+    figures = suite.Suite(4, output, ["tiny"], run=runs).run(["false"])
     assert figures["failures"]["versions"] == "status -11: Segmentation fault"
     assert "not done after" in figures["failures"]["trackers: siamfc-tiny"]
     assert figures["failures"]["training: mlt-tiny-meta"] == "status -11: Segmentation fault"
@@ -182,11 +183,54 @@ def test_the_suite_names_what_fails_and_goes_on(tmp_path):
 
 def test_the_suite_ends_in_time(tmp_path):
     runs = Runs()
-    made = suite.Suite(4, tmp_path / "suite.json", ["tiny"], runs)
+    made = suite.Suite(4, tmp_path / "suite.json", ["tiny"], run=runs)
     made.end = 0.0
-    figures = made.run([])
+    figures = made.run(["echo ms_per_frame 7"])
     assert not runs.asked
     assert figures["failures"]["benchmark"] == "no time was left"
+    assert figures["failures"]["peer echo ms_per_frame 7"] == "no time was left"
+
+
+def test_a_slow_preset_leaves_time_for_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(suite, "cores", lambda: 2)
+    made = suite.Suite(4, tmp_path / "suite.json")
+    given = []
+    made.wave("trackers", list("abcdefghij"), lambda name, seconds: given.append(seconds), 100)
+    assert given[0] == pytest.approx(30, abs=1)  # three times an even share
+    assert given[-1] == pytest.approx(100, abs=1)  # all that is left
+
+
+def test_the_suite_outlives_mistakes_of_its_own(tmp_path):
+    output = tmp_path / "suite.json"
+    made = suite.Suite(4, output)
+
+    def wrong(name, seconds):
+        return [][1]
+
+    with made.part("trackers"):
+        made.wave("trackers", ["a", "b"], wrong, 100)
+    with made.part("versions"):
+        raise AttributeError("no version")
+    failures = json.loads(output.read_text())["failures"]
+    assert failures["trackers: a"].startswith("IndexError: ")
+    assert failures["versions"] == "AttributeError: no version"
+
+
+def test_the_suite_hands_on_the_digits(tmp_path):
+    runs = Runs()
+    suite.Suite(4, tmp_path / "suite.json", ["tiny"], "bfloat16", run=runs).run([])
+    measuring = [text for text in runs.asked if "--tracker" in text or "--seconds" in text]
+    assert measuring
+    assert all("--precision bfloat16" in text for text in measuring)
+
+
+def test_figures_that_were_not_taken_in_quiet_are_marked():
+    row = dict.fromkeys(("batch", "ms_per_step", "pairs_per_second", "peak_gib"), 2.0)
+    row |= {"compile_seconds": 2.0, "quiet": False}
+    page = suite.table({"training": {"a": row, "b": row | {"quiet": True}}})
+    assert r"| a \* | 2.0" in page
+    assert "| b | 2.0" in page
+    assert "while others compiled" in page
 
 
 def test_published_presets_come_first():

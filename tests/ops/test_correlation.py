@@ -38,6 +38,12 @@ def test_depthwise_equals_a_loop_and_a_grouped_convolution(z_shape, x_shape):
     np.testing.assert_allclose(depthwise_correlation_grouped(z, x), want, rtol=1e-4, atol=1e-5)
 
 
+def test_depthwise_agrees_by_taps_and_by_rows():
+    z, x = draw(3, 3, 5, 2), draw(3, 7, 6, 2, seed=1)
+    rows = correlation._depthwise_by_rows(z, x)
+    np.testing.assert_allclose(rows, correlation._depthwise_by_taps(z, x), rtol=1e-5, atol=1e-5)
+
+
 def test_depthwise_gradient_equals_that_of_the_grouped_convolution():
     z, x, g = draw(2, 3, 4, 5), draw(2, 8, 7, 5, seed=1), draw(2, 6, 4, 5, seed=2)
 

@@ -131,6 +131,8 @@ def test_correlation_by_products_is_the_correlation():
     template, searches = template.astype(np.float32), searches.astype(np.float32)
     want = cross_correlation(jnp.asarray(template), jnp.asarray(searches))
     np.testing.assert_allclose(net.correlate(template, searches), want, atol=1e-4)
+    products = jnp.einsum("hwc,nabc->nabhw", template, searches, precision="highest")
+    np.testing.assert_allclose(net._sum_along_diagonals(products), want, atol=1e-4)
 
 
 def test_grouped_layers_take_new_kernels_group_by_group():

@@ -62,12 +62,10 @@ def trained(batch):
 
     @jax.jit
     def run(epoch):
-        def value(params):
-            given = {**batch, "epoch": epoch, "step": jnp.zeros((), jnp.int32)}
-            keys = jax.random.split(jax.random.key(1), 2)
-            return task.loss(CONFIG, params, variables["batch_stats"], given, keys)
-
-        return jax.value_and_grad(value, has_aux=True)(variables["params"])
+        given = {**batch, "epoch": epoch, "step": jnp.zeros((), jnp.int32)}
+        keys = jax.random.split(jax.random.key(1), 2)
+        params, stats = variables["params"], variables["batch_stats"]
+        return task.value_and_gradient(CONFIG, params, stats, given, keys)
 
     return variables, run(jnp.float32(0.5)), run(jnp.float32(1.0))
 

@@ -18,6 +18,8 @@ from jaxtyping import Array, Float
 from jaxtrack.models.alexnet import AlexNetConfig, SiamFC
 from jaxtrack.ops import precision
 from jaxtrack.ops.conv import conv2d
+from jaxtrack.ops.correlation import sum_of_shifts
+from jaxtrack.ops.mapping import by_platform
 from jaxtrack.trackers.mlt.meta import MetaConfig, MetaLearner, MetaOutput
 
 # Kernels 11x11x3x128, 5x5x128x256, 3x3x256x384, 3x3x384x256, 1x1x256x192, normalisation after each.
@@ -130,11 +132,16 @@ def correlate(
     """
     h, w, channels = template.shape
     n, a, b, _ = searches.shape
-    oh, ow = a - h + 1, b - w + 1
     digits = precision.of(searches.dtype)
     products = jnp.dot(
         searches.reshape(-1, channels), template.reshape(-1, channels).T, precision=digits
     ).reshape(n, a, b, h, w)
+    return by_platform(_sum_by_slices, _sum_along_diagonals, products)
+
+
+def _sum_by_slices(products: Float[Array, "n a b h w"]) -> Float[Array, "n oh ow"]:
+    _, a, b, h, w = products.shape
+    oh, ow = a - h + 1, b - w + 1
     rows = products[:, :oh, :, 0]
     for p in range(1, h):
         rows = rows + products[:, p : p + oh, :, p]
@@ -142,6 +149,12 @@ def correlate(
     for q in range(1, w):
         total = total + rows[:, :, q : q + ow, q]
     return total
+
+
+def _sum_along_diagonals(products: Float[Array, "n a b h w"]) -> Float[Array, "n oh ow"]:
+    """Return the same, however large the template is in a few operations."""
+    rows = sum_of_shifts(jnp.transpose(products, (0, 2, 4, 3, 1)))
+    return sum_of_shifts(jnp.transpose(rows, (0, 3, 2, 1)))
 
 
 def respond(

@@ -10,9 +10,9 @@ Reference:
     of it is public, and not all of its settings could be read: the fields of `Config` say which values are
     the description's and which are this library's.
 
-Adapting is one compiled step under `jax.lax.cond`: every `update_interval` frames, when the score passes
-tau, the patch at the new position is embedded and remembered, and the layer adapted. With `jax.vmap` over
-targets the condition becomes a selection, so that then every frame pays for it.
+Adapting is one compiled step: every `update_interval` frames, when the score passes tau, the patch at the
+new position is embedded and remembered, and the layer adapted. Under `jax.vmap` over targets it is
+computed for those alone that it is due for (`jaxtrack.ops.mapping.rarely`).
 
 Read `jaxtrack.trackers.mlt.config`, then here `State`, `init` and the five steps from `cut` to `update` in
 the order in which `track_frame` takes them; `update` leads to `learn`, and so to ``adaptation`` (gradient,
@@ -38,6 +38,7 @@ from jaxtrack.models.alexnet import SiamFC, embed_crops
 from jaxtrack.ops import confidence, crop, lost
 from jaxtrack.ops.boxes import box_about, middle_of
 from jaxtrack.ops.losses import balanced_logistic, distance_labels
+from jaxtrack.ops.mapping import rarely
 from jaxtrack.ops.response import scale_factors
 from jaxtrack.trackers.mlt import adaptation
 from jaxtrack.trackers.mlt import network as net
@@ -450,12 +451,19 @@ def update(
         weight = jax.nn.sigmoid((decision.probability - rules.tau) / config.entry_softness)
     else:
         due = due & (decision.probability > rules.tau)
-    return lax.cond(
-        due,
-        lambda state: learn(config, variables, state, frame, weight, rules.rate),
-        lambda state: state,
-        state,
-    )
+    return rarely(_learn, _rest, config, due, variables, state, frame, weight)
+
+
+def _learn(
+    config: Config, variables: Variables, state: State, frame: Frame, weight: Float[Array, ""]
+) -> State:
+    return learn(config, variables, state, frame, weight, tuning(config, variables).rate)
+
+
+def _rest(
+    config: Config, variables: Variables, state: State, frame: Frame, weight: Float[Array, ""]
+) -> State:
+    return state
 
 
 def track_frame(

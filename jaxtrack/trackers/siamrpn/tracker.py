@@ -32,6 +32,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxtrack.base import Crops, Frame, Look, Prediction, Steps, Variables
 from jaxtrack.ops import confidence, crop, lost
+from jaxtrack.ops.mapping import rarely
 from jaxtrack.ops.response import hann_window
 from jaxtrack.trackers.siamrpn.anchors import anchor_grid, base_anchors, decode
 from jaxtrack.trackers.siamrpn.config import PRESETS, Config
@@ -322,20 +323,26 @@ def track_frame(
     config: Config, variables: Variables, state: State, frame: Frame
 ) -> tuple[State, Prediction]:
     """Find the target in the next frame; see `jaxtrack.base.track_frame`."""
-
-    def step(config: Config, state: State) -> tuple[State, Prediction]:
-        look = cut(config, state, frame)
-        features = embed(config, variables, state, look)
-        maps = respond(config, variables, state, features)
-        decision = decide(config, variables, state, look, maps)
-        state = update(config, variables, state, frame, decision)
-        return state, Prediction(decision.box, decision.score)
-
     if not config.lost_instance_size:
-        return step(config, state)
-    return jax.lax.cond(
-        state.lost, lambda s: step(while_lost(config), s), lambda s: step(config, s), state
-    )
+        return _step(config, variables, state, frame)
+    return rarely(_search, _step, config, state.lost, variables, state, frame)
+
+
+def _search(
+    config: Config, variables: Variables, state: State, frame: Frame
+) -> tuple[State, Prediction]:
+    return _step(while_lost(config), variables, state, frame)
+
+
+def _step(
+    config: Config, variables: Variables, state: State, frame: Frame
+) -> tuple[State, Prediction]:
+    look = cut(config, state, frame)
+    features = embed(config, variables, state, look)
+    maps = respond(config, variables, state, features)
+    decision = decide(config, variables, state, look, maps)
+    state = update(config, variables, state, frame, decision)
+    return state, Prediction(decision.box, decision.score)
 
 
 STEPS = Steps(cut, embed, respond, decide, update)

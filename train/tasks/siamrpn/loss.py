@@ -276,12 +276,12 @@ def loss(
     config: Config, params: Any, batch_stats: Any, batch: Batch, keys: Array
 ) -> tuple[Float[Array, ""], Aux]:
     """Return class and box loss of a batch; see `train.step`."""
-    key_crop, *others = streams(keys, 3)
-    template, search, boxes = crop_pairs(config, batch, key_crop)
-    crops = Crops(template, search, boxes, batch["negative"], batch["epoch"])
+    crops, others = cut(config, batch, keys)
     if not config.backbone_epoch:
         return _loss(config, params, batch_stats, crops, others, True)
-    return _loss_by_epoch(config, params, batch_stats, crops, others)
+    ways = [partial(_loss, config, trains=trains) for trains in (False, True)]
+    begun = crops.epoch >= config.backbone_epoch
+    return jax.lax.cond(begun, ways[1], ways[0], params, batch_stats, crops, others)
 
 
 class Crops(NamedTuple):
@@ -302,26 +302,26 @@ class Crops(NamedTuple):
     epoch: Float[Array, ""]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _loss_by_epoch(
-    config: Config, params: Any, batch_stats: Any, crops: Crops, keys: list[Array]
-) -> tuple[Float[Array, ""], Aux]:
-    """Return the loss whose backbone trains from an epoch on.
+def cut(config: Config, batch: Batch, keys: Array) -> tuple[Crops, list[Array]]:
+    """Return the augmented batch, and keys of the pairs for labels and for the losses of other pairs."""
+    key_crop, *others = streams(keys, 3)
+    template, search, boxes = crop_pairs(config, batch, key_crop)
+    return Crops(template, search, boxes, batch["negative"], batch["epoch"]), others
 
-    Value and gradient are made together, by epoch: to differentiate the choice would carry all that
-    either way keeps for its gradient, filled with zeros where it is the other's.
+
+def value_and_gradient(
+    config: Config, params: Any, batch_stats: Any, batch: Batch, keys: Array
+) -> tuple[tuple[Float[Array, ""], Aux], Any]:
+    """Return the loss of a batch and its gradient, by epoch: the backbone trains from one on.
+
+    To differentiate that choice would carry all that either way keeps for its gradient, filled with
+    zeros where it is the other's.
     """
-    ways = [partial(_loss, config, trains=trains) for trains in (False, True)]
-    begun = crops.epoch >= config.backbone_epoch
-    return jax.lax.cond(begun, ways[1], ways[0], params, batch_stats, crops, keys)
+    crops, others = cut(config, batch, keys)
 
-
-def _value_and_gradient(
-    config: Config, params: Any, batch_stats: Any, crops: Crops, keys: list[Array]
-) -> tuple[tuple[Array, Aux], Any]:
     def training(params: Any) -> tuple[tuple[Array, Aux], Any]:
         def of(params: Any) -> tuple[Array, Aux]:
-            return _loss(config, params, batch_stats, crops, keys, True)
+            return _loss(config, params, batch_stats, crops, others, True)
 
         return jax.value_and_grad(of, has_aux=True)(params)
 
@@ -329,30 +329,17 @@ def _value_and_gradient(
         still = params["backbone"]
 
         def of(rest: Any) -> tuple[Array, Aux]:
-            return _loss(config, {**rest, "backbone": still}, batch_stats, crops, keys, False)
+            whole = {**rest, "backbone": still}
+            return _loss(config, whole, batch_stats, crops, others, False)
 
         rest = {name: part for name, part in params.items() if name != "backbone"}
         out, grads = jax.value_and_grad(of, has_aux=True)(rest)
-        return out, {**grads, "backbone": jax.tree.map(_zeros_like, still)}
+        zeros = {leaf.shape: jnp.zeros_like(leaf) for leaf in jax.tree.leaves(still)}
+        return out, {**grads, "backbone": jax.tree.map(lambda leaf: zeros[leaf.shape], still)}
 
+    if not config.backbone_epoch:
+        return training(params)
     return jax.lax.cond(crops.epoch >= config.backbone_epoch, training, waiting, params)
-
-
-def _gradient_times(config: Config, grads: Any, cotangent: Any) -> tuple[Any, None, None, None]:
-    return jax.tree.map(partial(_times, cotangent[0]), grads), None, None, None
-
-
-_loss_by_epoch.defvjp(_value_and_gradient, _gradient_times)
-
-
-@jax.jit
-def _zeros_like(x: Array) -> Array:
-    return jnp.zeros_like(x)
-
-
-@jax.jit
-def _times(factor: Array, x: Array) -> Array:
-    return factor * x
 
 
 def _loss(
@@ -391,4 +378,4 @@ def view(config: Config, batch: Batch, keys: Array) -> View:
 
 def task(config: Config) -> Task:
     """Return the task record."""
-    return Task(config, init_variables, sample, loss, view)
+    return Task(config, init_variables, sample, loss, view, value_and_gradient)
