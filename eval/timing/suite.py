@@ -48,7 +48,8 @@ _HERE = (__package__ or "").removesuffix(
 )  # "" in a checkout, "jaxtrack." where installed
 _LEAST = 10.0  # seconds; a part that has less is left out
 _STAR = r"\*"
-_LONGEST = 3.0  # times its even share of the time may one preset or recipe take
+_LONGEST = 3.0  # times its even share of the time may one preset or recipe take,
+_FAIR = 45.0  # or so many seconds, in which the small ones are compiled and timed
 _PATIENCE = 2.0  # seconds; a process whose time is up has nothing to save
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "safetensors")
 
@@ -230,7 +231,7 @@ class Suite:
             # One that is slow must not use up the time of all that come after it.
             share = min(1.0, _LONGEST * side_by_side / len(waiting))
             waiting.remove(name)
-            return measure(name, max(share * left, min(left, _LEAST)))
+            return measure(name, min(left, max(share * left, _FAIR)))
 
         with ThreadPool(side_by_side) as pool:
             runs = {pool.submit(one, name): name for name in names}

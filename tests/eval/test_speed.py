@@ -195,9 +195,12 @@ def test_a_slow_preset_leaves_time_for_the_others(tmp_path, monkeypatch):
     monkeypatch.setattr(suite, "cores", lambda: 2)
     made = suite.Suite(4, tmp_path / "suite.json")
     given = []
-    made.wave("trackers", list("abcdefghij"), lambda name, seconds: given.append(seconds), 100)
-    assert given[0] == pytest.approx(30, abs=1)  # three times an even share
-    assert given[-1] == pytest.approx(100, abs=1)  # all that is left
+    made.wave("trackers", list("abcdefghij"), lambda name, seconds: given.append(seconds), 300)
+    assert given[0] == pytest.approx(90, abs=1)  # three times an even share
+    assert given[-1] == pytest.approx(300, abs=1)  # all that is left
+    given.clear()
+    made.wave("trackers", list("abcdefghij"), lambda name, seconds: given.append(seconds), 60)
+    assert given[0] == pytest.approx(45, abs=1)  # enough for a small one
 
 
 def test_the_suite_outlives_mistakes_of_its_own(tmp_path):
