@@ -298,7 +298,7 @@ def score(names: list[str], clock: Clock, options: Options, output: pathlib.Path
     for benchmark, more in runs:
         words = [sys.executable, "-m", cli.beside(__package__, "eval.run")]
         words += ["--benchmark", benchmark, *more, "--output", str(output / "scores")]
-        words += ["--slots", str(options.slots)]
+        words += ["--slots", str(options.slots), "--no-report"]
         words += [word for name in names for word in ("--tracker", _row(output, name))]
         if benchmark == "synthetic":
             words += [word for name in options.sequence for word in ("--sequence", name)]
