@@ -1,6 +1,7 @@
 """The recipes for accelerators, and the command that trains them within a given time."""
 
 import dataclasses
+import functools
 import json
 import math
 import types
@@ -43,6 +44,22 @@ def test_recipes_train_what_the_trackers_load(name):
     assert preset.task.config.world.real.jpeg > 0
     ours, theirs = presets.shapes(preset.task), variable_shapes(tracker)
     assert jax.tree.map(lambda x: x.shape, ours) == jax.tree.map(lambda x: x.shape, theirs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for stage in smalls.STAGES for name in stage.makes])
+def test_small_trackers_track(name):
+    """Traced, not run: weights come from an accelerator."""
+    tracker = jaxtrack.get_tracker(name)
+    variables = variable_shapes(tracker)
+    frame = jax.ShapeDtypeStruct((240, 320, 3), np.uint8)
+    box, size = jax.ShapeDtypeStruct((4,), np.float32), jax.ShapeDtypeStruct((2,), np.int32)
+    start = functools.partial(tracker.init, tracker.config)
+    state = jax.eval_shape(start, variables, frame, box, size)
+    step = functools.partial(tracker.track_frame, tracker.config)
+    after, found = jax.eval_shape(step, variables, state, frame)
+    assert found.box.shape == (4,)
+    assert jax.tree.map(lambda x: x.shape, after) == jax.tree.map(lambda x: x.shape, state)
 
 
 def test_sizes_stay_within_what_is_promised():
