@@ -45,7 +45,6 @@ class Config:
         similarity: start from attention as likeness of content, for training without pre-training.
         head_prior: score that every cell starts training with, so that the many empty cells do not rule
             the first steps; 0: as published (PyTorch's default bias, about 0.5).
-        window_power: exponent of the Hann window; 1: as published. Above 1 large motion counts less.
         size_rate: share of the predicted width and height in the new ones; 1: all, as published.
         size_correction: correct predicted widths and heights by what the network makes of the first frame,
             where they are known; as published: not. A small network predicts the shape of the mean target.
@@ -77,7 +76,6 @@ class Config:
     stem: tuple[int, ...] = ()
     similarity: bool = False
     head_prior: float = 0.0
-    window_power: float = 1.0
     size_rate: float = 1.0
     size_correction: bool = False
     confidence: Confidence = RESPONSE

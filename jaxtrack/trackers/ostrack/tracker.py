@@ -277,9 +277,7 @@ def decide(
     config: Config, variables: Variables, state: State, look: Look, maps: CentreMaps
 ) -> Decision:
     """Weigh the scores with the Hann window, read the box at the maximum, keep it inside the frame."""
-    hann = hann_window(config.search_grid)
-    hann = hann if _is_one(config.window_power) else hann**config.window_power
-    response = maps.score * hann[None]
+    response = maps.score * hann_window(config.search_grid)[None]
     window = jax.tree.map(lambda side: side[0], look.windows)
     scale = scale_of(window, config.search_size)
     box = decode_boxes(response, maps.size, maps.offset)[0]
