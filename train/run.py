@@ -64,7 +64,7 @@ class Options:
         minutes: length of the run by the clock: its speed is measured after compilation, and the whole
             schedule is squeezed into the steps that fit.
         data: ``synthetic`` (default), or the folder of built datasets.
-        textures: folder of pictures that become backgrounds in a share of the synthetic scenes
+        textures: folder of pictures that become textures in a share of the synthetic scenes
             (``task.world.real.photo``; .4 where the preset has none).
         recipe: with --data: insist on the datasets and ratios of the published recipe.
         batch_size: pairs per step over all devices (default: the preset's); the learning rate follows.
@@ -304,7 +304,7 @@ def data_seen(settings: dict[str, Any], preset: Preset) -> str:
     seen = settings["data"]
     real = world_of(preset)
     if seen == SYNTHETIC and real is not None and real.photo:
-        seen += f", with the pictures of {pathlib.Path(real.textures).name} as backgrounds"
+        seen += f", with the pictures of {pathlib.Path(real.textures).name} as textures"
     if not settings["init_from"]:
         return seen
     try:
@@ -431,7 +431,7 @@ def train(what: Options | Preset | str, **options: Any) -> TrainState:
 
 
 def with_textures(preset: Preset, folder: pathlib.Path) -> Preset:
-    """Return a preset whose synthetic world takes backgrounds from a folder of pictures.
+    """Return a preset whose synthetic world takes textures from a folder of pictures.
 
     Raises:
         UsageError: the preset has no synthetic world.

@@ -69,7 +69,7 @@ class Options:
         runs: folder of the trainings themselves.
         minutes: for everything, the scores included; the trainings share it.
         only: these trainings, and those that they start from.
-        textures: folder of pictures that become backgrounds of the synthetic world.
+        textures: folder of pictures that become textures of the synthetic world.
         imagenet: torchvision's weights of MobileNetV2, a file of yours, from which siamrpnpp-small-imagenet
             starts; without it that training is left out.
         root: folder of a benchmark of real video to score on as well.

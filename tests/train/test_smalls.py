@@ -213,4 +213,6 @@ def test_cards_say_what_weights_have_seen(tmp_path):
     textured = presets.changed(
         preset, ["task.world.real.photo=0.1", "task.world.real.textures=some/photos"]
     )
-    assert "the pictures of photos" in run.data_seen({**settings, "init_from": ""}, textured)
+    assert "the pictures of photos as textures" in run.data_seen(
+        {**settings, "init_from": ""}, textured
+    )
