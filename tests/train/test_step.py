@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import types
 from typing import Any
 
 import jax
@@ -152,3 +153,11 @@ def test_state_compiles_once() -> None:
     for _ in range(30):
         state, _ = step(state, {"index": np.arange(4, dtype=np.int32)}, jax.random.key(0))
     assert traces == 1
+
+
+@pytest.mark.parametrize(("platform", "asked"), [("gpu", True), ("cpu", False)])
+def test_gpus_draw_by_kernels(platform: str, asked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes: list[Any] = []
+    monkeypatch.setattr(jax.config, "update", lambda *change: changes.append(change))
+    parallel._draw_by_kernels([types.SimpleNamespace(platform=platform)])
+    assert changes == ([("jax_threefry_gpu_kernel_lowering", True)] if asked else [])
