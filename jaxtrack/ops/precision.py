@@ -6,7 +6,7 @@ in bfloat16; parameters, normalisation, softmax and box arithmetic stay float32,
 weights of training. On a CPU ``high`` is ``highest``.
 
 ``auto`` is ``highest`` on a CPU and ``high`` on accelerators. bfloat16 is a choice and no default: what it
-changes is to be measured for each tracker first (`eval/RESULTS.md` has a try).
+changes is to be measured for each tracker first (``python -m eval.studies.precision``).
 
 A command takes the choice as a field ``precision: Choice = "auto"`` of its options and encloses everything
 that compiles in ``with precision.using(options.precision):``. Nothing else has to know of it: products ask
