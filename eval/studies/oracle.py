@@ -153,7 +153,7 @@ def watch(still: Tracker, variables: Variables, sequence: Sequence, every: int) 
     cells = mlt.response_size(config)
     boxes, believed, true, searched, offsets = [sequence.boxes[0]], [], [], [], []
     state = None
-    for index, frame in enumerate(sequence.frames()):
+    for index, frame in enumerate(slots.frames_of(sequence)):
         truth = np.asarray(sequence.boxes[index], np.float32)
         known = bool(np.isfinite(truth).all() and (truth[2:] > 0).all())
         if state is None:
@@ -262,7 +262,7 @@ def tracked(still: Tracker, variables: Variables, sequence: Sequence, layer: Ada
     """Track a sequence with one layer from the first frame to the last; boxes ``(t, 4)``."""
     config: Any = still.config
     boxes, state = [np.asarray(sequence.boxes[0])], None
-    for frame in sequence.frames():
+    for frame in slots.frames_of(sequence):
         if state is None:
             state = verbs.init(still, variables, frame, np.asarray(sequence.boxes[0], np.float32))
             weight = mlt.in_correlation(config, layer.attention)
