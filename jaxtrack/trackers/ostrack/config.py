@@ -122,6 +122,8 @@ _TINY = Config(
     stem=(32, 64, 96),
     similarity=True,
     head_prior=0.05,
+    size_rate=0.1,
+    size_correction=True,
 )
 # Twice as wide, half as many blocks again: trained on an accelerator.
 _SMALL = dataclasses.replace(
