@@ -15,9 +15,13 @@ FRAME, UPDATE, DRAW = 1500, 6000, 6000
 LARGER = {"siamrpnpp-r50-lt": 2250, "siamfc-mlt": 1550}
 
 
-def most_of(preset: str) -> int:
-    """Return what a preset's frame may have."""
-    return next((most for name, most in LARGER.items() if preset.startswith(name)), FRAME)
+# MobileNetV2 has blocks of 17 shapes, each at two sizes of image, with and without their gradients.
+LARGER_UPDATES = {"siamrpnpp-mobilev2": 6700, "siamrpnpp-small": 6750}
+
+
+def most_of(preset: str, larger: dict[str, int] = LARGER, usual: int = FRAME) -> int:
+    """Return what a preset's frame (or update) may have."""
+    return next((most for name, most in larger.items() if preset.startswith(name)), usual)
 
 
 @pytest.mark.parametrize("preset", ["siamfc", "siamrpnpp-r50", "ostrack-256-ce", "tadt", "mlt"])
@@ -39,7 +43,8 @@ def test_every_frame_is_small(preset: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", list(presets.all_presets()))
 def test_every_update_is_small(preset: str) -> None:
-    assert lowering.update(preset).operations < UPDATE
+    most = most_of(preset, LARGER_UPDATES, UPDATE)
+    assert lowering.update(preset).operations < most
     assert lowering.draw(preset).operations < DRAW
 
 
