@@ -3,16 +3,18 @@
 import json
 import pathlib
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from eval import demo
 from eval.metrics.annotation import Annotation
-from eval.studies import centre_bias, lost, mlt, oracle, results, rpn, tadt, training
+from eval.studies import centre_bias, lost, mlt, oracle, precision, results, rpn, tadt, training
 from eval.studies.training import Training
 from eval.tracking.sequences import Sequence
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io import child
+from jaxtrack.ops import precision as digits_of
 
 
 @pytest.fixture
@@ -181,3 +183,18 @@ def test_mistakes_in_a_call_are_one_line(study, words, message, capsys, tmp_path
     assert message in said
     assert "Traceback" not in said
     assert not list(tmp_path.iterdir())
+
+
+def test_differences_of_precision_are_to_the_first():
+    rows = [precision.Row("a", "highest", 0.5, 0.7), precision.Row("a", "high", 0.499, 0.7)]
+    assert "| a | high | 0.4990 | -0.0010 | 0.7000 |" in precision.table(rows)
+
+
+@pytest.mark.slow  # forgets what was compiled
+def test_products_are_rounded_as_on_a_gpu():
+    fine, one = jnp.full((1, 1), 1 + 2**-12), jnp.ones((1, 1))
+    with precision.as_on_accelerators():
+        for digits, want in (("highest", 1 + 2**-12), ("high", 1.0)):
+            with digits_of.using(digits):
+                found = jnp.dot(fine, one, precision=digits_of.of(fine.dtype))
+            assert float(found[0, 0]) == want
