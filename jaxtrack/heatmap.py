@@ -69,18 +69,9 @@ def _response(config: Any, state: State, windows: Any, decision: Any) -> Respons
     else:  # TADT: x, y, w, h in its scaled image; the map lies in a corner of its canvas
         window = windows[decision.which] / state.rescale
         cells = state.input_side // config.stride
-    margin = window[2:] * (1 - _share(config, values.shape[-1])) / 2
+    margin = window[2:] * (1 - decision.share) / 2
     place = jnp.concatenate([window[:2] + margin, window[2:] - 2 * margin])
     return Response(values, cells, place)
-
-
-def _share(config: Any, side: int) -> float:
-    """Return the share of the crop's side that a map covers: a map without padding covers its middle."""
-    stride = getattr(getattr(config, "network", config), "stride", None)
-    crop = getattr(config, "instance_size", None)
-    if stride is None or crop is None:
-        return 1.0
-    return side / getattr(config, "response_up", 1) * stride / crop
 
 
 def stream(

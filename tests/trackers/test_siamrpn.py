@@ -102,6 +102,8 @@ def test_an_infinite_box_does_not_poison_the_state():
         jnp.zeros(3),
         jnp.zeros((), bool),
         jnp.asarray([100, 120], jnp.int32),
+        jnp.ones(()),
+        jnp.zeros((), jnp.int32),
     )
     maps = siamrpn.Maps(jnp.zeros((1, 21, 21, 10)), jnp.full((1, 21, 21, 20), 1e4))
 
@@ -239,16 +241,19 @@ def fake_state(shapes) -> dict[str, np.ndarray]:
     }
 
 
+RELEASED = {"1.0": 0, "1.1": 1, "2.0": 4, "2.1": 5, "3.0": 8, "3.1": 9, "4.0": 11, "4.1": 12}
+RELEASED |= {"5.0": 14, "5.1": 15}
+
+
+def released(name: str) -> str:
+    """Return the name of an AlexNet's array as the released trackers have it."""
+    found = re.match(r"backbone\.layer(\d\.\d)\.(.*)$", name)
+    return f"backbone.features.{RELEASED[found[1]]}.{found[2]}" if found else name
+
+
 def test_released_alexnet_names_become_layer_names():
     config = siamrpn.Config(network=dataclasses.replace(SMALL, channels=(4, 5, 6, 7, 8)))
     shapes = shapes_of(config)
-    blocks = {"1.0": 0, "1.1": 1, "2.0": 4, "2.1": 5, "3.0": 8, "3.1": 9, "4.0": 11, "4.1": 12}
-    blocks |= {"5.0": 14, "5.1": 15}
-
-    def released(name: str) -> str:
-        found = re.match(r"backbone\.layer(\d\.\d)\.(.*)$", name)
-        return f"backbone.features.{blocks[found[1]]}.{found[2]}" if found else name
-
     state = {released(name): value for name, value in fake_state(shapes).items()}
     assert "backbone.features.14.weight" in state
     table = tables_siamrpn.TABLES["STVIR/pysot"]
@@ -262,7 +267,7 @@ def test_published_names_go_there_and_back():
     shapes = shapes_of(siamrpn.PRESETS["siamrpnpp-tiny"])
     table = tables_siamrpn.TABLES["STVIR/pysot"]
     state = to_published(table, from_published(table, fake_state(shapes), shapes))
-    names = set(fake_state(shapes))
+    names = {released(name) for name in fake_state(shapes)}
     assert names == {name for name in state if not name.endswith("num_batches_tracked")}
     assert "neck.downsample2.downsample.0.weight" in names
     assert "rpn_head.rpn4.loc.head.3.bias" in names
