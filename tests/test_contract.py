@@ -106,7 +106,7 @@ def test_scan_equals_loop_and_boxes_are_sane(name):
     assert (np.abs(clip.box) < 1000).all()
 
 
-@pytest.mark.parametrize("name", quick("siamfc-tiny", "ostrack-tiny"))
+@pytest.mark.parametrize("name", quick("siamfc-tiny"))
 def test_vmap_equals_loop(name):
     tracker, variables, images, box = setting(name)
     boxes = jnp.stack([box, box + jnp.asarray([6.0, -4.0, 3.0, 8.0])])
@@ -124,7 +124,7 @@ def test_vmap_equals_loop(name):
         np.testing.assert_allclose(together.score[i], one.score, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", quick("siamfc-tiny", "siamrpnpp-tiny", "mlt-tiny"))
 def test_padding_of_the_canvas_is_never_seen(name):
     tracker, variables, images, box = setting(name)
     size = jnp.asarray(images.shape[1:3], jnp.int32)
@@ -138,7 +138,7 @@ def test_padding_of_the_canvas_is_never_seen(name):
     np.testing.assert_allclose(got.score, want.score, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", quick("siamfc-tiny", "siamrpnpp-tiny", "ostrack-tiny"))
+@pytest.mark.parametrize("name", quick("siamfc-tiny", "siamrpnpp-tiny"))
 def test_steps_one_by_one_are_the_frame(name):
     """Without compilation, and stopping at every step, a frame gives what the compiled verbs give."""
     tracker, variables, images, box = setting(name)
@@ -204,7 +204,7 @@ AT_RANDOM = {"siamfc-tiny", "mlt-tiny"}
 PIXEL_STEP = {"siamfc-tiny": 10.0, "mlt-tiny": 10.0, "ostrack-tiny": 0.3}
 
 
-@pytest.mark.parametrize("name", quick("siamrpnpp-tiny", "ostrack-tiny", "tadt-tiny"))
+@pytest.mark.parametrize("name", quick("ostrack-tiny"))
 def test_gradients_reach_pixels_and_box(name):
     """Of score and box, with respect to both frames (floats) and the first box; true by differences."""
     tracker, variables, images, box = setting(name)

@@ -49,7 +49,14 @@ def test_every_update_is_small(preset: str) -> None:
     assert lowering.draw(preset).operations < (LIFELIKE if "-small" in preset else DRAW)
 
 
-@pytest.mark.parametrize("preset", ["siamfc-tiny", "siamrpnpp-tiny", "mlt-tiny", "tadt-tiny"])
+@pytest.mark.parametrize(
+    "preset",
+    [
+        pytest.param(p, marks=pytest.mark.slow)
+        for p in ("siamfc-tiny", "siamrpnpp-tiny", "tadt-tiny")
+    ]
+    + ["mlt-tiny"],
+)
 def test_slots_keep_to_forms_that_gpus_like(preset: str) -> None:
     """A kernel of each target's own, side by side under vmap, is a batch of matrix products."""
     alone, many = lowering.frame(preset), lowering.frame(preset, slots=8)

@@ -99,7 +99,9 @@ def made():
     return found
 
 
-@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n == "siamfc-tiny" else pytest.mark.slow) for n in GRIDS]
+)
 def test_every_setting_gets_what_it_gets_alone(name, made):
     tracker, variables = made[name]
     grid = search.parse_grid(GRIDS[name])

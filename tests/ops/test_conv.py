@@ -11,7 +11,7 @@ CASES = [
     # n, h, w, c, kernel, features, stride, padding, dilation
     (5, 12, 11, 3, 5, 4, 2, 1, 1),
     (2, 9, 10, 6, 3, 5, 1, 1, 2),
-    (2, 10, 10, 2, 4, 3, 3, 0, 1),
+    pytest.param((2, 10, 10, 2, 4, 3, 3, 0, 1), marks=pytest.mark.slow),
 ]
 
 

@@ -77,6 +77,7 @@ def test_night_is_dark_but_for_its_lamps():
     assert float(realism.light_up(jnp.ones((1, 3, 1)), camera, x, y).min()) > float(dark.max())
 
 
+@pytest.mark.slow
 def test_thin_objects_fill_less_of_their_box():
     @jax.jit
     def fill(seed):
@@ -111,6 +112,7 @@ def test_photographs_become_backgrounds(tmp_path):
     np.testing.assert_allclose(shown[:, 1:], 0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_photographs_become_objects(tmp_path):
     rng = np.random.RandomState(0)
     cv2.imwrite(str(tmp_path / "noise.png"), rng.randint(0, 256, (200, 150, 3)).astype(np.uint8))

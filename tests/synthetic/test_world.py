@@ -337,6 +337,7 @@ def test_negative_pairs_show_another_object():
     assert np.median(change[pairs.negative]) > 1.5 * np.median(change[~pairs.negative])
 
 
+@pytest.mark.slow
 def test_patches_over_time_cut_by_area():
     patch = PatchConfig(
         template=PatchSpec(size=35, nominal=31, factor=2.0, context=0.0),

@@ -257,6 +257,7 @@ def test_cut_filters_give_what_the_whole_layer_gives():
     assert float(jnp.max(jnp.abs(cut))) > 0
 
 
+@pytest.mark.slow
 def test_targets_under_vmap_equal_one_by_one():
     _, variables, images, size, box = running()
     boxes = jnp.stack([box, jnp.asarray(BOXES["very tall"], jnp.float32)])
