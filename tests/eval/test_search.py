@@ -117,7 +117,7 @@ def test_every_setting_gets_what_it_gets_alone(name, made):
     assert len(np.unique(boxes[:, -1].round(3), axis=0)) > 1  # the settings do differ
 
 
-@pytest.mark.parametrize("block", [3, 64])
+@pytest.mark.parametrize("block", [pytest.param(3, marks=pytest.mark.slow), 64])
 def test_blocks_change_nothing(block, made):
     tracker, variables = made["siamrpnpp-tiny"]
     grid = search.parse_grid(GRIDS["siamrpnpp-tiny"])

@@ -75,6 +75,7 @@ def test_masked_elimination_equals_gathered(template_range):
     assert masked._cache_size() == 1
 
 
+@pytest.mark.slow
 def test_gradients_of_both_forms_agree():
     variables, z, x = setting(SMALL)
 

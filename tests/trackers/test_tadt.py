@@ -86,6 +86,7 @@ def test_ridge_in_the_dual_is_gradient_descent():
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 def test_the_rankings_pooled_gradient_is_zero_and_with_features_it_is_not():
     """The paper's importance says nothing in the ranking branch, whatever the features and the kernel."""
     features = jnp.abs(drawn(21, 21, 8))
