@@ -21,7 +21,6 @@ import numpy as np
 import jaxtrack
 from jaxtrack import cli
 from jaxtrack.errors import UsageError
-from jaxtrack.io import paths
 
 from . import pairs, results
 from .training import Training
@@ -137,10 +136,7 @@ def table(found: list[Bias]) -> str:
 
 
 def _run(options: Options) -> None:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    folder = paths.output_folder(options.output, inputs=[options.runs])
+    folder = results.begin(options.output, options.runs)
     found = study(options)
     text = table(found)
     print(text)

@@ -24,7 +24,6 @@ import numpy as np
 
 from jaxtrack import cli
 from jaxtrack.errors import JaxtrackError, UsageError
-from jaxtrack.io import paths
 from jaxtrack.ops.boxes import iou_xyxy, xywh_to_xyxy
 
 from ..metrics.bootstrap import draw as resampled
@@ -301,11 +300,7 @@ def draw(rows: list[Row], frames: dict[str, dict[str, Scored]], options: Options
 
 
 def _run(options: Options) -> None:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    inputs = [options.root] if options.root is not None else []
-    folder = paths.output_folder(options.output, inputs=inputs)
+    folder = results.begin(options.output, options.root)
     rows, frames, faults = measure(options)
     if rows:
         text = table(rows)

@@ -27,7 +27,6 @@ from jaxtrack import base as verbs
 from jaxtrack import cli, load_weights
 from jaxtrack.base import Tracker
 from jaxtrack.errors import UsageError
-from jaxtrack.io import paths
 from jaxtrack.trackers.mlt import tracker as mlt
 
 from ..metrics.bootstrap import bootstrap
@@ -268,8 +267,7 @@ def main(arguments: Items[str] | None = None) -> int:
 
 def _main(options: Options) -> None:
     cli.use_compilation_cache()
-    given = [path for path in (*options.weights, options.matching_weights) if path is not None]
-    folder = paths.output_folder(options.output, inputs=given)
+    folder = results.begin(options.output, *options.weights, options.matching_weights)
     rows = ablate(options)
     lines = [*map(line_of, rows), "", *verdict(rows)]
     print("\n".join(lines[len(rows) :]))

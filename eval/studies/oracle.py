@@ -34,7 +34,6 @@ from jaxtrack import base as verbs
 from jaxtrack import cli
 from jaxtrack.base import Tracker, Variables
 from jaxtrack.errors import UsageError
-from jaxtrack.io import paths
 from jaxtrack.ops import crop
 from jaxtrack.ops.boxes import iou_xyxy, middle_of, xywh_to_xyxy
 from jaxtrack.ops.losses import balanced_logistic
@@ -368,11 +367,7 @@ def draw(rows: list[Row]) -> Any:
 
 
 def _run(options: Options) -> None:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    inputs = [options.root] if options.root is not None else []
-    folder = paths.output_folder(options.output, inputs=inputs)
+    folder = results.begin(options.output, options.root)
     rows = measure(options)
     text = table(rows)
     print(text)

@@ -24,7 +24,6 @@ import jax
 from jax import lax
 
 from jaxtrack import cli
-from jaxtrack.io import paths
 from jaxtrack.ops import precision
 
 from ..tracking import sequences as benchmarks
@@ -169,10 +168,7 @@ def draw(rows: list[Row]) -> Any:
 
 
 def _run(options: Options) -> None:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    folder = paths.output_folder(options.output)
+    folder = results.begin(options.output)
     rows = measure(options)
     text = table(rows)
     print(text)

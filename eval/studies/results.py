@@ -13,6 +13,7 @@ from typing import Any
 
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io.atomic import write_whole
+from jaxtrack.io.paths import output_folder
 from jaxtrack.io.records import read_json, write_json
 
 
@@ -42,6 +43,22 @@ class Kept:
     def _path(self, inputs: dict[str, Any]) -> Path:
         text = json.dumps(inputs, sort_keys=True)
         return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+
+
+def begin(output: Path, *inputs: Path | None) -> Path:
+    """Return the folder of a study, whose figures need no display.
+
+    Args:
+        output: the folder.
+        inputs: what the study reads, which the folder must not be; None: nothing.
+
+    Raises:
+        JaxtrackError: as `jaxtrack.io.paths.output_folder`.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    return output_folder(output, inputs=[path for path in inputs if path is not None])
 
 
 def write(folder: Path, name: str, rows: Sequence[Any], text: str, figure: Any) -> None:

@@ -23,7 +23,6 @@ import numpy as np
 
 import jaxtrack
 from jaxtrack import cli
-from jaxtrack.io import paths
 from jaxtrack.trackers.siamrpn import tracker as siamrpn
 from jaxtrack.trackers.siamrpn.heads import level_head
 from jaxtrack.weights import shipped_path
@@ -200,10 +199,7 @@ def draw(correlation: list[Row], fusion: list[Row]) -> Any:
 
 
 def _run(options: Options) -> None:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    folder = paths.output_folder(options.output, inputs=[options.runs])
+    folder = results.begin(options.output, options.runs)
     correlation = correlation_rows(options.width, options.rounds)
     print(table(correlation), flush=True)
     fusion = fusion_rows(options)

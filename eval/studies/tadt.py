@@ -22,7 +22,6 @@ import numpy as np
 from jaxtrack import cli, trackers
 from jaxtrack.base import Tracker, Variables
 from jaxtrack.errors import UsageError, unknown
-from jaxtrack.io import paths
 
 from ..metrics.ope import evaluate_ope
 from ..tracking import sequences as benchmarks
@@ -182,10 +181,7 @@ def draw(rows: list[Row]) -> Any:
 
 
 def _run(options: Options) -> None:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    folder = paths.output_folder(options.output)
+    folder = results.begin(options.output)
     rows = measure(options)
     text = table(rows)
     print(text)
