@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from jaxtrack.ops.boxes import iou_xyxy, xywh_to_xyxy
 from jaxtrack.ops.patch import PatchSpec
-from jaxtrack.synthetic.world import PatchConfig, WorldConfig, make_pair
+from jaxtrack.synthetic.world import PatchConfig, WorldConfig, make_pairs
 from jaxtrack.trackers.siamrpn import tracker as siamrpn
 from jaxtrack.trackers.siamrpn.anchors import decode
 from jaxtrack.trackers.siamrpn.losses import anchor_deltas, anchor_logits
@@ -65,7 +65,7 @@ def draw_pairs(count: int, size: int, shift: float, seed: int = 10_000) -> Pairs
 
 @functools.partial(jax.jit, static_argnums=0)
 def _draw(patch: PatchConfig, keys: Array) -> Any:
-    return jax.lax.map(lambda key: make_pair(WorldConfig(), patch, key), keys)
+    return make_pairs(WorldConfig(), patch, keys)
 
 
 @functools.partial(jax.jit, static_argnums=0)

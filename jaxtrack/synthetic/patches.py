@@ -317,6 +317,20 @@ def _exchanged(
     return scene._replace(background=background), piece
 
 
+def make_pairs(world: WorldConfig, patch: PatchConfig, keys: Array) -> Pair:
+    """Draw a pair for each key, one after the other, as a CPU draws fastest; see `make_pair`.
+
+    Args:
+        world: the world.
+        patch: how patches are cut.
+        keys: ``(n,)`` JAX random keys.
+
+    Returns:
+        The pairs; leaves lead with n.
+    """
+    return jax.lax.map(lambda key: make_pair(world, patch, key), keys)
+
+
 def make_patches(world: WorldConfig, patch: PatchConfig, key: Array, count: int) -> Patches:
     """Draw a template and search patches of one target over time, a pure function of the key.
 

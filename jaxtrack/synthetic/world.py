@@ -28,6 +28,7 @@ from jaxtrack.synthetic.patches import (
     PatchConfig,
     Patches,
     make_pair,
+    make_pairs,
     make_patches,
 )
 from jaxtrack.synthetic.realism import Realism
@@ -58,6 +59,7 @@ __all__ = [
     "draw_clip",
     "make_clip",
     "make_pair",
+    "make_pairs",
     "make_patches",
     "target_mask",
 ]

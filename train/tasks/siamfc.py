@@ -13,7 +13,7 @@ from jaxtrack.ops.correlation import cross_correlation_pairs
 from jaxtrack.ops.losses import balanced_logistic, binary_cross_entropy, distance_labels
 from jaxtrack.ops.patch import PatchSpec
 from jaxtrack.synthetic.realism import LIFELIKE
-from jaxtrack.synthetic.world import PatchConfig, WorldConfig, make_pair
+from jaxtrack.synthetic.world import PatchConfig, WorldConfig, make_pairs
 from jaxtrack.trackers.siamfc import tracker as siamfc
 from jaxtrack.trackers.siamfc.losses import focal, ghm_c, ghm_c_init, hard_negative_mining
 
@@ -62,9 +62,7 @@ def init_variables(config: Config, key: Array) -> dict[str, Any]:
 
 def sample(config: Config, keys: Array) -> Batch:
     """Draw a batch of synthetic pairs; see `train.step`."""
-    # One after the other: on a CPU that is faster than a batch, and an accelerator has little to gain.
-    pairs = jax.lax.map(lambda k: make_pair(config.world, config.patch, k), keys)
-    return dict(pairs._asdict())
+    return dict(make_pairs(config.world, config.patch, keys)._asdict())
 
 
 def responses(

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float
 from jaxtrack.ops.boxes import cxcywh_to_xyxy, iou_xyxy, xywh_to_xyxy
 from jaxtrack.ops.patch import PatchSpec
 from jaxtrack.synthetic.realism import LIFELIKE
-from jaxtrack.synthetic.world import PatchConfig, WorldConfig, make_pair
+from jaxtrack.synthetic.world import PatchConfig, WorldConfig, make_pairs
 from jaxtrack.trackers.ostrack import losses
 from jaxtrack.trackers.ostrack import names as tables_ostrack
 from jaxtrack.trackers.ostrack import tracker as ostrack
@@ -114,9 +114,7 @@ def init_variables(config: Config, key: Array) -> dict[str, Any]:
 
 def sample(config: Config, keys: Array) -> Batch:
     """Draw a batch of synthetic pairs; see `train.step`."""
-    # One after the other: on a CPU that is faster than a batch, and an accelerator has little to gain.
-    pairs = jax.lax.map(lambda k: make_pair(config.world, config.patch, k), keys)
-    return dict(pairs._asdict())
+    return dict(make_pairs(config.world, config.patch, keys)._asdict())
 
 
 def cut_pairs(

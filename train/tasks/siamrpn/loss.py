@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxtrack.synthetic.world import PatchConfig, WorldConfig, make_pair
+from jaxtrack.synthetic.world import PatchConfig, WorldConfig, make_pairs
 from jaxtrack.trackers.siamrpn import tracker as siamrpn
 from jaxtrack.trackers.siamrpn.anchors import (
     AnchorTargets,
@@ -95,9 +95,7 @@ def init_variables(config: Config, key: Array) -> dict[str, Any]:
 
 def sample(config: Config, keys: Array) -> Batch:
     """Draw a batch of synthetic pairs; see `train.step`."""
-    # One after the other: on a CPU that is faster than a batch, and an accelerator has little to gain.
-    pairs = jax.lax.map(lambda k: make_pair(config.world, config.patch, k), keys)
-    return dict(pairs._asdict())
+    return dict(make_pairs(config.world, config.patch, keys)._asdict())
 
 
 def corners(box: Float[Array, "4"]) -> Float[Array, "4"]:
