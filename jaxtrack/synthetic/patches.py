@@ -244,6 +244,22 @@ def make_pair(world: WorldConfig, patch: PatchConfig, key: Array) -> Pair:
         included, 0-based; where `negative` is true the search box is that of another object, which
         stands in the target's place.
     """
+    return _render_pair(world, patch, _draw_pair(world, patch, key))
+
+
+class _Drawn(NamedTuple):
+    """What the two views of a pair are rendered from."""
+
+    seed: UInt32[Array, " 2"]
+    windows: _Windows
+    scene: Scene
+    own: Object  # the objects of the first view
+    searched: Object  # of the second one
+    negative: Bool[Array, ""]
+
+
+def _draw_pair(world: WorldConfig, patch: PatchConfig, key: Array) -> _Drawn:
+    """Draw all about a pair but its pictures; see `make_pair`."""
     seed, real = seed_of(key), world.real
     windows = _draw_windows(world, patch, child(seed, 1), 2)
     spare = 1 if patch.negative_rate > 0 else 0
@@ -269,17 +285,23 @@ def make_pair(world: WorldConfig, patch: PatchConfig, key: Array) -> Pair:
         gone = other & scene.alike[:count]  # nothing of the template is left to be found
         opacity = windows.poses.opacity.at[1].multiply(~gone)
         windows = windows._replace(poses=windows.poses._replace(opacity=opacity))
+    negative = other if hide is None else other | hide
+    return _Drawn(seed, windows, scene, own, searched, negative)
+
+
+def _render_pair(world: WorldConfig, patch: PatchConfig, drawn: _Drawn) -> Pair:
+    """Render the two views of a pair; see `make_pair`."""
+    scene, target = drawn.scene, world.behind
     # one after the other: baked together, both would be drawn anew for each use, at twice the time
-    first, second = _pick(windows, 0), _pick(windows, 1)
-    one = _bake_view(world, scene, own, first)
-    two = _bake_view(world, scene, searched, second)
+    first, second = _pick(drawn.windows, 0), _pick(drawn.windows, 1)
+    one = _bake_view(world, scene, drawn.own, first)
+    two = _bake_view(world, scene, drawn.searched, second)
     template, template_box = _cut_patch(scene, one, first, target, patch.template)
     later, piece = scene, None
-    if real.exchange:
-        later, piece = _exchanged(world, scene, child(seed, 4), one.box[target])
+    if world.real.exchange:
+        later, piece = _exchanged(world, scene, child(drawn.seed, 4), one.box[target])
     search, search_box = _cut_patch(later, two, second, target, patch.search, piece)
-    negative = other if hide is None else other | hide
-    return Pair(template, search, template_box, search_box, negative)
+    return Pair(template, search, template_box, search_box, drawn.negative)
 
 
 def _hidden(poses: Pose, target: int, hide: Bool[Array, ""]) -> Pose:
@@ -328,7 +350,10 @@ def make_pairs(world: WorldConfig, patch: PatchConfig, keys: Array) -> Pair:
     Returns:
         The pairs; leaves lead with n.
     """
-    return jax.lax.map(lambda key: make_pair(world, patch, key), keys)
+    # In a loop of its own, so that it lies in memory: within the other one the compiler would draw
+    # what an object is made of anew at each of its pixels.
+    drawn = jax.lax.map(lambda key: _draw_pair(world, patch, key), keys)
+    return jax.lax.map(lambda one: _render_pair(world, patch, one), drawn)
 
 
 def make_patches(world: WorldConfig, patch: PatchConfig, key: Array, count: int) -> Patches:
