@@ -218,7 +218,8 @@ def make(
     Returns:
         An optax transformation whose updates are added to the parameters; with ``added=True`` it returns
         their sums, in a smaller program. ``squares``, ``(leaves,)`` sums of squares of the gradients,
-        need not be counted again where the caller has them. Its memory
+        need not be counted again where the caller has them; ``length`` is the length of the run in steps,
+        where it is an array or another one. Its memory
         (`OptimState`) is a dict by path of the parameters that ever train.
 
     Raises:
@@ -231,7 +232,7 @@ def make(
     groups = {path: group_of(config, path) for path in paths}
     groups = {path: group for path, group in groups.items() if group.rate}
     places = np.asarray([i for i, path in enumerate(paths) if path in groups], np.int32)
-    inner = _transformation(config, groups, steps, epochs)
+    inner = _transformation(config, groups, epochs)
 
     def trained(tree: Any) -> dict[str, Any]:
         leaves = dict(zip(paths, jax.tree.leaves(tree), strict=True))
@@ -247,12 +248,13 @@ def make(
         *,
         squares: Any = None,
         added: bool = False,
+        length: Any = steps,
         **_: Any,
     ) -> tuple[Any, Any]:
         if squares is None:
             squares = jnp.stack([jnp.sum(jnp.square(grad)) for grad in jax.tree.leaves(grads)])
         given = trained(grads), state, trained(params)
-        moved, state = inner.update(*given, squares=squares[places], added=added)
+        moved, state = inner.update(*given, squares=squares[places], added=added, length=length)
         still = jax.tree.leaves(params)
         still = still if added else [jnp.zeros_like(p) for p in still]
         leaves = [moved.get(path, p) for path, p in zip(paths, still)]
@@ -262,7 +264,7 @@ def make(
 
 
 def _transformation(
-    config: OptimConfig, groups: dict[str, Group], steps: int, epochs: int
+    config: OptimConfig, groups: dict[str, Group], epochs: int
 ) -> optax.GradientTransformationExtraArgs:
     """Make one update, in order: freeze, clip, decay (coupled), core, decay (decoupled), rate."""
     if config.name == "sgd":
@@ -284,9 +286,10 @@ def _transformation(
         *,
         squares: Any,
         added: bool,
+        length: Any,
         **_: Any,
     ) -> tuple[dict[str, Array], OptimState]:
-        epoch = epoch_of(state.steps_done, steps, epochs)
+        epoch = epoch_of(state.steps_done, length, epochs)
         waiting = {s: epoch < s for s in starts}
         clip = None
         if config.clip_norm is not None:
@@ -296,7 +299,7 @@ def _transformation(
             clip = Clip(jnp.where(small, 1, norm), jnp.where(small, 1, config.clip_norm))
         forget = None
         if config.restart and starts:
-            before = epoch_of(jnp.maximum(state.steps_done - 1, 0), steps, epochs)
+            before = epoch_of(jnp.maximum(state.steps_done - 1, 0), length, epochs)
             forget = jnp.stack([(before < s) & (epoch >= s) for s in starts]).any()
         rate = learning_rate(config, epoch, epochs)
         moments = {}

@@ -20,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtrack.errors import JaxtrackError, UsageError, brief
 
 from .peers import Peers, meet, met_by_jax
-from .step import AXIS, STOP
+from .step import AXIS, LENGTH, STOP
 
 
 @contextlib.contextmanager
@@ -101,11 +101,19 @@ def agreed(number: int) -> int:
     return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
 
 
-def with_flag(batch: dict[str, Any], stop: int) -> dict[str, Any]:
-    """Return a batch that tells the other processes, where there are any, whether this one has to stop."""
-    if jax.process_count() == 1:
-        return batch
-    return {**batch, STOP: np.full(len(batch["index"]), bool(stop), np.float32)}
+def told(batch: dict[str, Any], steps: int, stop: int = 0) -> dict[str, Any]:
+    """Return a batch that tells the update what it cannot know.
+
+    Args:
+        batch: pairs, or their ``index`` alone.
+        steps: length of the run.
+        stop: whether this process has to stop; told to the others, where there are any.
+    """
+    count = len(batch["index"])
+    batch = {**batch, LENGTH: np.full(count, steps, np.int32)}
+    if jax.process_count() > 1:
+        batch[STOP] = np.full(count, bool(stop), np.float32)
+    return batch
 
 
 def local_devices(count: int | None = None) -> list[Any]:
@@ -200,7 +208,7 @@ def compile_update(
 
     def step(state: Any, batch: Any, key: Any) -> Any:
         batch = jax.tree.map(split, batch)
-        if drawn and batch.keys() <= {"index", STOP}:
+        if drawn and batch.keys() <= {"index", LENGTH, STOP}:
             batch = {**batch, **drawn(state.step, batch["index"], key)}
         return mapped(state, batch, key)
 

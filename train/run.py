@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from jaxtrack import cli, trackers, weights
 from jaxtrack.cli import Each, Metavar, Positional, Range
@@ -34,7 +34,7 @@ from .checkpoints import Checkpoints, read_settings, write_settings
 from .data import SYNTHETIC, Batches, Share, open_batches
 from .logging import Meter, RunLog
 from .presets import Preset
-from .step import TrainState, epoch_of, init_state, make_draw, make_update
+from .step import TrainState, init_state, make_draw, make_update
 from .stopping import Stop, status_of
 from .validation import Validation
 
@@ -315,17 +315,16 @@ def data_seen(settings: dict[str, Any], preset: Preset) -> str:
 
 
 def fitting_steps(
-    minutes: float, started: float, update: Any, state: Any, batches: Batches, key: Any
+    minutes: float, started: float, step: Callable[..., Any], state: Any, batches: Batches
 ) -> int:
     """Return how many steps fit into the minutes, from the speed of some; they are not part of the run.
 
     Args:
         minutes: from ``started`` to the end.
         started: `time.monotonic` when the command began.
-        update: the compiled update.
+        step: ``(state, batch) -> (state, metrics)``, as in the run.
         state: a state that may be consumed.
         batches: goes back to its first batch.
-        key: as of the run.
 
     Raises:
         JaxtrackError: not even one step fits.
@@ -338,7 +337,7 @@ def fitting_steps(
         began = time.monotonic()
         for number in range(1, count + 1):
             batch, content = batches.next()
-            state, metrics = update(state, parallel.with_flag(batch, 0), key)
+            state, metrics = step(state, batch)
             meter.add(number, metrics, content)
         meter.read()
         return (time.monotonic() - began) / count
@@ -347,12 +346,11 @@ def fitting_steps(
     share = max(0.02 * 60 * minutes, 0.2)
     each = some(parallel.agreed(min(max(int(share / rough), 2), 200)))
     batches.seek(start)
-    # The schedule is part of the program: with its real length it is compiled once more.
-    left = 0.97 * 60 * minutes - (time.monotonic() - started) - compiling
+    left = 0.97 * 60 * minutes - (time.monotonic() - started)
     steps = parallel.agreed(int(left / each))
     if steps < 1:
         raise JaxtrackError(
-            f"--minutes {minutes:g}: compiling twice ({compiling:.0f} s each) and measuring leave no room"
+            f"--minutes {minutes:g}: compiling ({compiling:.0f} s) and measuring leave no room"
             f" for a step of {each:.2f} s"
         )
     if parallel.is_main():
@@ -364,19 +362,18 @@ def fitting_steps(
     return steps
 
 
-@dataclasses.dataclass(frozen=True)
-class Program:
-    """What is made anew when the length of the run changes.
+class Program(NamedTuple):
+    """What a run computes with, whatever its length.
 
     Attributes:
         optimizer: with its schedule.
         update: the compiled update.
-        rate: ``rate(step)``: the learning rate of a step, from 1.
+        recipe: of the optimiser, for the run's batch.
     """
 
     optimizer: Any
     update: Any
-    rate: Any
+    recipe: optim.OptimConfig
 
 
 def _abreast(devices: list[Any]) -> int:
@@ -385,20 +382,30 @@ def _abreast(devices: list[Any]) -> int:
 
 
 def build(preset: Preset, settings: dict[str, Any], devices: list[Any]) -> Program:
-    """Build optimiser and update for the length of a run."""
+    """Build optimiser and update."""
     steps, epochs = settings["steps"], preset.epochs
     recipe = optim.scaled_rate(preset.optim, settings["batch_size"], preset.batch_size)
     try:
-        epoch_of(jnp.zeros((), jnp.int32), steps, epochs)
         optimizer = optim.make(recipe, presets.shapes(preset.task)["params"], steps, epochs)
     except ValueError as error:
         raise JaxtrackError(str(error)) from error
     update = make_update(preset.task, optimizer, steps, epochs, settings["accumulate"], preset.ema)
-    return Program(
-        optimizer,
-        parallel.compile_update(update, devices, make_draw(preset.task, _abreast(devices))),
-        optim.rate_of_step(recipe, steps, epochs),
-    )
+    draw = make_draw(preset.task, _abreast(devices))
+    return Program(optimizer, parallel.compile_update(update, devices, draw), recipe)
+
+
+def rate_of(program: Program, preset: Preset, steps: int) -> Callable[[int], float]:
+    """Return ``rate(step)``, the learning rate of each step from 1, of a run of so many steps.
+
+    Raises:
+        JaxtrackError: more steps than can be counted.
+    """
+    try:
+        rate = optim.rate_of_step(program.recipe, steps, preset.epochs)
+        rate(1)
+    except ValueError as error:
+        raise JaxtrackError(str(error)) from error
+    return rate
 
 
 def train(what: Options | Preset | str, **options: Any) -> TrainState:
@@ -423,9 +430,9 @@ def train(what: Options | Preset | str, **options: Any) -> TrainState:
         preset = presets.get(what) if isinstance(what, str) else what
         preset = dataclasses.replace(preset, name=preset.name or "custom")
         options_ = Options(preset=preset.name, **options)
-    preset = presets.changed(preset, options_.set)
-    if options_.textures is not None:
+    if options_.textures is not None:  # first, for a share of photographs needs a folder
         preset = with_textures(preset, options_.textures)
+    preset = presets.changed(preset, options_.set)
     with contextlib.ExitStack() as stack:
         return _train(options_, preset, started, stack)
 
@@ -503,15 +510,20 @@ def _train(
     stack.callback(batches.close)
     key_init, key = jax.random.split(jax.random.key(seed))
     program = build(preset, settings, devices)
+
+    def move(state: TrainState, batch: Any, steps: int, stop: int = 0) -> Any:
+        return program.update(state, parallel.told(batch, steps, stop), key)
+
     validate = Validation(preset, batches.held) if settings["validate_every"] else None
     if not options.resume or not saved.steps_in(output / saved.FOLDER):
         variables = first_variables(settings, preset, key_init)
         fresh = init_state(variables, program.optimizer, preset.ema > 0)
         if settings["minutes"] and not options.resume:
             trial = parallel.place(jax.tree.map(lambda x: x.copy(), fresh), devices)
-            steps = fitting_steps(settings["minutes"], started, program.update, trial, batches, key)
-            settings = {**settings, "steps": steps}
-            program = build(preset, settings, devices)
+            one = functools.partial(move, steps=settings["steps"])
+            fitting = fitting_steps(settings["minutes"], started, one, trial, batches)
+            settings = {**settings, "steps": fitting}
+    steps, rate = settings["steps"], rate_of(program, preset, settings["steps"])
     if parallel.is_main():
         if not options.resume:
             saved.clear(output)
@@ -529,7 +541,6 @@ def _train(
         batches.seek(record["position"])
 
     # Loop.
-    steps = settings["steps"]
     save_every = options.save_every or preset.save_every
     log_every = options.log_every or preset.log_every
     first = int(state.step)
@@ -539,7 +550,7 @@ def _train(
     meter = Meter(checkpoints.last_good)
     for step in range(first + 1, steps + 1):
         batch, content = batches.next()
-        state, metrics = program.update(state, parallel.with_flag(batch, stop.asked), key)
+        state, metrics = move(state, batch, steps, stop.asked)
         meter.add(step, metrics, content)
         log.tick()
         asked = stop.asked
@@ -551,7 +562,7 @@ def _train(
             scores = validate(state) if parallel.is_main() else {}
             log.go_on()
         if step % log_every == 0 or step == steps or scores:
-            log.log(step, {**meter.read(), "learning_rate": program.rate(step), **scores})
+            log.log(step, {**meter.read(), "learning_rate": rate(step), **scores})
         if step % save_every == 0 or step == steps or scores or asked:
             record = {"position": batches.position(), "settings": settings}
             found = {"loss": meter.read_since_save()}

@@ -320,7 +320,9 @@ def _row(output: pathlib.Path, name: str) -> str:
 
 def _note_scores(benchmark: str, names: list[str], output: pathlib.Path) -> None:
     """Write scores into the cards of weights."""
-    found = read_json(next((output / "scores").glob(f"{benchmark}*/scores.json")), "scores", dict)
+    # A benchmark with several splits has the split in the name of its folder.
+    places = [output / "scores" / benchmark, *(output / "scores").glob(f"{benchmark}-*")]
+    found = read_json(next(p for p in places if p.is_dir()) / "scores.json", "scores", dict)
     for name in names:
         path = _weights(output, name)
         card, rows = read_card(path), found.get(name, {})

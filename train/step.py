@@ -46,6 +46,9 @@ from jaxtyping import Array, Float, Int
 
 AXIS = "device"  # name of the data-parallel axis
 STOP = "stop"  # the flag by which one process tells all others that it has to stop
+LENGTH = (
+    "length"  # the length of the run, told with each batch: one program serves runs of all lengths
+)
 
 Batch = dict[str, Any]
 Variables = dict[str, Any]
@@ -176,24 +179,23 @@ def streams(keys: Array, count: int) -> list[Array]:
     return [parts[:, i] for i in range(count)]
 
 
-def epoch_of(step: Int[Array, ""], steps: int, epochs: int) -> Float[Array, ""]:
+def epoch_of(step: Int[Array, ""], steps: int | Int[Array, ""], epochs: int) -> Float[Array, ""]:
     """Count the epochs done after ``step`` of ``steps`` steps, with a whole part that is exact.
 
     Args:
         step: ``()`` int32 steps done.
-        steps: length of the run in steps.
+        steps: length of the run in steps; ``steps * epochs`` is below 2**31.
         epochs: length of the run in epochs.
 
     Returns:
         ``()`` float32 in ``[0, epochs]``.
+
+    Raises:
+        ValueError: a run that is too long to be counted, where its length is known.
     """
-    # Whole epochs in integers (split so that steps * epochs cannot overflow int32), the rest in float32.
-    per_epoch, rest = divmod(steps, epochs)
-    if rest == 0:
-        whole, within = step // per_epoch, step % per_epoch
-        return whole + within.astype(jnp.float32) / per_epoch
-    if steps * epochs >= 2**31:
-        raise ValueError(f"{steps} steps in {epochs} epochs: make steps a multiple of epochs")
+    if isinstance(steps, int) and steps * epochs >= 2**31:
+        raise ValueError(f"{steps} steps in {epochs} epochs: fewer steps or epochs are wanted")
+    # Whole epochs in integers, the rest in float32.
     whole, within = (step * epochs) // steps, (step * epochs) % steps
     return whole + within.astype(jnp.float32) / steps
 
@@ -211,7 +213,7 @@ def make_update(
     Args:
         task: what to train (static).
         optimizer: from `train.optim.make`.
-        steps: length of the run, for ``batch["epoch"]``.
+        steps: length of the run, for ``batch["epoch"]`` and the optimiser, where a batch does not tell it.
         epochs: likewise.
         accumulate: the gradient is the mean over so many parts of the device's pairs, one after the
             other: the memory of one part. The batch statistics are those of the parts.
@@ -219,7 +221,8 @@ def make_update(
 
     Returns:
         ``update(state, batch, key) -> (state, metrics)``. Beside the pairs a batch holds ``index``
-        ``(n,)`` int32, their places in the batch of the whole run.
+        ``(n,)`` int32, their places in the batch of the whole run; it may hold ``length`` ``(n,)`` int32, n
+        times the length of the run.
     """
 
     def gradient(params: Any, stats: Any, batch: Batch, shared: Batch, key: Array) -> Any:
@@ -243,9 +246,10 @@ def make_update(
         return mean, stats, jax.tree.map(lambda x: jnp.mean(x, axis=0), metrics)
 
     def update(state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, dict[str, Array]]:
-        shared = {"step": state.step, "epoch": epoch_of(state.step, steps, epochs)}
-        make = gradient if accumulate == 1 else accumulated
         batch = dict(batch)
+        length = batch.pop(LENGTH)[0] if LENGTH in batch else steps
+        shared = {"step": state.step, "epoch": epoch_of(state.step, length, epochs)}
+        make = gradient if accumulate == 1 else accumulated
         told = {name: batch.pop(name) for name in (STOP,) if name in batch}
         key = jax.random.fold_in(key, state.step)
         grads, stats, metrics = make(state.params, state.batch_stats, batch, shared, key)
@@ -257,7 +261,7 @@ def make_update(
         squares = jnp.concatenate([_sum_of_squares(grad) for grad in jax.tree.leaves(grads)])
         metrics = {**metrics, "grad_norm": jnp.sqrt(jnp.sum(squares))}
         params, opt_state = optimizer.update(
-            grads, state.opt_state, state.params, squares=squares, added=True
+            grads, state.opt_state, state.params, squares=squares, added=True, length=length
         )
         average = state.average
         if decay:

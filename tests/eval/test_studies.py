@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +10,21 @@ import pytest
 
 from eval import demo
 from eval.metrics.annotation import Annotation
-from eval.studies import centre_bias, lost, mlt, oracle, precision, results, rpn, tadt, training
+from eval.studies import (
+    centre_bias,
+    forced,
+    lost,
+    mlt,
+    oracle,
+    precision,
+    results,
+    rpn,
+    tadt,
+    training,
+)
 from eval.studies.training import Training
+from eval.tracking import sequences as benchmarks
+from eval.tracking.entry import parse_entries
 from eval.tracking.sequences import Sequence
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io import child
@@ -198,3 +212,32 @@ def test_products_are_rounded_as_on_a_gpu():
             with digits_of.using(digits):
                 found = jnp.dot(fine, one, precision=digits_of.of(fine.dtype))
             assert float(found[0, 0]) == want
+
+
+def test_a_forced_window_lies_on_the_true_box():
+    class State(NamedTuple):
+        centre: int
+        size: int
+        template: int
+
+    assert forced.placed(State(1, 2, 3), State(4, 5, 6)) == State(4, 5, 3)
+    with pytest.raises(JaxtrackError, match="no place"):
+        forced.placed((1, 2), (3, 4))
+
+
+def test_forced_frames_count_where_there_are_boxes():
+    truth = np.array([[0, 0, 10, 10], [0, 0, 10, 10], [5, 5, 10, 10], [np.nan] * 4], float)
+    predicted = np.array([[np.nan] * 4, [0, 0, 10, 10], [20, 20, 10, 10], [0, 0, 10, 10]], float)
+    assert forced.judged(predicted, truth) == {"found": 0.5, "overlap": 0.5, "frames": 2}
+    row = forced.row_of("a", {"one": {"found": 0.5, "overlap": 0.5, "frames": 2}})
+    assert (row.found, row.frames, row.sequences) == (0.5, 2, {"one": 0.5})
+    with pytest.raises(JaxtrackError, match="nothing to measure"):
+        forced.row_of("a", {"one": {"found": np.nan, "overlap": np.nan, "frames": 0}})
+
+
+def test_a_forced_window_finds_the_target():
+    entry = parse_entries(["siamfc-tiny"], [])[0]
+    clip = benchmarks.shortened(benchmarks.load("synthetic")[3], 4)
+    answers = forced.answers(entry, entry.load(), clip)
+    assert np.isnan(answers[0]).all()
+    assert forced.judged(answers, clip.boxes)["found"] == 1.0

@@ -408,17 +408,17 @@ def test_another_number_of_devices_is_said(
 def test_minutes_set_the_length(
     toy: Callable[..., int], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def update(state: Any, batch: Any, key: Any) -> Any:
+    def update(state: Any, batch: Any) -> Any:
         time.sleep(0.01)
         return state, {"loss": 1.0}
 
     batches = data.Synthetic(data.Share(8))
     batches.seek(3)
-    found = toy_training.run.fitting_steps(0.05, time.monotonic(), update, None, batches, None)
+    found = toy_training.run.fitting_steps(0.05, time.monotonic(), update, None, batches)
     assert 1 <= found <= 0.97 * 60 * 0.05 / 0.01
     assert batches.position() == 3
     with pytest.raises(JaxtrackError, match="leave no room for a step"):
-        toy_training.run.fitting_steps(0.0005, time.monotonic(), update, None, batches, None)
+        toy_training.run.fitting_steps(0.0005, time.monotonic(), update, None, batches)
 
     output = tmp_path / "run"
     monkeypatch.setattr(toy_training.run, "fitting_steps", lambda *_: 12)

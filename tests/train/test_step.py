@@ -133,6 +133,8 @@ def test_epochs_are_exact(steps: int, epochs: int) -> None:
         epoch = float(count(jnp.int32(step)))
         assert int(epoch) == step * epochs // steps
         assert epoch == pytest.approx(step * epochs / steps, rel=1e-6)
+    with pytest.raises(ValueError, match="fewer steps or epochs"):
+        epoch_of(jnp.int32(0), 2**28, 8)
 
 
 def test_state_compiles_once() -> None:
@@ -153,6 +155,33 @@ def test_state_compiles_once() -> None:
     for _ in range(30):
         state, _ = step(state, {"index": np.arange(4, dtype=np.int32)}, jax.random.key(0))
     assert traces == 1
+
+
+def test_one_program_serves_runs_of_all_lengths() -> None:
+    """A length that is told gives what one that is built in gives, and compiles nothing anew."""
+    preset = toy_training.preset(TOY)
+    variables = preset.task.init_variables(TOY, jax.random.key(0))
+    devices = parallel.local_devices(1)
+
+    def compiled(steps: int) -> Any:
+        optimizer = optim.make(preset.optim, variables["params"], steps, 3)
+        update = make_update(preset.task, optimizer, steps, 3)
+        step = parallel.compile_update(update, devices, make_draw(preset.task))
+
+        def run(*told: int) -> Any:
+            fresh = jax.tree.map(jnp.copy, init_state(variables, optimizer))
+            state = parallel.place(fresh, devices)
+            for _ in range(3):
+                batch = {"index": np.arange(4, dtype=np.int32)}
+                batch = parallel.told(batch, *told) if told else batch
+                state, _ = step(state, batch, jax.random.key(0))
+            return state.params
+
+        return run
+
+    program = compiled(30)
+    assert largest_difference(program(7), compiled(7)()) < 1e-6
+    assert largest_difference(program(7), program(30)) > 1e-5
 
 
 @pytest.mark.parametrize(("platform", "asked"), [("gpu", True), ("cpu", False)])
