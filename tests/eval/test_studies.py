@@ -2,11 +2,13 @@
 
 import json
 import pathlib
+import types
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import Array
 
 from eval import demo
 from eval.metrics.annotation import Annotation
@@ -23,9 +25,8 @@ from eval.studies import (
     training,
 )
 from eval.studies.training import Training
-from eval.tracking import sequences as benchmarks
-from eval.tracking.entry import parse_entries
 from eval.tracking.sequences import Sequence
+from jaxtrack.base import Prediction, Tracker
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io import child
 from jaxtrack.ops import precision as digits_of
@@ -235,9 +236,24 @@ def test_forced_frames_count_where_there_are_boxes():
         forced.row_of("a", {"one": {"found": np.nan, "overlap": np.nan, "frames": 0}})
 
 
-def test_a_forced_window_finds_the_target():
-    entry = parse_entries(["siamfc-tiny"], [])[0]
-    clip = benchmarks.shortened(benchmarks.load("synthetic")[3], 4)
-    answers = forced.answers(entry, entry.load(), clip)
-    assert np.isnan(answers[0]).all()
-    assert forced.judged(answers, clip.boxes)["found"] == 1.0
+class Placed(NamedTuple):
+    centre: Array
+    size: Array
+    template: Array
+
+
+def test_forced_trackers_look_from_the_true_box_and_keep_what_they_learned():
+    def init(config, variables, frame, box, frame_size):
+        return Placed(box[:2], box[2:], jnp.mean(frame, dtype=jnp.float32))
+
+    def track_frame(config, variables, state, frame):
+        box = jnp.concatenate([state.centre, state.size.at[1].set(state.template)])
+        return state, Prediction(box, state.template)
+
+    boxes = np.array([[1, 1, 8, 8], [2, 2, 8, 8], [np.nan] * 4, [5, 5, 8, 8], [6, 6, 8, 8]], float)
+    frames = [np.full((16, 16, 3), 10 * number, np.uint8) for number in range(1, 6)]
+    clip = Sequence("made", 5, lambda: iter(frames), boxes, Annotation(boxes), (16, 16))
+    entry = types.SimpleNamespace(tracker=Tracker(None, lambda *_: {}, init, track_frame))
+    nothing = [np.nan] * 4
+    want = [nothing, [1, 1, 8, 10], [2, 2, 8, 10], nothing, [5, 5, 8, 10]]
+    np.testing.assert_array_equal(forced.answers(entry, {}, clip), want)
