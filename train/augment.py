@@ -75,6 +75,7 @@ def augment(
     pair_key: Array,
     patch: UInt8[Array, "p p 3"],
     box: Float[Array, "4"],
+    further: Float[Array, "2"] | None = None,
 ) -> tuple[Float[Array, "s s 3"], Float[Array, "4"]]:
     """Cut and change one patch.
 
@@ -84,6 +85,7 @@ def augment(
         pair_key: for what they share; the same key for both.
         patch: square uint8 RGB patch, the window's nominal place in its middle.
         box: ``x, y, w, h`` of the target in the patch, pixels, 0-based corner.
+        further: ``(2,)`` x, y by which the window is moved beyond what is drawn, crop pixels; None: not.
 
     Returns:
         The crop, float32 in 0..255 (offsets and noise may leave that range), and the box in it.
@@ -93,6 +95,8 @@ def augment(
         jax.random.fold_in(pair_key, 0), config.pair_flip
     )
     start, step = draw_window(config, keys[1], patch.shape[0])
+    if further is not None:
+        start = start + further * step
     crop, box = sample_window(patch, box, start, step, config.size, flip, config.antialias)
     grey = _happens(keys[2], config.grey) | _happens(
         jax.random.fold_in(pair_key, 1), config.pair_grey

@@ -1,6 +1,7 @@
 """MLT's training: only the meta-learner learns, M' and M agree, and stage 2 starts from stage 1."""
 
 import dataclasses
+import types
 from functools import partial
 
 import jax
@@ -100,9 +101,8 @@ def test_the_loss_of_a_video_is_that_of_its_adapted_network():
     config = dataclasses.replace(config, patches=3)
     tracker, variables = config.tracker, variables_of(config.tracker)
     exemplar, patches = (a.astype(jnp.float32) for a in features(tracker, 3))
-    value, metrics = task.video_loss(
-        config, variables, exemplar, patches, patches[:1], jax.random.key(3)
-    )
+    video = task.Video(exemplar, patches, jnp.zeros((3, 2)), patches[:1])
+    value, metrics = task.video_loss(config, variables, video, jax.random.key(3))
     problem = mlt.problem(tracker, variables, exemplar, patches, jnp.ones(3))
     layer = mlt.adapt(tracker, variables, problem, problem.kernel)
     rule = (
@@ -114,6 +114,140 @@ def test_the_loss_of_a_video_is_that_of_its_adapted_network():
     truth = jnp.broadcast_to(problem.labels[None], responses.shape)
     assert float(value) == pytest.approx(float(balanced_logistic(responses, truth)), rel=1e-5)
     assert float(metrics["matching_loss"]) != float(value)
+
+
+def flat_batch(videos, patches, side=171):
+    """Grey patches with one bright target each, in the middle."""
+    grey = np.full((videos, patches, side, side, 3), 90, np.uint8)
+    low, high = side // 2 - 12, side // 2 + 13
+    for video in range(videos):
+        grey[video, :, low:high, low:high] = 150 + 50 * video
+    box = jnp.asarray([low, low, high - low, high - low], jnp.float32)
+    batch = batch_of(videos, patches)
+    boxes = jnp.tile(box, (videos, patches, 1))
+    return {**batch, "patches": jnp.asarray(grey), "patch_boxes": boxes}
+
+
+def test_a_pasted_target_stands_beside_the_patchs_own():
+    batch = flat_batch(2, 3)
+    patches, boxes = batch["patches"], batch["patch_boxes"]
+    key = jax.random.key(5)
+    made = np.asarray(task.paste(1.0, key, patches[0], boxes[0], patches[1], boxes[1]))
+    x, y, w, h = np.asarray(boxes[0, 0], int)
+    for before, after in zip(np.asarray(patches[0]), made):
+        np.testing.assert_array_equal(after[y : y + h, x : x + w], before[y : y + h, x : x + w])
+        rows, columns = np.nonzero((after == 200).all(axis=-1))
+        assert 0.5 * w * h < len(rows) <= (w + 1) * (h + 1)
+        away = np.hypot(rows.mean() - y - h / 2, columns.mean() - x - w / 2)
+        assert 0.9 * w < away < 1.8 * w
+        assert ((after == before).all(axis=-1) | (after == 200).all(axis=-1)).all()
+    kept = task.paste(0.0, key, patches[0], boxes[0], patches[1], boxes[1])
+    np.testing.assert_array_equal(kept, patches[0])
+
+
+def test_labels_follow_the_target():
+    config = mlt.PRESETS["mlt-tiny"]
+    middle = task.labels_at(config, jnp.zeros((1, 2)))[0]
+    np.testing.assert_array_equal(middle, mlt.labels(config))
+    moved, gone = task.labels_at(config, jnp.asarray([[16.0, -8.0], [0.0, 500.0]]))
+    np.testing.assert_array_equal(moved, np.roll(middle, (2, -1), (0, 1)))
+    assert not gone.any()
+
+
+def test_the_peak_loss_asks_where_the_highest_cells_are():
+    labels = np.zeros((3, 5, 5), np.float32)
+    labels[:2, 2, 2:4] = 1  # the third response holds no target
+    responses = np.zeros((3, 5, 5), np.float32)
+    responses[1, 0, 0] = 9
+    value, slope = jax.value_and_grad(task.peak_loss)(jnp.asarray(responses), labels)
+    want = [np.log(25 / 2), np.log((24 + np.exp(9)) / 2)]
+    assert float(value) == pytest.approx(np.mean(want), rel=1e-5)
+    assert np.isfinite(slope).all()
+    assert not slope[2].any()
+    # Unlike the logistic loss, it does not change with the level of a response.
+    assert float(task.peak_loss(responses + 3.0, labels)) == pytest.approx(float(value), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_followed_patch_lies_about_the_peak_of_the_matching_network(monkeypatch):
+    """A peak that is always 10 pixels right and 6 above moves every window by as much."""
+    config = small(followed=1.0, drift=20.0)
+    side = config.tracker.network.stride * mlt.response_size(config.tracker)
+
+    def find_peak(maps, *rules):
+        return types.SimpleNamespace(offset=jnp.asarray([-6.0, 10.0]) / side)
+
+    monkeypatch.setattr(task, "find_peak", find_peak)
+    variables, batch = variables_of(config.tracker), flat_batch(2, 4)
+    template = jnp.zeros((2, *[config.tracker.exemplar_size] * 2, 3))
+    exemplars = mlt.trunk(config.tracker, variables, template)
+    _, looked, before = task._cut(config, batch, KEYS, jnp.zeros((2, 4, 2)))
+    made, after = task.follow(config, variables, exemplars, batch, KEYS)
+    assert made.shape == looked.shape
+    np.testing.assert_allclose(after[..., 0], before[..., 0] - 10, atol=1e-3)
+    np.testing.assert_allclose(after[..., 1], before[..., 1] + 6, atol=1e-3)
+    # The windows were drawn as far away as drift says, and the pixels are those that the boxes tell.
+    assert 8 < np.ptp(np.asarray(before[..., :2])) <= 45
+    rows, columns = np.nonzero(np.asarray(made[0, 0]).mean(axis=-1) > 120)
+    x, y, w, h = np.asarray(after[0, 0])
+    assert abs(columns.mean() + 0.5 - x - w / 2) < 1
+    assert abs(rows.mean() + 0.5 - y - h / 2) < 1
+
+
+@pytest.mark.parametrize("given", ["first", "likest"])
+def test_delta_can_come_from_the_first_or_the_likest_patches(given, monkeypatch):
+    config = dataclasses.replace(small(fewest=3, given=given), patches=5)
+    tracker, variables = config.tracker, variables_of(config.tracker)
+    exemplar, patches = (a.astype(jnp.float32) for a in features(tracker, 5))
+    seen = []
+    real = mlt.problem
+
+    def problem(*values):
+        seen.append(values[3])
+        return real(*values)
+
+    monkeypatch.setattr(task.mlt, "problem", problem)
+    video = task.Video(exemplar, patches, jnp.zeros((5, 2)), patches[:1])
+    task.video_loss(config, variables, video, jax.random.key(3))
+    order = [0, 1, 2]
+    if given == "likest":
+        module = mlt.module(tracker)
+        layer, head = net.last_layer(module, variables), net.head(module, variables)
+        ones = jnp.ones(layer.kernel.shape[-1])
+        kernels = (layer.kernel, layer.kernel)
+        maps = np.asarray(net.respond(layer, head, 1, kernels, ones, exemplar, patches))
+        middle = maps.shape[-1] // 2
+        order = np.argsort(-maps[:, middle, middle])[:3]
+    np.testing.assert_array_equal(seen[0], patches[np.asarray(order)])
+
+
+@pytest.mark.slow
+def test_all_additions_together_give_the_meta_learner_a_gradient():
+    config = small(peak=0.5, followed=0.5, drift=16.0, pasted=0.5, given="likest")
+    variables = variables_of(config.tracker)
+    gradient, aux = jax.jit(
+        jax.grad(
+            lambda p: task.loss(config, p, variables["batch_stats"], batch_of(2, 4), KEYS),
+            has_aux=True,
+        )
+    )(variables["params"])
+    leaves = jax.tree.leaves(gradient["meta"])
+    assert all(np.isfinite(leaf).all() for leaf in leaves)
+    assert any(np.asarray(leaf).any() for leaf in leaves)
+    assert all(np.isfinite(value) for value in aux.metrics.values())
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"followed": 1.5}, "followed is 1.5"),
+        ({"pasted": -0.1}, "pasted is -0.1"),
+        ({"peak": -1.0}, "peak is -1"),
+    ],
+)
+def test_shares_that_are_none_are_refused_by_name(fields, words):
+    with pytest.raises(JaxtrackError, match=words):
+        small(**fields)
 
 
 def test_stage_two_starts_from_stage_one(tmp_path):

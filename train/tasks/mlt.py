@@ -15,11 +15,12 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import re
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, UInt8
 
 from jaxtrack import trackers
 from jaxtrack.errors import JaxtrackError
@@ -29,6 +30,7 @@ from jaxtrack.synthetic.realism import LIFELIKE
 from jaxtrack.synthetic.world import PatchConfig, WorldConfig, make_patches
 from jaxtrack.trackers.mlt import network as net
 from jaxtrack.trackers.mlt import tracker as mlt
+from jaxtrack.trackers.mlt.pyramid import find_peak
 from jaxtrack.trackers.siamfc import tracker as siamfc
 from jaxtrack.weights import load_into
 
@@ -55,6 +57,19 @@ class Config:
             at its first frame. M: always M, as described.
         other_videos: weight of the loss on patches of another video of the batch, on which the adapted
             network must find nothing; 0: none, as described.
+        peak: weight of `peak_loss` beside the balanced logistic loss, which counts all cells, while a
+            track is lost by one; 0: none, as described.
+        followed: share of the context patches that are a tracker's own: the matching network looks from
+            up to ``drift`` pixels away, and the patch is cut where it finds the target, wherever that is.
+            Delta still takes the target to be in the middle, as a tracker has to; the loss takes its
+            true place. 0: none, as described.
+        drift: largest distance along each axis from which the matching network looks, pixels.
+        pasted: share of the context patches into which the target of another video of the batch is
+            pasted, beside the patch's own; 0: none, as described.
+        given: which patches delta comes from: ``any``: drawn from all, as described; ``first``: the first
+            ones in time (patches of stored videos come in order), so that the adapted network is judged
+            on what the target will look like; ``likest``: those on which the matching network is surest,
+            which in the synthetic world, whose views have no order, stand for the first ones.
         learns: the parts of the variables that learn. ``("meta",)``: the matching network is fixed, as
             described. With names of its parts it learns too, through the adaptation (second order
             unless the tracker's ``first_order``).
@@ -68,6 +83,11 @@ class Config:
     patches: int = 16
     fewest: int = 8
     other_videos: float = 0.0
+    peak: float = 0.0
+    followed: float = 0.0
+    drift: float = 32.0
+    pasted: float = 0.0
+    given: Literal["any", "first", "likest"] = "any"
     learns: tuple[str, ...] = ("meta",)
 
     def __post_init__(self) -> None:
@@ -82,6 +102,36 @@ class Config:
             raise JaxtrackError(
                 f"MLT's meta stage: fewest is {self.fewest}; it lies between 1 and samples (M) = {m}"
             )
+        for name in ("followed", "pasted"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise JaxtrackError(
+                    f"MLT's meta stage: {name} is {getattr(self, name):g}; a share lies between 0 and 1"
+                )
+        if self.peak < 0 or self.drift < 0:
+            raise JaxtrackError(
+                f"MLT's meta stage: peak is {self.peak:g}, drift {self.drift:g}; both are at least 0"
+            )
+
+    @property
+    def needs_others(self) -> bool:
+        """Whether a video takes something from another one of its batch."""
+        return self.other_videos > 0 or self.pasted > 0
+
+
+class Video(NamedTuple):
+    """One video of a batch, as the last layer takes it.
+
+    Attributes:
+        exemplar: trunk output of the anchor.
+        patches: trunk outputs of the M' context patches.
+        places: ``(p, 2)`` where the target is in each patch: row and column, pixels from the middle.
+        others: trunk outputs of patches of another video.
+    """
+
+    exemplar: Float[Array, "h w c"]
+    patches: Float[Array, "p a b c"]
+    places: Float[Array, "p 2"]
+    others: Float[Array, "q a b c"]
 
 
 def init_variables(config: Config, key: Array) -> dict[str, Any]:
@@ -129,32 +179,170 @@ def sample(config: Config, keys: Array) -> Batch:
 
 
 def crops(config: Config, batch: Batch, keys: Array) -> tuple[Array, Array]:
-    """Cut augmented anchors ``(n, s, s, 3)`` and context patches ``(n, M', r, r, 3)``, 0..255."""
+    """Cut augmented anchors ``(n, s, s, 3)`` and context patches ``(n, M', r, r, 3)``, 0..255.
+
+    Patches that follow the target are not among them: they take a network (`follow`).
+    """
+    z, x, _ = _cut(config, batch, keys)
+    return z, x
+
+
+def _cut(
+    config: Config, batch: Batch, keys: Array, further: Array | None = None
+) -> tuple[Array, Array, Array]:
+    """Return anchors, context patches, and the targets' boxes in these ``(n, M', 4)``.
+
+    Args:
+        config: settings; with ``further`` the windows are drawn ``drift`` pixels wide.
+        batch: raw.
+        keys: ``(n,)``; the same keys draw the same windows.
+        further: ``(n, M', 2)`` x, y by which the windows of the patches are moved then, crop pixels.
+    """
     pair, key_template, key_context = streams(keys, 3)
     cut = jax.vmap(augment, in_axes=(None, 0, 0, 0, 0))
     z, _ = cut(config.template, key_template, pair, batch["template"], batch["template_box"])
-    patches = jax.vmap(lambda k, p, i, b: augment(config.context, k, p, i, b), (0, None, 0, 0))
+    patches, boxes = batch["patches"], batch["patch_boxes"]
+    if config.pasted:
+        key_paste, key_context = streams(key_context, 2)
+        patches = jax.vmap(paste, (None, 0, 0, 0, 0, 0))(
+            config.pasted, key_paste, patches, boxes, *_of_another((patches, boxes))
+        )
+    context, moved = config.context, jnp.zeros((*boxes.shape[:2], 2))
+    if further is not None:
+        context, moved = dataclasses.replace(context, shift=config.drift), further
+    many = jax.vmap(
+        lambda k, p, i, b, f: augment(context, k, p, i, b, None if further is None else f),
+        (0, None, 0, 0, 0),
+    )
     context_keys = jnp.stack(streams(key_context, config.patches), axis=1)
-    x, _ = jax.vmap(patches)(context_keys, pair, batch["patches"], batch["patch_boxes"])
-    return jnp.clip(z, 0, 255), jnp.clip(x, 0, 255)
+    x, places = jax.vmap(many)(context_keys, pair, patches, boxes, moved)
+    return jnp.clip(z, 0, 255), jnp.clip(x, 0, 255), places
+
+
+def _of_another(tree: Any) -> Any:
+    """Return arrays of videos with each video's values replaced by those of its neighbour in the batch."""
+    return jax.tree.map(lambda leaf: jnp.roll(leaf, 1, axis=0), tree)
+
+
+def paste(
+    share: float,
+    key: Array,
+    patches: UInt8[Array, "p s s 3"],
+    boxes: Float[Array, "p 4"],
+    others: UInt8[Array, "p s s 3"],
+    other_boxes: Float[Array, "p 4"],
+) -> UInt8[Array, "p s s 3"]:
+    """Paste another target beside the patches' own, behind it where they overlap.
+
+    Args:
+        share: of the patches.
+        key: which patches, and where: in any direction, 1 to 1.5 times the targets' mean side away.
+        patches: whose targets keep every pixel of their boxes.
+        boxes: ``x, y, w, h`` of these, pixels of the patch.
+        others: patches that show the other target.
+        other_boxes: of the other target.
+    """
+
+    def one(key: Array, patch: Array, box: Array, other: Array, other_box: Array) -> Array:
+        side = jnp.arange(patch.shape[0], dtype=jnp.float32) + 0.5
+        key_turn, key_away, key_flag = jax.random.split(key, 3)
+        turn = jax.random.uniform(key_turn, (), maxval=2 * jnp.pi)
+        away = jax.random.uniform(key_away, (), minval=1.0, maxval=1.5)
+        away = away * 0.5 * jnp.sqrt(jnp.prod(box[2:])) + away * 0.5 * jnp.sqrt(
+            jnp.prod(other_box[2:])
+        )
+        middle = box[:2] + box[2:] / 2 + away * jnp.stack([jnp.cos(turn), jnp.sin(turn)])
+        moved = jnp.round(middle - other_box[:2] - other_box[2:] / 2).astype(jnp.int32)
+        corner = other_box[:2] + moved
+
+        def inside(corner: Array, extent: Array) -> Array:
+            x, y = ((side >= corner[i]) & (side <= corner[i] + extent[i]) for i in range(2))
+            return y[:, None] & x[None, :]
+
+        # Never round the patch's edge: what would come from beyond the other patch is left as it is.
+        rows, columns = (jnp.arange(patch.shape[0]) - moved[i] for i in (1, 0))
+        known = [(r >= 0) & (r < patch.shape[0]) for r in (rows, columns)]
+        there = inside(corner, other_box[2:]) & known[0][:, None] & known[1][None, :]
+        there = there & ~inside(box[:2], box[2:]) & (jax.random.uniform(key_flag, ()) < share)
+        shown = jnp.roll(other, (moved[1], moved[0]), axis=(0, 1))
+        return jnp.where(there[..., None], shown, patch)
+
+    return jax.vmap(one)(jax.random.split(key, len(patches)), patches, boxes, others, other_boxes)
+
+
+def follow(
+    config: Config, variables: Any, exemplars: Float[Array, "n h w c"], batch: Batch, keys: Array
+) -> tuple[Float[Array, "n p r r 3"], Float[Array, "n p 4"]]:
+    """Cut context patches about the places where the matching network finds the target.
+
+    Args:
+        config: settings.
+        variables: the matching network's.
+        exemplars: trunk outputs of the anchors.
+        batch: raw, as `crops` takes it.
+        keys: those of `crops`: nothing but the windows' middles differs from its patches.
+
+    Returns:
+        The patches, and the targets' boxes in them.
+    """
+    tracker = config.tracker
+    still = jnp.zeros((*batch["patch_boxes"].shape[:2], 2))
+    _, looks, _ = _cut(config, batch, keys, still)
+    trunks = mlt.trunk(tracker, variables, looks.reshape(-1, *looks.shape[2:]))
+    trunks = trunks.reshape(*looks.shape[:2], *trunks.shape[1:])
+    module, ones = mlt.module(tracker), jnp.ones(tracker.network.channels[4])
+    layer, match = net.last_layer(module, variables), net.head(module, variables)
+
+    def found(exemplar: Array, searches: Array) -> Array:
+        kernels = (layer.kernel, layer.kernel)
+        maps = net.respond(
+            layer, match, tracker.network.groups[4], kernels, ones, exemplar, searches
+        )
+        rules = (np.ones(1), 1.0, tracker.window_influence, tracker.response_up)
+        peaks = jax.lax.map(lambda one: find_peak(one[None], *rules).offset, maps)
+        return peaks[:, ::-1] * tracker.network.stride * maps.shape[-1]
+
+    _, x, boxes = _cut(config, batch, keys, jax.vmap(found)(exemplars, trunks))
+    return x, boxes
+
+
+def peak_loss(responses: Float[Array, "n m m"], labels: Float[Array, "n m m"]) -> Float[Array, ""]:
+    """Return how little of the softmax over a response's cells lies on the target, as a logarithm.
+
+    Args:
+        responses: logits.
+        labels: 1 on the target's cells.
+
+    Returns:
+        The mean of ``-log(share on the target)`` over the responses that hold a target.
+    """
+    flat = responses.reshape(len(responses), -1)
+    on = labels.reshape(len(labels), -1) == 1
+    there = jnp.any(on, axis=1)
+    # A response without a target gets no weight, and nothing infinite, which would spoil the gradient.
+    target = jax.nn.logsumexp(flat, axis=1, where=on | ~there[:, None])
+    missed = jax.nn.logsumexp(flat, axis=1) - target
+    return jnp.sum(jnp.where(there, missed, 0)) / jnp.maximum(jnp.sum(there), 1)
+
+
+def labels_at(config: mlt.Config, places: Float[Array, "n 2"]) -> Float[Array, "n m m"]:
+    """Return the labels of responses whose targets lie off the middle, by row and column in pixels."""
+    cells = mlt.response_size(config)
+    line = (jnp.arange(cells) - (cells - 1) / 2) * config.network.stride
+    distance = jnp.abs(line[None, :, None] - places[:, :1, None])
+    distance = distance + jnp.abs(line[None, None, :] - places[:, 1:, None])
+    return (distance <= config.positive_radius).astype(jnp.float32)
 
 
 def video_loss(
-    config: Config,
-    variables: Any,
-    exemplar: Float[Array, "h w c"],
-    patches: Float[Array, "p a b c"],
-    others: Float[Array, "q a b c"],
-    key: Array,
+    config: Config, variables: Any, video: Video, key: Array
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """Adapt to M patches of one video, and judge the adapted network on all M'.
 
     Args:
         config: settings.
         variables: matching network and meta-learner.
-        exemplar: trunk output of the anchor.
-        patches: trunk outputs of the M' context patches.
-        others: trunk outputs of patches of another video.
+        video: trunk outputs.
         key: choice of the M patches, and dropout.
 
     Returns:
@@ -164,14 +352,8 @@ def video_loss(
         MLT, section 3.3 as described (z_delta is drawn from z_reg; the loss is taken over z_reg).
     """
     tracker = config.tracker
-    key_order, key_count, key_dropout = jax.random.split(key, 3)
-    order = jax.random.permutation(key_order, config.patches)[: tracker.samples]
-    count = jax.random.randint(key_count, (), config.fewest, tracker.samples + 1)
-    weights = (jnp.arange(tracker.samples) < count).astype(jnp.float32)
-    task = mlt.problem(tracker, variables, exemplar, patches[order], weights)
-    layer = mlt.adapt(tracker, variables, task, task.kernel, key_dropout)
-    attention = mlt.in_correlation(tracker, layer.attention)
     module = mlt.module(tracker)
+    exemplar, patches = video.exemplar, video.patches
 
     def respond(kernel: Array, weight: Array, searches: Array) -> Array:
         base, match = net.last_layer(module, variables), net.head(module, variables)
@@ -179,14 +361,32 @@ def video_loss(
         return net.respond(base, match, groups, (kernel, kernel), weight, exemplar, searches)
 
     def judge(responses: Array) -> Array:
-        truth = jnp.broadcast_to(mlt.labels(tracker)[None], responses.shape)
-        return balanced_logistic(responses, truth)
+        if config.followed:
+            truth = labels_at(tracker, video.places)
+        else:
+            truth = jnp.broadcast_to(mlt.labels(tracker)[None], responses.shape)
+        value = balanced_logistic(responses, truth)
+        return value + config.peak * peak_loss(responses, truth) if config.peak else value
 
-    value = judge(respond(layer.search_kernel, attention, patches))
-    before = judge(respond(task.kernel, jnp.ones(task.kernel.shape[-1:]), patches))
+    key_order, key_count, key_dropout = jax.random.split(key, 3)
+    count = jax.random.randint(key_count, (), config.fewest, tracker.samples + 1)
+    weights = (jnp.arange(tracker.samples) < count).astype(jnp.float32)
+    kernel = net.last_layer(module, variables).kernel
+    unadapted = respond(kernel, jnp.ones(kernel.shape[-1:]), patches)
+    if config.given == "first":
+        order = jnp.arange(tracker.samples)
+    elif config.given == "likest":
+        middle = unadapted.shape[-1] // 2
+        order = jnp.argsort(-unadapted[:, middle, middle])[: tracker.samples]
+    else:
+        order = jax.random.permutation(key_order, config.patches)[: tracker.samples]
+    task = mlt.problem(tracker, variables, exemplar, patches[order], weights)
+    layer = mlt.adapt(tracker, variables, task, task.kernel, key_dropout)
+    attention = mlt.in_correlation(tracker, layer.attention)
+    value, before = judge(respond(layer.search_kernel, attention, patches)), judge(unadapted)
     metrics = {"adapted_loss": value, "matching_loss": before}
     if config.other_videos:
-        absent = respond(layer.search_kernel, attention, others)
+        absent = respond(layer.search_kernel, attention, video.others)
         miss = jnp.mean(binary_cross_entropy(absent, jnp.zeros_like(absent)))
         metrics["other_loss"] = miss
         value = value + config.other_videos * miss
@@ -200,16 +400,28 @@ def loss(
     key_crops, key_videos = streams(keys, 2)
     params = {k: v if k in config.learns else jax.lax.stop_gradient(v) for k, v in params.items()}
     variables = {"params": params, "batch_stats": batch_stats}
-    z, x = crops(config, batch, key_crops)
-    count = z.shape[0]
+    count = len(batch["template"])
+    if config.needs_others and count < 2:
+        raise JaxtrackError(
+            "other_videos and pasted need two videos per device at least: --batch-size"
+        )
+    z, x, boxes = _cut(config, batch, key_crops)
     exemplars = mlt.trunk(config.tracker, variables, z)
+    if config.followed:
+        own, own_boxes = jax.lax.stop_gradient(
+            follow(config, variables, exemplars, batch, key_crops)
+        )
+        drawn = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, 0), x.shape[1:2]))
+        which = drawn(key_crops) < config.followed
+        x = jnp.where(which[..., None, None, None], own, x)
+        boxes = jnp.where(which[..., None], own_boxes, boxes)
     flat = mlt.trunk(config.tracker, variables, x.reshape(-1, *x.shape[2:]))
     patches = flat.reshape(count, config.patches, *flat.shape[1:])
-    others = jnp.roll(patches[:, : max(1, config.patches // 4)], 1, axis=0)
-    if config.other_videos and count < 2:
-        raise JaxtrackError("other_videos needs two videos per device at least: --batch-size")
-    per_video = jax.vmap(lambda *video: video_loss(config, variables, *video))
-    values, metrics = per_video(exemplars, patches, others, key_videos)
+    places = (boxes[..., :2] + boxes[..., 2:] / 2 - config.context.size / 2)[..., ::-1]
+    others = _of_another(patches[:, : max(1, config.patches // 4)])
+    videos = Video(exemplars, patches, places, others)
+    per_video = jax.vmap(lambda video, key: video_loss(config, variables, video, key))
+    values, metrics = per_video(videos, key_videos)
     return jnp.mean(values), Aux(batch_stats, jax.tree.map(jnp.mean, metrics))
 
 
