@@ -48,6 +48,7 @@ from ..tracking import slots
 from ..tracking.entry import parse_entry
 from ..tracking.sequences import Sequence
 from . import results
+from .results import Kept
 
 ANSWERS = ("none", "g", "descent", "hindsight")
 HINDSIGHT = 8  # patches of the whole sequence
@@ -68,7 +69,7 @@ class Options:
         rate: of the gradient descent (Adam's).
         every: a patch is taken from each so many frames.
         fewest: a row more, the meta-learner run only when the memory holds so many patches; 1: no such row.
-        output: folder of the table, the figure and the numbers.
+        output: folder of the table, the figure and the numbers; sequences found there are not repeated.
         debug: show the traceback of errors.
     """
 
@@ -280,60 +281,105 @@ def mean_overlap(sequence: Sequence, boxes: np.ndarray) -> float:
     return float(np.mean(values)) if known.any() else float("nan")
 
 
+class Answered(NamedTuple):
+    """What one answer gave on one sequence.
+
+    Attributes:
+        patches: ``(q, 2)`` of `judged`, for each search crop.
+        overlap: mean overlap of tracking.
+    """
+
+    patches: np.ndarray
+    overlap: float
+
+
+def answers(
+    trackers: dict[str, Tracker], variables: Variables, sequence: Sequence, options: Options
+) -> dict[str, Answered]:
+    """Measure every answer on one sequence.
+
+    Args:
+        trackers: by answer; ``none`` with all switches off, every other as it tracks.
+        variables: of the full tracker.
+        sequence: what is tracked.
+        options: steps of the descent, and how often a patch is taken.
+    """
+    still, config = trackers["none"], trackers["g"].config
+    assert isinstance(config, mlt.Config)
+    seen = watch(still, variables, sequence, options.every)
+    config = dataclasses.replace(config, descent_rate=options.rate)
+    made = layers(config, variables, seen, options.steps)
+    patches = {}
+    for name, layer in made.items():
+        found = _responses(config, variables, layer, seen.exemplar, jnp.asarray(seen.searched))
+        patches[name] = judged(config, np.asarray(found), seen.offset)
+    hindsight = tracked(still, variables, sequence, made["hindsight"])
+    boxes = {"none": seen.boxes, "hindsight": hindsight}
+    for name, tracker in trackers.items():
+        if name != "none":
+            [(_, track)] = slots.run(tracker, variables, [sequence])
+            boxes[name] = track.boxes
+    # A tracker that only waits longer with g has no patches of its own.
+    return {
+        name: Answered(patches.get(name, patches["g"]), mean_overlap(sequence, boxes[name]))
+        for name in boxes
+    }
+
+
 def measure(options: Options) -> list[Row]:
-    """Measure every answer on every sequence."""
+    """Measure every answer on every sequence that was not measured before."""
     from tqdm import tqdm
 
     entry = parse_entry(options.tracker, options.set)
     config = entry.tracker.config
     if not isinstance(config, mlt.Config) or not (config.meta_learner and config.attention):
         raise UsageError(f"--tracker {options.tracker}: not a full preset of MLT")
-    config = dataclasses.replace(config, descent_rate=options.rate)
     variables = entry.load()
     sequences = benchmarks.load(options.benchmark, options.root, names=options.sequence)
     if options.frames:
         sequences = [benchmarks.shortened(s, options.frames) for s in sequences]
-    still = dataclasses.replace(entry.tracker, config=mlt.switched(config, False, False, False))
-    on_patches: dict[str, list[np.ndarray]] = {name: [] for name in ANSWERS}
-    overlaps: dict[str, list[float]] = {name: [] for name in ANSWERS}
-    for sequence in tqdm(sequences, unit=" sequences", leave=False):
-        seen = watch(still, variables, sequence, options.every)
-        found = layers(config, variables, seen, options.steps)
-        for name, layer in found.items():
-            searched = jnp.asarray(seen.searched)
-            answers = _responses(config, variables, layer, seen.exemplar, searched)
-            on_patches[name].append(judged(config, np.asarray(answers), seen.offset))
-        overlaps["none"].append(mean_overlap(sequence, seen.boxes))
-        last = tracked(still, variables, sequence, found["hindsight"])
-        overlaps["hindsight"].append(mean_overlap(sequence, last))
-    whole = {"g": config, "descent": dataclasses.replace(config, descent_steps=options.steps)}
+    configs = {"none": mlt.switched(config, False, False, False), "g": config}
+    descent: dict[str, Any] = {"descent_steps": options.steps, "descent_rate": options.rate}
+    configs["descent"] = dataclasses.replace(config, **descent)
     if options.fewest > 1:
         waits = f"g from {options.fewest} patches on"
-        whole[waits] = dataclasses.replace(config, fewest_patches=options.fewest)
-        on_patches[waits] = on_patches["g"]
-    for name, settings in whole.items():
-        tracker = dataclasses.replace(entry.tracker, config=settings)
-        boxes = dict(slots.run(tracker, variables, sequences))
-        overlaps[name] = [mean_overlap(s, boxes[s.name].boxes) for s in sequences]
-    return [row_of(name, on_patches, overlaps) for name in on_patches]
+        configs[waits] = dataclasses.replace(config, fewest_patches=options.fewest)
+    trackers = {k: dataclasses.replace(entry.tracker, config=c) for k, c in configs.items()}
+    kept, made = Kept(options.output / "runs"), entry.fingerprint(variables)
+    asked = {k: getattr(options, k) for k in ("steps", "rate", "every", "fewest")}
+    found: list[dict[str, Answered]] = []
+    for sequence in tqdm(sequences, unit=" sequences", leave=False):
+        inputs = {"tracker": made, "sequence": sequence.name, **asked, **sequence.inputs()}
+        one = kept.get(inputs)
+        if one is None:
+            measured = answers(trackers, variables, sequence, options)
+            one = {
+                k: {"patches": a.patches.tolist(), "overlap": a.overlap}
+                for k, a in measured.items()
+            }
+            kept.put(inputs, one)
+        found.append(
+            {k: Answered(np.reshape(a["patches"], (-1, 2)), a["overlap"]) for k, a in one.items()}
+        )
+    return [row_of(name, found) for name in (*ANSWERS, *(k for k in configs if k not in ANSWERS))]
 
 
-def row_of(
-    name: str, on_patches: dict[str, list[np.ndarray]], overlaps: dict[str, list[float]]
-) -> Row:
-    """Return the figures of one answer; all sequences count alike."""
+def row_of(name: str, found: list[dict[str, Answered]]) -> Row:
+    """Return the figures of one answer over sequences, which all count alike."""
 
-    def means(parts: list[np.ndarray]) -> np.ndarray:
+    def means(name: str) -> np.ndarray:
+        parts = [one[name].patches for one in found]
         return np.array([part.mean(axis=0) if len(part) else [np.nan, np.nan] for part in parts])
 
-    ours, none = means(on_patches[name]), means(on_patches["none"])
-    gain = np.subtract(overlaps[name], overlaps["none"])
+    ours, none = means(name), means("none")
+    overlaps = np.array([one[name].overlap for one in found])
+    gain = overlaps - [one["none"].overlap for one in found]
     return Row(
         name=name,
         loss=float(np.nanmean(ours[:, 0])),
         found=float(np.nanmean(ours[:, 1])),
         found_gain=bootstrap(ours[:, 1] - none[:, 1]),
-        auc=float(np.nanmean(overlaps[name])),
+        auc=float(np.nanmean(overlaps)),
         gain=float(np.nanmean(gain)),
         gain_interval=bootstrap(gain),
     )

@@ -1,5 +1,6 @@
 """Trainings of studies, results that they keep, and mistakes in their calls."""
 
+import dataclasses
 import json
 import pathlib
 import types
@@ -25,6 +26,7 @@ from eval.studies import (
     training,
 )
 from eval.studies.training import Training
+from eval.tracking.entry import parse_entry
 from eval.tracking.sequences import Sequence
 from jaxtrack.base import Prediction, Tracker
 from jaxtrack.errors import JaxtrackError
@@ -150,6 +152,84 @@ def test_a_peak_is_judged_by_where_the_target_is():
     assert loss[0] < loss[1] < loss[2]
 
 
+def test_answers_are_compared_by_sequence():
+    better = oracle.Answered(np.array([[0.2, 1.0], [0.4, 0.0]]), 0.7)
+    none = oracle.Answered(np.array([[0.5, 0.0], [0.5, 0.0]]), 0.6)
+    nowhere = oracle.Answered(np.zeros((0, 2)), 0.5)  # the target was in none of the search crops
+    row = oracle.row_of("g", [{"none": none, "g": better}, {"none": nowhere, "g": nowhere}])
+    assert (row.loss, row.found) == pytest.approx((0.3, 0.5))
+    assert (row.auc, row.gain) == pytest.approx((0.6, 0.05))
+    assert row.found_gain == (0.5, 0.5)
+    assert row.gain_interval == pytest.approx((0.0, 0.1))
+
+
+def test_a_sequence_that_was_answered_is_not_asked_again(tmp_path, monkeypatch):
+    truth = np.tile([2.0, 2, 4, 4], (3, 1))
+    made = [
+        Sequence(
+            n, 3, lambda: iter([np.zeros((9, 9, 3), np.uint8)]), truth, Annotation(truth), (9, 9)
+        )
+        for n in ("one", "two")
+    ]
+    asked = []
+
+    def answers(trackers, variables, sequence, options):
+        asked.append(sequence.name)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return {name: oracle.Answered(np.array([[0.5, 1.0]]), 0.5) for name in trackers} | {
+            "hindsight": oracle.Answered(np.array([[0.25, 1.0]]), 0.75)
+        }
+
+    monkeypatch.setattr(oracle, "answers", answers)
+    monkeypatch.setattr(oracle.benchmarks, "load", lambda *words, **names: made)
+    options = oracle.Options(output=tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        oracle.measure(options)
+    rows = {row.name: row for row in oracle.measure(options)}
+    assert asked == ["one", "two", "two"]
+    assert rows["hindsight"].gain == pytest.approx(0.25)
+    assert set(rows) == {*oracle.ANSWERS, "g from 3 patches on"}
+    oracle.measure(dataclasses.replace(options, steps=7))
+    assert asked[3:] == ["one", "two"]
+
+
+def test_rows_of_mlt_are_asked_for_by_name():
+    whole = list(mlt.rows_of(mlt.Options()))
+    assert whole[0] == "mt"
+    assert len(whole) == 8
+    some = mlt.rows_of(mlt.Options(row=("mlt (full)",), fewest=(3,)))
+    assert list(some) == ["mt", "mlt (full)", "mlt (full) from 3 patches on"]
+    assert [t.config.fewest_patches for t in some.values()] == [1, 1, 3]
+    assert not mlt.verdict([{"name": name} for name in some])
+    with pytest.raises(JaxtrackError, match=r"--row full: one of mt, "):
+        mlt.rows_of(mlt.Options(row=("full",)))
+
+
+def test_mlt_is_scored_on_any_benchmark_and_tracked_once(tmp_path, monkeypatch):
+    truth = np.tile([3.0, 3, 4, 4], (4, 1))
+    note = Annotation(truth, size=(20, 20))
+    frame = np.zeros((20, 20, 3), np.uint8)
+    made = Sequence(
+        "made", 4, lambda: iter([frame]), truth - [1, 1, 0, 0], note, (20, 20), origin=1
+    )
+    calls = []
+
+    def run(tracker, variables, sequences, **options):
+        calls.append([s.name for s in sequences])
+        for s in sequences:
+            yield s.name, mlt.slots.Track(s.boxes.astype(np.float32), np.ones(4, np.float32), 1.0)
+
+    monkeypatch.setattr(mlt.slots, "run", run)
+    entry = parse_entry("mlt-tiny")
+    options = mlt.Options(benchmark="otb", output=tmp_path)
+    for _ in range(2):
+        report = mlt.score(entry, {}, [made], options)
+        # The boxes are right where the benchmark counts from 1.
+        assert report.overall()["average_overlap"] == pytest.approx(1.0)
+    assert calls == [["made"], []]
+
+
 def test_only_frames_with_a_truth_count():
     truth = np.array([[0, 0, 4, 4.0], [0, 0, 4, 4], [np.nan] * 4, [0, 0, 4, 4], [2, 0, 4, 4]])
     absent = np.array([False, False, False, True, False])
@@ -173,7 +253,7 @@ def test_only_frames_with_a_truth_count():
         (rpn, ["--pairs", "-1"], "--pairs"),
         (rpn, ["--width", "99999999999999999999"], "--width"),
         (mlt, ["--seeds", "0"], "--seeds"),
-        (mlt, ["--speed-rounds", "0"], "--speed-rounds"),
+        (mlt, ["--speed-rounds", "-1"], "--speed-rounds"),
         (mlt, ["--tracker", "siamfc-tiny"], "not a preset of MLT"),
         (mlt, ["--tracker", "mlt-tinny"], "nearest"),
         (tadt, ["--seeds", "0"], "--seeds"),

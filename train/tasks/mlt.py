@@ -247,10 +247,8 @@ def paste(
         side = jnp.arange(patch.shape[0], dtype=jnp.float32) + 0.5
         key_turn, key_away, key_flag = jax.random.split(key, 3)
         turn = jax.random.uniform(key_turn, (), maxval=2 * jnp.pi)
-        away = jax.random.uniform(key_away, (), minval=1.0, maxval=1.5)
-        away = away * 0.5 * jnp.sqrt(jnp.prod(box[2:])) + away * 0.5 * jnp.sqrt(
-            jnp.prod(other_box[2:])
-        )
+        mean_side = 0.5 * (jnp.sqrt(jnp.prod(box[2:])) + jnp.sqrt(jnp.prod(other_box[2:])))
+        away = jax.random.uniform(key_away, (), minval=1.0, maxval=1.5) * mean_side
         middle = box[:2] + box[2:] / 2 + away * jnp.stack([jnp.cos(turn), jnp.sin(turn)])
         moved = jnp.round(middle - other_box[:2] - other_box[2:] / 2).astype(jnp.int32)
         corner = other_box[:2] + moved
@@ -264,7 +262,7 @@ def paste(
         known = [(r >= 0) & (r < patch.shape[0]) for r in (rows, columns)]
         there = inside(corner, other_box[2:]) & known[0][:, None] & known[1][None, :]
         there = there & ~inside(box[:2], box[2:]) & (jax.random.uniform(key_flag, ()) < share)
-        shown = jnp.roll(other, (moved[1], moved[0]), axis=(0, 1))
+        shown = jnp.roll(jnp.roll(other, moved[1], axis=0), moved[0], axis=1)
         return jnp.where(there[..., None], shown, patch)
 
     return jax.vmap(one)(jax.random.split(key, len(patches)), patches, boxes, others, other_boxes)
