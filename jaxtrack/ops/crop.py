@@ -285,8 +285,12 @@ def window_siamfc(centre_yx: Float[Array, "2"], side: Float[Array, ""]) -> Windo
     return Window(top=first[0], left=first[1], height=size, width=size)
 
 
-def windows_siamfc(centre_yx: Float[Array, "2"], sides: Float[Array, "n"]) -> Window:
-    """Return `window_siamfc` of several sides around one centre; leading axis n."""
+def windows_siamfc(
+    centre_yx: Float[Array, "2"] | Float[Array, "n 2"], sides: Float[Array, "n"]
+) -> Window:
+    """Return `window_siamfc` of several sides around one centre, or around one each; leading axis n."""
+    if centre_yx.ndim == 2:
+        return jax.vmap(window_siamfc)(centre_yx, sides)
     return jax.vmap(lambda side: window_siamfc(centre_yx, side))(sides)
 
 

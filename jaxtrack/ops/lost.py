@@ -2,7 +2,9 @@
 
 A frame whose score is below a threshold is a miss. After some misses in a row the target counts as lost: with
 every further one the search region grows by a factor, up to a limit, until a score above a second threshold
-ends the search. The crop keeps its pixels, so that a wider region shows the target smaller.
+ends the search. The crop keeps its pixels, so that a wider region shows the target smaller, which trackers
+that know only the scales about the target's own do not find. Those with a pyramid of scales can look aside
+instead: in place of other scales their crops then show other places.
 
 Reference:
     The long-term preset of SiamRPN++ (STVIR/pysot, ``SiamRPNLTTracker``) has two thresholds, holds the target
@@ -13,8 +15,10 @@ Reference:
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxtrack.errors import JaxtrackError
@@ -31,6 +35,10 @@ class LostRule:
         patience: misses in a row after which the search region grows.
         step: factor by which its side grows at each further miss; 1: it does not.
         widest: limit of that growth.
+        aside: after ``patience`` misses, trackers with a pyramid of scales look to both sides at their scale
+            in place of at other scales: at regions moved by this share of their side, along another line at
+            each miss; 0: they do not.
+        doubt: factor on the height of a peak that is found aside, against the one in the middle.
     """
 
     below: float = 0.0
@@ -39,6 +47,8 @@ class LostRule:
     patience: int = 3
     step: float = 1.0
     widest: float = 2.0
+    aside: float = 0.0
+    doubt: float = 0.9
 
     def __post_init__(self) -> None:
         """Refuse numbers that contradict each other, by name."""
@@ -48,6 +58,10 @@ class LostRule:
             )
         if self.patience < 0:
             raise JaxtrackError(f"lost.patience is {self.patience}; at least 0")
+        if self.aside < 0 or not 0 < self.doubt <= 1:
+            raise JaxtrackError(
+                f"lost.aside is {self.aside:g} and lost.doubt {self.doubt:g}; at least 0, and above 0 up to 1"
+            )
         if self.step < 1 or self.widest < 1:
             raise JaxtrackError(
                 f"lost.step is {self.step:g} and lost.widest {self.widest:g}; both are at least 1"
@@ -57,6 +71,11 @@ class LostRule:
     def on(self) -> bool:
         """Whether a frame can be a miss."""
         return self.below > 0
+
+    @property
+    def looks_aside(self) -> bool:
+        """Whether a pyramid's crops ever show other places."""
+        return self.on and self.aside > 0
 
 
 NEVER = LostRule()
@@ -106,3 +125,71 @@ def widened(rule: LostRule, misses: Int[Array, ""], side: Float[Array, "*n"]) ->
     beyond = jnp.maximum(misses - rule.patience, 0)
     factor = jnp.minimum(jnp.float32(rule.step) ** beyond, rule.widest)
     return (side * factor).astype(side.dtype)
+
+
+# Lines along which is looked aside: rows, columns.
+_LINES = ((0.0, 1.0), (1.0, 0.0), (1.0, 1.0), (1.0, -1.0))
+
+
+class Views(NamedTuple):
+    """What the crops of a pyramid show.
+
+    Attributes:
+        factors: ``(s,)`` of each crop's side.
+        aside: ``(s, 2)`` how far each lies from the target's place, rows and columns as shares of its side;
+            None: they all lie there.
+        keep: ``(s,)`` factor on each peak's height.
+    """
+
+    factors: Float[Array, "s"]
+    aside: Float[Array, "s 2"] | None
+    keep: Float[Array, "s"]
+
+
+def views(
+    rule: LostRule, misses: Int[Array, ""], factors: Float[Array, "s"], penalty: float
+) -> Views:
+    """Return what the crops of a pyramid show in the next frame: other scales, or other places.
+
+    Args:
+        rule: when they look aside.
+        misses: in a row so far.
+        factors: the scales, the target's own in the middle.
+        penalty: factor on the peaks of other scales.
+    """
+    place = np.arange(len(factors)) - len(factors) // 2
+    keep = jnp.where(place == 0, 1, jnp.asarray(penalty, jnp.float32))
+    if not rule.looks_aside:
+        return Views(factors, None, keep)
+    lost = misses > rule.patience
+    line = jnp.asarray(_LINES, factors.dtype)[misses % len(_LINES)]
+    away = jnp.where(lost, rule.aside * place[:, None] * line[None], 0).astype(factors.dtype)
+    keep = jnp.where(lost & (place != 0), rule.doubt, keep)
+    return Views(jnp.where(lost, 1, factors), away, keep)
+
+
+def middles(
+    seen: Views, centre: Float[Array, "2"], sides: Float[Array, "s"]
+) -> Float[Array, "2"] | Float[Array, "s 2"]:
+    """Return the middle of all crops of a pyramid, or where they look aside that of each, rows and columns.
+
+    Args:
+        seen: what the crops show.
+        centre: the target's place.
+        sides: of the crops.
+    """
+    return centre if seen.aside is None else centre[None] + seen.aside * sides[:, None]
+
+
+def moved(
+    seen: Views, chosen: Int[Array, ""], side: Float[Array, ""], shift: Float[Array, "2"]
+) -> Float[Array, "2"]:
+    """Return how far a place in a crop lies from the target's, rows and columns.
+
+    Args:
+        seen: what the crops show.
+        chosen: index of the crop.
+        side: of that crop.
+        shift: how far the place lies from the crop's middle.
+    """
+    return shift if seen.aside is None else shift + seen.aside[chosen] * side

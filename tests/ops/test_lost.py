@@ -37,11 +37,40 @@ def test_a_miss_leaves_the_old_value():
         np.testing.assert_array_equal(lost.held(RULE, jnp.asarray(misses), old, new), want)
 
 
+def test_a_pyramid_looks_along_another_line_at_each_miss():
+    rule = LostRule(below=0.3, above=0.3, patience=2, aside=0.5, doubt=0.8)
+    scales = jnp.asarray([0.9, 1.0, 1.1])
+    for misses in (0, 2):
+        seen = lost.views(rule, jnp.asarray(misses), scales, 0.7)
+        np.testing.assert_array_equal(seen.factors, scales)
+        np.testing.assert_allclose(seen.keep, [0.7, 1, 0.7])
+        assert not seen.aside.any()
+    lines = set()
+    for misses in range(3, 7):
+        seen = lost.views(rule, jnp.asarray(misses), scales, 0.7)
+        np.testing.assert_array_equal(seen.factors, [1, 1, 1])
+        np.testing.assert_allclose(seen.keep, [0.8, 1, 0.8])
+        np.testing.assert_array_equal(seen.aside[0], -seen.aside[2])
+        assert not seen.aside[1].any()
+        assert np.abs(seen.aside[2]).max() == 0.5
+        lines.add(tuple(np.asarray(seen.aside[2]).tolist()))
+        sides, centre = jnp.asarray([10.0, 20, 40]), jnp.asarray([3.0, 4])
+        middles = lost.middles(seen, centre, sides)
+        np.testing.assert_allclose(middles - centre[None], seen.aside * sides[:, None])
+        moved = lost.moved(seen, jnp.asarray(2), sides[2], jnp.ones(2))
+        np.testing.assert_allclose(moved, 1 + seen.aside[2] * 40)
+    assert len(lines) == 4
+
+
 def test_by_default_nothing_happens():
     misses, value = jnp.zeros((), jnp.int32), jnp.ones(2)
     assert lost.count(lost.NEVER, misses, jnp.asarray(0.0)) is misses
     assert lost.held(lost.NEVER, misses, value + 1, value) is value
     assert lost.widened(lost.NEVER, misses, value) is value
+    seen = lost.views(lost.NEVER, misses, value, 0.9)
+    assert seen.factors is value
+    assert lost.middles(seen, value, value) is value
+    assert lost.moved(seen, misses, value[0], value) is value
 
 
 @pytest.mark.parametrize(
@@ -51,6 +80,8 @@ def test_by_default_nothing_happens():
         ({"patience": -1}, "lost.patience is -1"),
         ({"step": 0.5}, "lost.step is 0.5"),
         ({"widest": 0.0}, "lost.widest 0"),
+        ({"aside": -0.5}, "lost.aside is -0.5"),
+        ({"doubt": 0.0}, "lost.doubt 0"),
     ],
 )
 def test_numbers_that_contradict_each_other_are_refused_by_name(fields, words):

@@ -137,3 +137,28 @@ def test_a_margin_takes_the_place_of_the_score(name):
     assert ((margins >= 0) & (margins <= 1)).all()
     # One clear peak: its margin is nearly 1, and so the running mean stays there.
     assert margins[-1] > 0.9
+
+
+@pytest.mark.parametrize("name", ["siamfc-tiny", "mlt-tiny-mt"])
+def test_a_lost_target_is_found_aside(name):
+    """Three crops at the target's own scale; a peak in the last one lies as far away as that crop does."""
+    rule = dataclasses.replace(ALWAYS, stay=False, step=1.0, aside=0.5, doubt=0.9)
+    tracker = jaxtrack.get_tracker(name)
+    config = dataclasses.replace(tracker.config, lost=rule)
+    state = start(tracker)._replace(misses=jnp.asarray(4, jnp.int32))  # along the rows
+    seen = tracker.steps.cut(config, state, FRAME).windows
+    assert np.ptp(np.asarray(seen.width)) == 0
+    side = float(seen.width[0])
+    np.testing.assert_allclose(np.diff(seen.left), [side / 2] * 2, atol=1)
+    assert np.ptp(np.asarray(seen.top)) == 0
+    middle = peaked(17, 8, 8)
+    for height, crop in ((1.05, 0), (1.3, 1)):
+        maps = jnp.stack([middle * 0.2, middle, middle * height]) * 8
+        decision = tracker.steps.decide(config, {}, state, None, maps)
+        away = np.asarray(decision.centre - state.centre)
+        np.testing.assert_allclose(away, [0, crop * side / 2], atol=1.5)
+        np.testing.assert_allclose(decision.size, state.size)
+    # A frame before: at other scales.
+    state = state._replace(misses=jnp.asarray(1, jnp.int32))
+    seen = tracker.steps.cut(config, state, FRAME).windows
+    assert np.ptp(np.asarray(seen.width)) > 0

@@ -476,9 +476,9 @@ def test_soft_peaks_become_the_hard_ones():
     line = np.arange(9, dtype=np.float32)
     bump = np.exp(-0.5 * ((line[:, None] - 5.5) ** 2 + (line[None] - 3) ** 2))
     maps = jnp.asarray(np.stack([bump, 1.5 * bump, bump]) * 8)
-    factors = np.asarray([0.96, 1.0, 1.04])
-    hard = find_peak(maps, factors, 0.97, 0.1, 4)
-    soft = find_peak(maps, factors, 0.97, 0.1, 4, softness=1e-3)
+    factors, keep = np.asarray([0.96, 1.0, 1.04]), np.asarray([0.97, 1.0, 0.97])
+    hard = find_peak(maps, factors, keep, 0.1, 4)
+    soft = find_peak(maps, factors, keep, 0.1, 4, softness=1e-3)
     assert hard.scale == 1
     np.testing.assert_allclose(soft.offset, hard.offset, atol=0.02)
     assert float(soft.factor) == pytest.approx(1.0)

@@ -33,8 +33,8 @@ class Peak(NamedTuple):
 
 def find_peak(
     responses: Float[Array, "s m m"],
-    factors: np.ndarray,
-    penalty: float,
+    factors: np.ndarray | Float[Array, "s"],
+    keep: Float[Array, "s"],
     window_influence: float | Array,
     up: int,
     softness: float = 0.0,
@@ -44,8 +44,8 @@ def find_peak(
     Args:
         responses: logits of all scales, smallest region first; the middle scale is the current one.
         factors: ``(s,)`` the scales.
-        penalty: share that a changed scale keeps of the *height of its peak above the map's minimum*
-            (so that it holds back negative peaks as well as positive ones).
+        keep: ``(s,)`` share that each keeps of the *height of its peak above the map's minimum* (so that it
+            holds back negative peaks as well as positive ones): 1 for the middle one.
         window_influence: weight of the window against the response, both of sum one.
         up: bicubic upsampling of the responses.
         softness: 0: maxima. Above 0: expectations under a softmax, in units of one logit between scales
@@ -57,8 +57,6 @@ def find_peak(
     side = responses.shape[-1] * up
     maps = resize_maps(responses, (side, side), "cubic")
     lowest = jnp.min(maps, axis=(1, 2), keepdims=True)
-    keep = np.full(len(factors), penalty)
-    keep[len(factors) // 2] = 1
     height = jnp.max(maps - lowest, axis=(1, 2)) * jnp.asarray(keep, maps.dtype)
     scale = jnp.argmax(height).astype(jnp.int32)
     steps = jnp.asarray(factors, maps.dtype)

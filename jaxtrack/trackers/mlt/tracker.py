@@ -377,9 +377,17 @@ def init(
 
 def cut(config: Config, state: State, frame: Frame) -> Look:
     """Cut the search regions of all scales out of a frame, the smallest first."""
+    seen, size = views(config, state), config.instance_size
+    sides = crop.context_side(state.size, config.context) * size / config.exemplar_size
+    sides = sides * lost.widened(config.lost, state.misses, seen.factors)
+    windows = crop.windows_siamfc(lost.middles(seen, state.centre, sides), sides)
+    return Look(windows, crop.cut_siamfc(frame, windows, size, state.fill, state.frame_size))
+
+
+def views(config: Config, state: State) -> lost.Views:
+    """Return what the search crops show: other scales, or, while the target is lost, other places."""
     factors = jnp.asarray(scale_factors(config.scale_count, config.scale_step), state.size.dtype)
-    factors = lost.widened(config.lost, state.misses, factors)
-    return look_at(config, state, frame, factors, config.instance_size)
+    return lost.views(config.lost, state.misses, factors, config.scale_penalty)
 
 
 def embed(
@@ -393,16 +401,20 @@ def decide(
     config: Config, variables: Variables, state: State, look: Look, maps: Float[Array, "s m m"]
 ) -> Decision:
     """Find place and scale of the target; neither is clipped to the frame."""
+    seen = views(config, state)
     peak = find_peak(
         maps,
-        scale_factors(config.scale_count, config.scale_step),
-        config.scale_penalty,
+        seen.factors,
+        seen.keep,
         tuning(config, variables).window_influence,
         config.response_up,
         config.peak_softness,
     )
     extent = config.network.stride * response_size(config) / config.exemplar_size
     shift = peak.offset * extent * crop.context_side(state.size, config.context) * peak.factor
+    if seen.aside is not None:
+        whole = crop.context_side(state.size, config.context) * config.instance_size
+        shift = lost.moved(seen, peak.scale, whole / config.exemplar_size * peak.factor, shift)
     shift = lost.widened(config.lost, state.misses, shift)
     growth = (1 - config.scale_rate) + config.scale_rate * peak.factor
     own = jax.nn.sigmoid(peak.logit)

@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxtrack.base import Frame, Look, Prediction, Steps, Variables
@@ -255,7 +254,9 @@ def seen_side(config: Config, state: State) -> Float[Array, ""]:
 
 def cut(config: Config, state: State, frame: Frame) -> Look:
     """Cut the search regions of all scales out of a frame, the smallest first."""
-    windows = crop.windows_siamfc(state.centre, seen_side(config, state) * factors(config))
+    seen = lost.views(config.lost, state.misses, factors(config), config.scale_penalty)
+    sides = seen_side(config, state) * seen.factors
+    windows = crop.windows_siamfc(lost.middles(seen, state.centre, sides), sides)
     size = config.instance_size
     crops = crop.cut_siamfc(frame, windows, size, state.fill, state.frame_size)
     return Look(windows, crops)
@@ -288,12 +289,11 @@ def decide(
     """
     side = maps.shape[-1] * config.response_up
     upsampled = resize_maps(maps, (side, side), "cubic")
-    middle = np.arange(config.scale_count) == config.scale_count // 2
-    penalty = jnp.where(middle, 1, jnp.asarray(config.scale_penalty, jnp.float32))
-    best = jnp.max(upsampled, axis=(1, 2)) * penalty
+    seen = lost.views(config.lost, state.misses, factors(config), config.scale_penalty)
+    best = jnp.max(upsampled, axis=(1, 2)) * seen.keep
     # A negative maximum would gain by the penalty; the published code has the same quirk.
     scale = jnp.argmax(best).astype(jnp.int32)
-    response = upsampled[scale] * penalty[scale]
+    response = upsampled[scale] * seen.keep[scale]
     response = response - jnp.min(response)
     response = response / (jnp.sum(response) + 1e-16)
     hann = hann_window(side)
@@ -307,8 +307,10 @@ def decide(
 
     offset = peak.astype(state.search_side.dtype) - (side - 1) / 2
     pitch = config.network.stride * response_size(config) / side
-    factor = factors(config)[scale]
-    shift = offset * pitch * seen_side(config, state) * factor / config.instance_size
+    factor, whole = seen.factors[scale], seen_side(config, state)
+    shift = offset * pitch * whole * factor / config.instance_size
+    if seen.aside is not None:
+        shift = lost.moved(seen, scale, whole * factor, shift)
     growth = (1 - config.scale_rate) + config.scale_rate * factor
     misses = lost.count(config.lost, state.misses, score)
     growth = lost.held(config.lost, misses, 1.0, growth)
