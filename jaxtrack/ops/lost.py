@@ -78,6 +78,23 @@ class LostRule:
         return self.on and self.aside > 0
 
 
+def refuse_aside(rule: LostRule, crops: int) -> None:
+    """Refuse a rule that looks aside in a tracker that has no crops to spare for it.
+
+    Args:
+        rule: the tracker's.
+        crops: that it searches in a frame.
+
+    Raises:
+        JaxtrackError: fewer than three.
+    """
+    if rule.aside and crops < 3:
+        raise JaxtrackError(
+            f"lost.aside is {rule.aside:g}, but this tracker searches {crops} crop a frame: looking aside"
+            " takes a pyramid of three scales or more (siamfc, mlt); 0 is wanted"
+        )
+
+
 NEVER = LostRule()
 
 

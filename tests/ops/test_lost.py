@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxtrack
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.ops import lost
 from jaxtrack.ops.lost import LostRule
@@ -87,3 +88,13 @@ def test_by_default_nothing_happens():
 def test_numbers_that_contradict_each_other_are_refused_by_name(fields, words):
     with pytest.raises(JaxtrackError, match=words):
         LostRule(**fields)
+
+
+@pytest.mark.parametrize("name", ["siamrpnpp-tiny", "tadt-tiny", "ostrack-tiny"])
+def test_looking_aside_takes_crops_to_spare(name):
+    rule = LostRule(below=0.3, above=0.3, aside=0.5)
+    with pytest.raises(JaxtrackError, match=r"lost.aside is 0.5, but this tracker searches 1 crop"):
+        jaxtrack.get_tracker(name, lost=rule)
+    with pytest.raises(JaxtrackError, match="searches 1 crop"):
+        jaxtrack.get_tracker("siamfc-tiny", lost=rule, scale_count=1)
+    assert jaxtrack.get_tracker("mlt-tiny", lost=rule).config.lost.looks_aside

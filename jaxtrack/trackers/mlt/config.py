@@ -10,7 +10,7 @@ from jaxtyping import Array
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.models.alexnet import ALEXNET_V1, AlexNetConfig
 from jaxtrack.ops.confidence import MARGIN, RESPONSE, Confidence
-from jaxtrack.ops.lost import NEVER, LostRule
+from jaxtrack.ops.lost import NEVER, LostRule, refuse_aside
 from jaxtrack.trackers.mlt.meta import MetaConfig
 from jaxtrack.trackers.mlt.network import MATCHING, MATCHING_TINY
 
@@ -110,6 +110,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse sizes that contradict each other, by name."""
+        refuse_aside(self.lost, self.scale_count)
         if self.samples < 1:
             raise JaxtrackError(f"MLT: samples (M) is {self.samples}; at least 1")
         if self.memory_size < self.samples:

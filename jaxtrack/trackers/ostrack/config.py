@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxtrack.ops import precision
 from jaxtrack.ops.confidence import RESPONSE, Confidence
-from jaxtrack.ops.lost import NEVER, LostRule
+from jaxtrack.ops.lost import NEVER, LostRule, refuse_aside
 
 TemplateRange = Literal["CTR_POINT", "CTR_REC", "ALL", "GT_BOX"]
 
@@ -85,6 +85,10 @@ class Config:
     def template_grid(self) -> int:
         """Side of the template's token grid."""
         return self.template_size // self.patch
+
+    def __post_init__(self) -> None:
+        """Refuse a search that this tracker has no crops for."""
+        refuse_aside(self.lost, 1)
 
     @property
     def search_grid(self) -> int:

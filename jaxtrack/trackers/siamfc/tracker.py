@@ -85,6 +85,10 @@ class Config:
     confidence: Confidence = RESPONSE
     lost: LostRule = NEVER
 
+    def __post_init__(self) -> None:
+        """Refuse a search that this tracker has no crops for."""
+        lost.refuse_aside(self.lost, self.scale_count)
+
 
 _BASELINE = Config(
     network=BASELINE_EMBEDDING,

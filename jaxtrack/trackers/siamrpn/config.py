@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from jaxtrack.ops.confidence import MARGIN, RESPONSE, Confidence
-from jaxtrack.ops.lost import NEVER, LostRule
+from jaxtrack.ops.lost import NEVER, LostRule, refuse_aside
 from jaxtrack.trackers.siamrpn.network import NetworkConfig
 
 _R50 = NetworkConfig()
@@ -51,6 +51,10 @@ class Config:
     confidence_high: float = 0.998
     confidence: Confidence = RESPONSE
     lost: LostRule = NEVER
+
+    def __post_init__(self) -> None:
+        """Refuse a search that this tracker has no crops for."""
+        refuse_aside(self.lost, 1)
 
 
 _ALEXNET = NetworkConfig(backbone="alexnet", levels=(5,), neck=(), head=(256,), fusion="single")

@@ -7,7 +7,7 @@ from typing import Literal
 
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.ops.confidence import RESPONSE, Confidence
-from jaxtrack.ops.lost import NEVER, LostRule
+from jaxtrack.ops.lost import NEVER, LostRule, refuse_aside
 from jaxtrack.trackers.tadt import geometry
 from jaxtrack.trackers.tadt.adam import AdamDescent
 from jaxtrack.trackers.tadt.extractor import Extractor
@@ -82,6 +82,10 @@ class Config:
     def input_canvas(self) -> int:
         """Largest side of the network's input (without margin), static."""
         return int(geometry.grown_side(int(self.search_factor * self.max_size), self.stride))
+
+    def __post_init__(self) -> None:
+        """Refuse a search that this tracker has no crops for."""
+        refuse_aside(self.lost, 1)
 
     @property
     def map_canvas(self) -> int:
