@@ -256,7 +256,14 @@ def test_stage_two_starts_from_stage_one(tmp_path):
     first = variables_of(still, seed=4)
     card = Card("mlt-tiny-mt", "synthetic", 1, "abc1234", {})
     save_weights(tmp_path / "stage1.safetensors", first, card)
-    found = task.load(config, tmp_path / "stage1.safetensors", jax.random.key(0))
+    whole = {**first, "params": {**first["params"], "meta": {"fc1": {"bias": np.ones(3)}}}}
+    save_weights(tmp_path / "full.safetensors", whole, dataclasses.replace(card, preset="mlt-tiny"))
+    found, again = (
+        task.load(config, tmp_path / f"{name}.safetensors", jax.random.key(0))
+        for name in ("stage1", "full")
+    )
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(a, b)  # a full tracker's meta-learner begins anew, too
     shapes = presets.shapes(task.task(config))
     assert jax.tree.structure(found) == jax.tree.structure(shapes)
     for name, part in first["params"].items():

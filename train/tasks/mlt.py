@@ -140,10 +140,17 @@ def init_variables(config: Config, key: Array) -> dict[str, Any]:
 
 
 def load(config: Config, path: pathlib.Path, key: Array) -> dict[str, Any]:
-    """Return the matching network from a file (ours of stage 1, or SiamFC's), a meta-learner at random."""
+    """Return the matching network from a file, a meta-learner at random.
+
+    Args:
+        config: settings.
+        path: ours of stage 1 or of a full tracker, whose own meta-learner is left; or SiamFC's.
+        key: of the meta-learner.
+    """
     still = mlt.switched(config.tracker, meta_learner=False, attention=False, fine_tuning=False)
     shapes = jax.eval_shape(lambda k: mlt.init_variables(still, k), key)
-    fixed = load_into(shapes, path, trackers.family("siamfc").tables)
+    tables = trackers.family("siamfc").tables
+    fixed = load_into(shapes, path, tables, part=r"^(?!params/meta/)")
     return {
         "params": {**init_variables(config, key)["params"], **fixed["params"]},
         "batch_stats": fixed["batch_stats"],
