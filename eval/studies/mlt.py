@@ -103,6 +103,8 @@ def label_of(switches: Switches) -> str:
 def combinations(preset: str) -> dict[Switches, Tracker]:
     """Return the tracker with each combination of switches, the matching network alone first.
 
+    All adapt from the first patch on, as described.
+
     Raises:
         UsageError: the preset is not of MLT, or its meta-learner has not both outputs.
     """
@@ -114,8 +116,9 @@ def combinations(preset: str) -> dict[Switches, Tracker]:
             f"--tracker {preset}: its meta-learner lacks an output; take a full preset"
         )
     onoff = (False, True)
+    config = dataclasses.replace(whole.config, fewest_patches=1)
     return {
-        (a, b, c): dataclasses.replace(whole, config=mlt.switched(whole.config, a, b, c))
+        (a, b, c): dataclasses.replace(whole, config=mlt.switched(config, a, b, c))
         for a, b, c in itertools.product(onoff, onoff, onoff)
     }
 

@@ -338,6 +338,9 @@ def measure(options: Options) -> list[Row]:
     sequences = benchmarks.load(options.benchmark, options.root, names=options.sequence)
     if options.frames:
         sequences = [benchmarks.shortened(s, options.frames) for s in sequences]
+    config = dataclasses.replace(
+        config, fewest_patches=1
+    )  # as described; --fewest is a row of its own
     configs = {"none": mlt.switched(config, False, False, False), "g": config}
     descent: dict[str, Any] = {"descent_steps": options.steps, "descent_rate": options.rate}
     configs["descent"] = dataclasses.replace(config, **descent)

@@ -39,6 +39,7 @@ SMALL = dataclasses.replace(
     samples=3,
     memory_size=4,
     update_interval=2,
+    fewest_patches=1,
     tau=-1.0,
     response_up=4,
 )
