@@ -303,7 +303,7 @@ def follow(
         maps = net.respond(
             layer, match, tracker.network.groups[4], kernels, ones, exemplar, searches
         )
-        rules = (np.ones(1), np.ones(1), tracker.window_influence, tracker.response_up)
+        rules = (np.ones(1), jnp.ones(1), tracker.window_influence, tracker.response_up)
         peaks = jax.lax.map(lambda one: find_peak(one[None], *rules).offset, maps)
         return peaks[:, ::-1] * tracker.network.stride * maps.shape[-1]
 

@@ -34,7 +34,7 @@ class Peak(NamedTuple):
 def find_peak(
     responses: Float[Array, "s m m"],
     factors: np.ndarray | Float[Array, "s"],
-    keep: Float[Array, "s"],
+    keep: np.ndarray | Float[Array, "s"],
     window_influence: float | Array,
     up: int,
     softness: float = 0.0,
