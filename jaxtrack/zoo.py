@@ -211,7 +211,7 @@ MODELS: dict[str, Model] = {
     ),
     "siamfc-tiny": _shipped("siamfc-tiny", 0.636, 0.875),
     "siamrpnpp-tiny": _shipped("siamrpnpp-tiny", 0.642, 0.877),
-    "mlt-tiny": _shipped("mlt-tiny", 0.603, 0.819),
+    "mlt-tiny": _shipped("mlt-tiny", 0.615, 0.833),
     "ostrack-tiny": _shipped("ostrack-tiny", 0.598, 0.847),
     "tadt-tiny": _shipped("tadt-tiny"),
 }
