@@ -30,7 +30,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jaxtrack.base import Crops, Frame, Look, Prediction, Steps, Variables
@@ -324,13 +323,15 @@ def learn(
     response = respond(config, variables, state, features)[0]
     memory = adaptation.remember(state.memory, features[0], response, weight)
     state = state._replace(memory=memory)
+    adapted = update_layer(config, variables, state, rate)
     if config.fewest_patches == 1:
-        return update_layer(config, variables, state, rate)
-    return lax.cond(
-        memory.filled >= config.fewest_patches,
-        lambda state: update_layer(config, variables, state, rate),
-        lambda state: state,
-        state,
+        return adapted
+    # Learning is rare: what is not wanted yet is computed for nothing a few times, and is no branch.
+    enough = memory.filled >= config.fewest_patches
+    return state._replace(
+        template=jnp.where(enough, adapted.template, state.template),
+        kernel=jnp.where(enough, adapted.kernel, state.kernel),
+        attention=jnp.where(enough, adapted.attention, state.attention),
     )
 
 
