@@ -1,6 +1,7 @@
 """Lower trackers and training updates for a GPU on a machine that has none, and count operations.
 
-``python -m tests.lowering [PRESET ...]`` prints a table: seconds to trace, seconds to lower, operations.
+``python -m tests.lowering [PRESET ...]`` prints a table: seconds of processor time to trace and to lower,
+operations.
 """
 
 from __future__ import annotations
@@ -24,16 +25,14 @@ FRAME = jax.ShapeDtypeStruct((480, 640, 3), jnp.uint8)
 KEY = jax.random.key(0)
 # What computes nothing: constants, the ends of functions, their heads.
 STILL = {"stablehlo.constant", "stablehlo.return", "func.return", "func.func", "sdy.return"}
-# The choice of a platform's formulation, of which lowering leaves only the form: one branch, or a constant.
-DECIDED = "decided case"
 
 
 class Size(NamedTuple):
     """What lowering a program takes.
 
     Attributes:
-        trace: seconds to trace it.
-        lower: seconds to lower it.
+        trace: seconds of processor time to trace it.
+        lower: likewise to lower it.
         operations: of StableHLO that compute, or call a function.
         names: how often each occurs.
         groups: of each convolution.
@@ -46,15 +45,6 @@ class Size(NamedTuple):
     names: dict[str, int]
     groups: list[int]
     doubles: int
-
-
-def is_decided(operation: Any) -> bool:
-    """Return whether an operation is a choice whose index is known."""
-    if operation.name != "stablehlo.case":
-        return False
-    index = operation.operands[0].owner
-    name = getattr(index, "name", "")  # none where the index is an argument
-    return name == "stablehlo.constant" or (name == "stablehlo.case" and is_decided(index))
 
 
 @contextlib.contextmanager
@@ -78,11 +68,11 @@ def measure(function: Callable[..., Any], *arguments: Any, platform: str = "cuda
         platform: ``cuda``, ``cpu``, ``tpu``.
     """
     with drawing_by_kernels(platform):
-        start = time.perf_counter()
+        start = time.process_time()
         traced = jax.jit(function).trace(*arguments)
-        middle = time.perf_counter()
+        middle = time.process_time()
         lowered = traced.lower(lowering_platforms=(platform,))
-        end = time.perf_counter()
+        end = time.process_time()
     names: dict[str, int] = {}
     groups: list[int] = []
     doubles = 0
@@ -92,8 +82,6 @@ def measure(function: Callable[..., Any], *arguments: Any, platform: str = "cuda
             for block in region.blocks:
                 for inner in block.operations:
                     name = inner.operation.name
-                    if is_decided(inner.operation):
-                        name = DECIDED
                     names[name] = names.get(name, 0) + 1
                     look(inner.operation)
                     visit(inner.operation)
@@ -105,7 +93,7 @@ def measure(function: Callable[..., Any], *arguments: Any, platform: str = "cuda
         doubles += sum("xf64>" in str(result.type) for result in operation.results)
 
     visit(lowered.compiler_ir("stablehlo").operation)
-    count = sum(number for name, number in names.items() if name not in {*STILL, DECIDED})
+    count = sum(number for name, number in names.items() if name not in STILL)
     return Size(middle - start, end - middle, count, names, groups, doubles)
 
 

@@ -11,18 +11,13 @@ from train import presets
 
 FRAME, UPDATE, DRAW = 1500, 6000, 6000
 LIFELIKE = 7000  # drawing of a world with all shares of what real video has
-# What is larger still, by the beginning of its name: two networks in one program; gradients while
-# tracking, through a layer in two groups.
-LARGER = {"siamrpnpp-r50-lt": 2250, "siamfc-mlt": 1550}
+# What is larger still, by the beginning of its name: one network on windows of two sizes.
+LARGER = {"siamrpnpp-r50-lt": 1950}
 
 
-# MobileNetV2 has blocks of 17 shapes, each at two sizes of image, with and without their gradients.
-LARGER_UPDATES = {"siamrpnpp-mobilev2": 6700, "siamrpnpp-small": 6750}
-
-
-def most_of(preset: str, larger: dict[str, int] = LARGER, usual: int = FRAME) -> int:
-    """Return what a preset's frame (or update) may have."""
-    return next((most for name, most in larger.items() if preset.startswith(name)), usual)
+def most_of(preset: str) -> int:
+    """Return what a preset's frame may have."""
+    return next((most for name, most in LARGER.items() if preset.startswith(name)), FRAME)
 
 
 @pytest.mark.parametrize("preset", ["siamfc", "siamrpnpp-r50", "ostrack-256-ce", "tadt", "mlt"])
@@ -44,8 +39,7 @@ def test_every_frame_is_small(preset: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", list(presets.all_presets()))
 def test_every_update_is_small(preset: str) -> None:
-    most = most_of(preset, LARGER_UPDATES, UPDATE)
-    assert lowering.update(preset).operations < most
+    assert lowering.update(preset).operations < UPDATE
     assert lowering.draw(preset).operations < (LIFELIKE if "-small" in preset else DRAW)
 
 
@@ -66,7 +60,8 @@ def test_slots_keep_to_forms_that_gpus_like(preset: str) -> None:
     if preset != "siamrpnpp-tiny":  # which correlates channel by channel: sums of products of rows
         assert many.names["stablehlo.dot_general"] > 0
     assert many.doubles == alone.doubles == 0
-    assert many.operations < 1.6 * alone.operations
+    # Programs of one are smaller than they were (1.6 times): what is rare is there for all and for a few.
+    assert many.operations < 1.7 * alone.operations
 
 
 def test_the_platform_is_chosen_at_lowering() -> None:

@@ -302,17 +302,25 @@ def _transformation(
             before = epoch_of(jnp.maximum(state.steps_done - 1, 0), length, epochs)
             forget = jnp.stack([(before < s) & (epoch >= s) for s in starts]).any()
         rate = learning_rate(config, epoch, epochs)
+        count, unbiasing = None, None
+        if config.name != "sgd":
+            # Of the moments, once for all parameters.
+            count = state.core.count if forget is None else _unless(forget, state.core.count)
+            count = optax.safe_increment(count)
+            unbiasing = tuple(1 - beta**count for beta in config.betas)
         moments = {}
         for factor, start in sorted({(g.rate, g.from_epoch) for g in groups.values()}):
             wait = waiting.get(start)
             move_by = -rate * factor if wait is None else jnp.where(wait, 0, -rate * factor)
-            moments[factor, start] = Moment(wait, clip, forget, move_by)
+            moments[factor, start] = Moment(wait, clip, forget, unbiasing, move_by)
         moves, memories = {}, {}
         for p, grad in grads.items():
             moment = moments[groups[p].rate, groups[p].from_epoch]
             own = _of_one(state.core, p)
             moves[p], memories[p] = move_one(grad, params[p], own, moment, decays[p], added)
-        return moves, OptimState(state.steps_done + 1, _of_all(state.core, memories))
+        moved = _of_all(state.core, memories)
+        moved = moved if count is None else moved._replace(count=count)
+        return moves, OptimState(state.steps_done + 1, moved)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -331,12 +339,14 @@ class Moment(NamedTuple):
         waiting: the group does not train yet; None: it always trains.
         clip: of the gradient of all that trains; None: no clipping.
         forget: momentum and moments are forgotten now; None: never.
+        unbiasing: what both moments are divided by, which began at zero; None: there are none.
         rate: times the direction is the move; 0 while the group waits.
     """
 
     waiting: Bool[Array, ""] | None
     clip: Clip | None
     forget: Bool[Array, ""] | None
+    unbiasing: tuple[Float[Array, ""], ...] | None
     rate: Float[Array, ""]
 
 
@@ -370,16 +380,30 @@ def _move_one(
         move = _unless(moment.waiting, move)
     if moment.forget is not None:
         memory = jax.tree.map(partial(_unless, moment.forget), memory)
-    move, memory = core.update(move, memory)
+    if moment.unbiasing is None:
+        move, memory = core.update(move, memory)
+    else:
+        move, memory = _adam_of_one(config, move, memory, moment.unbiasing)
     if decay and config.name == "adamw":
         move = move + decay * param
     move = moment.rate * move
     return param + move if added else move, memory
 
 
+def _adam_of_one(
+    config: OptimConfig, move: Array, memory: Any, unbiasing: tuple[Array, ...]
+) -> tuple[Array, Any]:
+    """Return what `optax.scale_by_adam` does, but for the count and its powers, which all share."""
+    first, second = config.betas
+    mu = optax.tree.update_moment(move, memory.mu, first, 1)
+    nu = optax.tree.update_moment_per_elem_norm(move, memory.nu, second, 2)
+    move = (mu / unbiasing[0]) / (jnp.sqrt(nu / unbiasing[1]) + config.epsilon)
+    return move, memory._replace(mu=mu, nu=nu)
+
+
 def _unless(condition: Bool[Array, ""], x: Array) -> Array:
     """Return an array, or zeros of its kind."""
-    return jax.lax.select(jnp.broadcast_to(condition, x.shape), jnp.zeros_like(x), x)
+    return jax.lax.select(condition, jnp.zeros_like(x), x)
 
 
 def _of_one(memory: Any, path: str) -> Any:

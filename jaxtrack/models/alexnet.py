@@ -189,8 +189,8 @@ def embed_crops(
     if divisor != 1:
         images = images / divisor
 
-    def network(images: Array) -> Array:
+    def network(images: Array, own: Any) -> Array:
         blocks: Any = module.apply(own, images, method="embed")
         return blocks[block - 1]
 
-    return image_by_image(network, images)
+    return image_by_image(network, images, own)

@@ -6,12 +6,14 @@ import functools
 from collections.abc import Callable, Hashable
 from typing import Any
 
+import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxtrack.ops.conv import conv2d
+from jaxtrack.ops.mapping import by_platform
 from jaxtrack.ops.precision import compute_dtype
 
 Initializer = Callable[..., Any]
@@ -66,6 +68,31 @@ def _run(
     return block.apply(variables, *inputs, mutable=collections, rngs=rngs, **options)
 
 
+def parameter(
+    module: nn.Module, name: str, init: Initializer, shape: tuple[int, ...]
+) -> Float[Array, "..."]:
+    """Return a float32 parameter of a module: `flax.linen.Module.param`, quicker to trace.
+
+    There the initialiser of a parameter that exists is traced each time, to compare shapes.
+
+    Args:
+        module: that calls this in ``setup`` or in its compact method.
+        name: of the parameter.
+        init: ``(key, shape, dtype)`` to its first value.
+        shape: of the parameter.
+
+    Raises:
+        flax.errors.ScopeParamShapeError: what is given as the parameter has another shape.
+    """
+    if module.is_initializing() or not module.has_variable("params", name):
+        return module.param(name, init, shape, jnp.float32)
+    value: Array = module.get_variable("params", name)
+    if value.shape != shape:
+        path = "/".join(("", *module.path))
+        raise flax.errors.ScopeParamShapeError(name, path, value.shape, shape)
+    return value
+
+
 class Conv(nn.Module):
     """Convolution whose formulation is chosen per platform (`jaxtrack.ops.conv.conv2d`).
 
@@ -89,7 +116,7 @@ class Conv(nn.Module):
         size = self.kernel_size
         kh, kw = (size, size) if isinstance(size, int) else size
         shape = (kh, kw, x.shape[-1] // self.groups, self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        kernel = parameter(self, "kernel", self.kernel_init, shape)
         pad = (self.padding, self.padding)
         y = conv2d(
             x,
@@ -100,7 +127,7 @@ class Conv(nn.Module):
             groups=self.groups,
         )
         if self.use_bias:
-            bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
+            bias = parameter(self, "bias", self.bias_init, (self.features,))
             y = y + bias.astype(y.dtype)[None, None, None, :]
         return y
 
@@ -125,8 +152,8 @@ class BatchNorm(nn.Module):
             train: use the batch's statistics and move the running ones (when mutable).
         """
         shape = (x.shape[-1],)
-        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        scale = parameter(self, "scale", nn.initializers.ones, shape)
+        bias = parameter(self, "bias", nn.initializers.zeros, shape)
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
         if not train:
@@ -151,10 +178,17 @@ def normalise(
 ) -> Array:
     """Normalise ``(..., c)`` by running statistics."""
     # As one multiply and one add, so that the compiler folds it into the convolution's epilogue.
-    factor = scale * jax.lax.rsqrt(var + epsilon)
-    offset = bias - mean * factor
+    factor, offset = _folded(scale, bias, mean, var, epsilon)
     y = x.astype(jnp.float32)
     return (y * _spread(factor, x) + _spread(offset, x)).astype(x.dtype)
+
+
+@functools.partial(jax.jit, static_argnums=4)
+def _folded(
+    scale: Array, bias: Array, mean: Array, var: Array, epsilon: float
+) -> tuple[Array, Array]:
+    factor = scale * jax.lax.rsqrt(var + epsilon)
+    return factor, bias - mean * factor
 
 
 def _spread(channels: Float[Array, "c"], like: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
@@ -180,39 +214,38 @@ def normalise_batch(
     Returns:
         The result, and mean and biased variance ``(c,)``, which carry no gradient.
     """
-    return _normalise_batch(x, scale, bias, epsilon)
+    return _normalise_batch(x, scale, bias, epsilon)[:3]
 
 
 @functools.partial(jax.jit, static_argnums=3)
 def _normalise_batch(
     x: Array, scale: Array, bias: Array, epsilon: float
-) -> tuple[Array, Array, Array]:
+) -> tuple[Array, Array, Array, Array]:
     y = x.astype(jnp.float32)
-    axes = tuple(range(x.ndim - 1))
-    mean = jnp.mean(y, axis=axes)
+    axes, count = tuple(range(x.ndim - 1)), jnp.full_like(scale, x.size // x.shape[-1])
+    mean = jnp.sum(y, axis=axes) / count
     centred = y - _spread(mean, y)
-    var = jnp.mean(jnp.square(centred), axis=axes)
-    factor = scale * jax.lax.rsqrt(var + epsilon)
-    out = centred * _spread(factor, y) + _spread(bias, y)
-    return out.astype(x.dtype), mean, var
+    var = jnp.sum(jnp.square(centred), axis=axes) / count
+    inverse = jax.lax.rsqrt(var + epsilon)
+    out = centred * _spread(scale * inverse, y) + _spread(bias, y)
+    return out.astype(x.dtype), mean, var, inverse
 
 
 def _normalise_forward(
     x: Array, scale: Array, bias: Array, epsilon: float
 ) -> tuple[tuple[Array, Array, Array], tuple[Array, ...]]:
-    out, mean, var = _normalise_batch(x, scale, bias, epsilon)
-    return (out, mean, var), (x, scale, mean, var)
+    out, mean, var, inverse = _normalise_batch(x, scale, bias, epsilon)
+    return (out, mean, var), (x, scale, mean, inverse)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _normalise_backward(
-    epsilon: float, kept: tuple[Array, ...], cotangents: tuple[Array, Array, Array]
+    _: float, kept: tuple[Array, ...], cotangents: tuple[Array, Array, Array]
 ) -> tuple[Array, Array, Array]:
-    x, scale, mean, var = kept
+    x, scale, mean, inverse = kept
     to_out = cotangents[0].astype(jnp.float32)
     y = x.astype(jnp.float32)
-    axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
-    inverse = jax.lax.rsqrt(var + epsilon)
+    axes, count = tuple(range(x.ndim - 1)), jnp.full_like(scale, x.size // x.shape[-1])
     centred = y - _spread(mean, y)
     to_bias = jnp.sum(to_out, axis=axes)
     to_scale = jnp.sum(to_out * centred, axis=axes) * inverse
@@ -266,14 +299,31 @@ def max_pool(
     if padding:
         border = ((0, 0), (padding, padding), (padding, padding), (0, 0))
         x = jnp.pad(x, border, constant_values=-jnp.inf)
+    along = functools.partial(_max_along, size=size, stride=stride)
+    # In two passes a third of the program; on a CPU each would go through the memory.
+    return by_platform(
+        functools.partial(_max_of_all, size=size, stride=stride),
+        lambda x: along(along(x, axis=2), axis=1),
+        x,
+    )
+
+
+def _max_of_all(x: Array, size: int, stride: int) -> Array:
     oh = (x.shape[1] - size) // stride + 1
     ow = (x.shape[2] - size) // stride + 1
-    best = None
-    for i in range(size):
-        for j in range(size):
-            tap = x[
-                :, i : i + (oh - 1) * stride + 1 : stride, j : j + (ow - 1) * stride + 1 : stride
-            ]
-            best = tap if best is None else jax.lax.select(tap > best, tap, best)
-    assert best is not None
-    return best
+    taps = [
+        x[:, i : i + (oh - 1) * stride + 1 : stride, j : j + (ow - 1) * stride + 1 : stride]
+        for i in range(size)
+        for j in range(size)
+    ]
+    return functools.reduce(_first_maximum, taps)
+
+
+def _max_along(x: Array, axis: int, size: int, stride: int) -> Array:
+    length = (x.shape[axis] - size) // stride * stride + 1
+    taps = [jax.lax.slice_in_dim(x, i, i + length, stride, axis) for i in range(size)]
+    return functools.reduce(_first_maximum, taps)
+
+
+def _first_maximum(best: Array, tap: Array) -> Array:
+    return jax.lax.select(tap > best, tap, best)

@@ -22,9 +22,25 @@ STAGES = (
 STEM = 32
 
 
+@jax.custom_vjp
+@jax.jit
 def relu6(x: Array) -> Array:
-    """Clip to [0, 6]."""
-    return jnp.clip(x, 0, 6)
+    """Clip to [0, 6]; no gradient at the ends, as in PyTorch (nor forward mode)."""
+    return jax.lax.clamp(jnp.zeros((), x.dtype), x, jnp.asarray(6, x.dtype))
+
+
+def _relu6_forward(x: Array) -> tuple[Array, Array]:
+    # The next layer keeps the result anyway.
+    return (y := relu6(x)), y
+
+
+@jax.jit
+def _relu6_backward(y: Array, cotangent: Array) -> tuple[Array]:
+    nothing = jnp.zeros_like(y)
+    return (jax.lax.select((y > nothing) & (y < 6), cotangent, nothing),)
+
+
+relu6.defvjp(_relu6_forward, _relu6_backward)
 
 
 class InvertedResidual(nn.Module):

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxtrack.models.layers import max_pool
+from jaxtrack.models.layers import max_pool, parameter
 from jaxtrack.ops.conv import conv2d_xla
 from jaxtrack.ops.precision import compute_dtype
 
@@ -72,8 +72,8 @@ class Conv3x3(nn.Module):
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w o"]:
         """Convolve; same height and width."""
         shape = (3, 3, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.he_normal(), shape, jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        kernel = parameter(self, "kernel", nn.initializers.he_normal(), shape)
+        bias = parameter(self, "bias", nn.initializers.zeros, (self.features,))
         dtype = compute_dtype(x.dtype)
         y = conv2d_xla(x.astype(dtype), kernel.astype(dtype), padding=((1, 1), (1, 1)))
         return y.astype(x.dtype) + bias[None, None, None, :]

@@ -3,7 +3,7 @@
 `conv2d` is what models call. On accelerators it is XLA's own convolution. On CPUs the formulation that
 measures fastest for the shape is chosen (``python -m eval.speed --ops`` times them side by side); every
 formulation equals the others up to float32 rounding, which a test holds. The platform is the one that the
-program is lowered for, and equal shapes are one function of the program, however many layers have them.
+program is lowered for, and equal shapes are traced once, however many layers have them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _PATCHES_FROM_BATCH = 4
 
 
-@functools.partial(jax.jit, static_argnames=("strides", "padding", "dilation", "groups", "own"))
+_STATIC = ("strides", "padding", "dilation", "groups", "own")
+
+
+# Traced once for equal shapes, but no function of the program: on accelerators it is one operation.
+@functools.partial(jax.jit, static_argnames=_STATIC, inline=True)
 def conv2d(
     x: Float[Array, "n h w c"],
     kernel: Float[Array, "kh kw i o"],
@@ -53,7 +57,16 @@ def conv2d(
     Returns:
         ``(n, oh, ow, features)``.
     """
-    return _chosen(x, kernel, Geometry(strides, padding, dilation, groups), own)
+    geometry = Geometry(strides, padding, dilation, groups)
+    # The gradient is chosen again by the platform, from input and kernel alone: what a formulation keeps
+    # for its own gradient would otherwise be kept for those of all platforms.
+    return by_platform(
+        lambda x, kernel: _on_cpu(x, kernel, geometry),
+        lambda x, kernel: _on_accelerator(x, kernel, geometry, own),
+        x,
+        kernel,
+        training=lambda x, kernel: _on_cpu(x, kernel, geometry, training=True),
+    )
 
 
 class Geometry(NamedTuple):
@@ -63,52 +76,6 @@ class Geometry(NamedTuple):
     padding: Padding
     dilation: tuple[int, int]
     groups: int
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _chosen(x: Array, kernel: Array, geometry: Geometry, own: bool) -> Array:
-    """Convolve by the formulation of the platform; gradients of any order, but no forward mode.
-
-    The gradient is chosen again by the platform, from input and kernel alone: what a formulation keeps
-    for its own gradient would otherwise be kept for those of all platforms.
-    """
-    return by_platform(
-        lambda x, kernel: _on_cpu(x, kernel, geometry),
-        lambda x, kernel: _on_accelerator(x, kernel, geometry, own),
-        x,
-        kernel,
-    )
-
-
-def _chosen_forward(
-    x: Array, kernel: Array, geometry: Geometry, own: bool
-) -> tuple[Array, tuple[Array, Array]]:
-    out = by_platform(
-        lambda x, kernel: _on_cpu(x, kernel, geometry, training=True),
-        lambda x, kernel: _on_accelerator(x, kernel, geometry, own),
-        x,
-        kernel,
-    )
-    return out, (x, kernel)
-
-
-def _chosen_backward(
-    geometry: Geometry, own: bool, saved: tuple[Array, Array], cotangent: Array
-) -> tuple[Array, Array]:
-    def on_cpu(x: Array, kernel: Array, cotangent: Array) -> tuple[Array, Array]:
-        form = functools.partial(_on_cpu, geometry=geometry, training=True)
-        return jax.vjp(form, x, kernel)[1](cotangent)
-
-    def elsewhere(x: Array, kernel: Array, cotangent: Array) -> tuple[Array, Array]:
-        form = functools.partial(_on_accelerator, geometry=geometry, own=own)
-        (to_x,) = jax.linear_transpose(lambda x: form(x, kernel), x)(cotangent)
-        (to_kernel,) = jax.linear_transpose(lambda kernel: form(x, kernel), kernel)(cotangent)
-        return to_x, to_kernel
-
-    return by_platform(on_cpu, elsewhere, *saved, cotangent)
-
-
-_chosen.defvjp(_chosen_forward, _chosen_backward)
 
 
 def _on_accelerator(x: Array, kernel: Array, geometry: Geometry, own: bool) -> Array:

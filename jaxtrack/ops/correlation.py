@@ -135,15 +135,18 @@ def _depthwise_by_taps(templates: Array, searches: Array) -> Array:
 
 def _depthwise_by_rows(templates: Array, searches: Array) -> Array:
     """Return the same by the template's rows: a third of the program."""
-    h, w = templates.shape[1:3]
+    n, h, w, c = templates.shape
     oh, ow = searches.shape[1] - h + 1, searches.shape[2] - w + 1
     wide = jnp.promote_types(searches.dtype, jnp.float32)
-    lines = jnp.stack([searches[:, :, j : j + ow] for j in range(w)], axis=3)
-    parts = [
-        jnp.sum(lines[:, i : i + oh] * templates[:, i, None, None], axis=3, dtype=wide)
-        for i in range(h)
-    ]
-    return sum(parts[1:], start=parts[0]).astype(searches.dtype)
+    lines = jnp.concatenate([searches[:, :, j : j + ow] for j in range(w)], axis=3)
+    lines = lines.reshape(n, -1, ow, w, c)
+    total = None
+    for i in range(h):
+        row = jax.lax.broadcast_in_dim(templates[:, i : i + 1], (n, oh, ow, w, c), (0, 1, 3, 4))
+        part = jnp.sum(lines[:, i : i + oh] * row, axis=3, dtype=wide)
+        total = part if total is None else total + part
+    assert total is not None
+    return total.astype(searches.dtype)
 
 
 def _depthwise_forward(templates: Array, searches: Array) -> tuple[Array, tuple[Array, Array]]:

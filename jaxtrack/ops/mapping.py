@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -11,25 +12,146 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
 from jax.extend import core
-from jax.interpreters import partial_eval
+from jax.interpreters import ad, batching, mlir, partial_eval
 from jaxtyping import Array, Bool, Float
 
 Function = Callable[[Array], Array]
 _AT_ONCE = 4  # of the targets that need something rare
 
 
-def by_platform(cpu: Callable[..., Any], other: Callable[..., Any], *arguments: Any) -> Any:
+def by_platform(
+    cpu: Callable[..., Any],
+    other: Callable[..., Any],
+    *arguments: Any,
+    training: Callable[..., Any] | None = None,
+) -> Any:
     """Compute with one of two formulations, chosen when the program is lowered.
 
-    So a program for a GPU can be lowered and exported on a machine without one. Only the chosen one gets
-    into the program; both are traced.
+    So a program for a GPU can be lowered and exported on a machine without one, and only the chosen one is
+    traced and gets into the program (`jax.lax.platform_dependent` traces all of them, and all their
+    gradients). The gradient, of any order but without forward mode, is chosen again, from the arguments
+    alone.
 
     Args:
-        cpu: the formulation for CPUs.
-        other: the formulation for accelerators; equal but for rounding.
+        cpu: the formulation for CPUs; closes over no arrays.
+        other: the formulation for accelerators, likewise; equal but for rounding.
         arguments: arrays, or trees of them.
+        training: the formulation for CPUs where a gradient is taken; None: the same.
     """
-    return lax.platform_dependent(*arguments, cpu=cpu, default=other)
+    leaves, tree = jax.tree.flatten(arguments)
+    traced, shapes = jax.make_jaxpr(other, return_shape=True)(*arguments)
+    outputs = tuple(traced.out_avals)
+    forms = tuple(_Flat(form, tree) for form in (cpu, other, training or cpu))
+    found = by_platform_p.bind(*leaves, forms=forms, outputs=outputs)
+    return jax.tree.unflatten(jax.tree.structure(shapes), found)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Flat:
+    """A function of trees as one of their leaves, which returns its own leaves; equal ones are equal."""
+
+    function: Callable[..., Any]
+    tree: Any
+
+    def __call__(self, *leaves: Any) -> list[Any]:
+        return jax.tree.leaves(self.function(*jax.tree.unflatten(self.tree, leaves)))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pull:
+    """The gradient of a function with respect to some of its arguments, of all of them and cotangents."""
+
+    form: Callable[..., list[Any]]
+    count: int
+    places: tuple[int, ...]
+
+    def __call__(self, *given: Any) -> list[Any]:
+        arguments, cotangents = given[: self.count], given[self.count :]
+
+        def of(*moving: Any) -> list[Any]:
+            whole = list(arguments)
+            for place, value in zip(self.places, moving):
+                whole[place] = value
+            return self.form(*whole)
+
+        return list(jax.vjp(of, *(arguments[i] for i in self.places))[1](list(cotangents)))
+
+
+@dataclasses.dataclass(frozen=True)
+class _ForAll:
+    """A function under `jax.vmap`."""
+
+    form: Callable[..., list[Any]]
+    axes: tuple[int | None, ...]
+
+    def __call__(self, *leaves: Any) -> list[Any]:
+        return jax.vmap(self.form, self.axes)(*leaves)
+
+
+# The choice itself: ``forms`` are functions of leaves (for CPUs, for others, for CPUs in training),
+# ``outputs`` the types of their results.
+by_platform_p = core.Primitive("by_platform")
+by_platform_p.multiple_results = True
+# What it adds for small changes of the arguments at ``places``; only ever transposed.
+slope_p = core.Primitive("by_platform_slope")
+slope_p.multiple_results = True
+
+
+@by_platform_p.def_abstract_eval
+@slope_p.def_abstract_eval
+def _shapes_of_choice(*_: Any, outputs: Any, **__: Any) -> list[Any]:
+    return list(outputs)
+
+
+@by_platform_p.def_impl
+def _choice_alone(*leaves: Any, **settings: Any) -> list[Any]:
+    return _compiled(leaves, tuple(settings.items()))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _compiled(leaves: Any, settings: Any) -> list[Any]:
+    return by_platform_p.bind(*leaves, **dict(settings))
+
+
+def _choice_moves(
+    primals: Any, tangents: Any, *, forms: Any, outputs: Any
+) -> tuple[list[Any], list[Any]]:
+    settings = {"forms": (forms[2], *forms[1:]), "outputs": outputs}
+    places = tuple(i for i, tangent in enumerate(tangents) if not isinstance(tangent, ad.Zero))
+    moving = [tangents[i] for i in places]
+    moves = slope_p.bind(*primals, *moving, places=places, **settings)
+    return by_platform_p.bind(*primals, **settings), moves
+
+
+def _slope_pulls(
+    cotangents: Any, *given: Any, places: tuple[int, ...], forms: Any, outputs: Any
+) -> list[Any]:
+    count = len(given) - len(places)
+    forms = tuple(_Pull(form, count, places) for form in forms)
+    wanted = tuple(jax.typeof(given[i]) for i in places)
+    whole = map(ad.instantiate_zeros, cotangents)
+    pulled = by_platform_p.bind(*given[:count], *whole, forms=forms, outputs=wanted)
+    return [None] * count + pulled
+
+
+def _choice_for_all(leaves: Any, axes: Any, *, forms: Any, outputs: Any) -> tuple[Any, Any]:
+    forms = tuple(_ForAll(form, tuple(axes)) for form in forms)
+    outputs = tuple(jax.make_jaxpr(forms[1])(*leaves).out_avals)
+    return by_platform_p.bind(*leaves, forms=forms, outputs=outputs), [0] * len(outputs)
+
+
+def _lowered_form(place: int) -> Any:
+    def form(*leaves: Any, forms: Any, outputs: Any) -> list[Any]:
+        return forms[place](*leaves)
+
+    return mlir.lower_fun(form, multiple_results=True)
+
+
+ad.primitive_jvps[by_platform_p] = _choice_moves
+ad.primitive_transposes[slope_p] = _slope_pulls
+batching.primitive_batchers[by_platform_p] = _choice_for_all
+mlir.register_lowering(by_platform_p, _lowered_form(0), platform="cpu")
+mlir.register_lowering(by_platform_p, _lowered_form(1))
 
 
 def one_by_one(function: Function, images: Float[Array, "n h w c"]) -> Float[Array, "n a b d"]:
@@ -44,19 +166,27 @@ def one_by_one(function: Function, images: Float[Array, "n h w c"]) -> Float[Arr
     return lax.map(lambda image: function(image[None])[0], images)
 
 
-def image_by_image(network: Function, images: Float[Array, "n h w c"]) -> Float[Array, "n a b d"]:
+def image_by_image(
+    network: Callable[[Array, Any], Array], images: Float[Array, "n h w c"], variables: Any
+) -> Float[Array, "n a b d"]:
     """Run a network at rest on images: together, or on CPUs `one_by_one`.
 
     There one image's maps stay in the cache from layer to layer, and the working memory, which the
     system hands out anew at each call, is that of one image.
 
     Args:
-        network: ``(n, h, w, c)`` to ``(n, a, b, d)``, each image for itself (no batch statistics).
+        network: ``(n, h, w, c)`` and variables to ``(n, a, b, d)``, each image for itself (no batch
+            statistics); closes over no arrays.
         images: ``(n, h, w, c)``.
+        variables: of the network.
     """
     if images.shape[0] == 1:
-        return network(images)
-    return by_platform(lambda x: one_by_one(network, x), network, images)
+        return network(images, variables)
+
+    def in_turn(images: Array, variables: Any) -> Array:
+        return one_by_one(lambda image: network(image, variables), images)
+
+    return by_platform(in_turn, network, images, variables)
 
 
 def rarely(

@@ -1,10 +1,16 @@
 """Batch normalisation: its statistics, and the gradient that is written by hand."""
 
+import functools
+
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from jaxtrack.models.layers import BatchNorm, normalise_batch
+from jaxtrack.models import layers
+from jaxtrack.models.layers import BatchNorm, Conv, normalise_batch
+from jaxtrack.models.mobilenet import relu6
 
 
 def draw(*shape: int, seed: int = 0) -> jnp.ndarray:
@@ -53,3 +59,31 @@ def test_statistics_move_as_in_pytorch():
     np.testing.assert_allclose(moved["batch_stats"]["mean"], 0.25 * flat.mean(0), atol=1e-6)
     want = 0.75 + 0.25 * flat.var(0, ddof=1)
     np.testing.assert_allclose(moved["batch_stats"]["var"], want, rtol=1e-5)
+
+
+def test_a_parameter_of_another_shape_is_named():
+    given = {"params": {"kernel": jnp.zeros((1, 1, 3, 5)), "bias": jnp.zeros(4)}}
+    with pytest.raises(flax.errors.ScopeParamShapeError, match="kernel"):
+        Conv(4, 1).apply(given, jnp.zeros((1, 2, 2, 3)))
+
+
+def test_relu6_has_no_gradient_at_its_ends():
+    x = jnp.asarray([-1.0, 0.0, 3.0, 6.0, 7.0])
+    np.testing.assert_array_equal(relu6(x), jnp.clip(x, 0, 6))
+    np.testing.assert_array_equal(jax.grad(lambda x: jnp.sum(relu6(x)))(x), [0, 0, 1, 0, 0])
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_pooling_in_two_passes_is_the_same_with_ties(stride):
+    x = jnp.asarray(np.random.default_rng(0).integers(0, 3, (1, 8, 9, 1)), jnp.float32)
+    along = functools.partial(layers._max_along, size=3, stride=stride)
+
+    def in_one(x):
+        return layers._max_of_all(x, 3, stride)
+
+    def in_two(x):
+        return along(along(x, axis=2), axis=1)
+
+    np.testing.assert_array_equal(in_two(x), in_one(x))
+    slopes = [jax.grad(lambda x, f=f: jnp.sum(f(x) ** 2))(x) for f in (in_one, in_two)]
+    np.testing.assert_array_equal(*slopes)

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxtrack.models.layers import Conv, shared
+from jaxtrack.models.layers import Conv, parameter, shared
 from jaxtrack.ops import precision
+from jaxtrack.ops.mapping import by_platform
 from jaxtrack.trackers.ostrack import elimination
 from jaxtrack.trackers.ostrack.config import Config
 
@@ -122,8 +123,8 @@ class PatchEmbed(nn.Module):
         p, features, dtype = self.config.patch, self.config.width, self.config.dtype
         fan_in = p * p * channels
         shape = (p, p, channels, features)
-        kernel = self.param("kernel", uniform_fan_in(fan_in), shape, jnp.float32)
-        bias = self.param("bias", uniform_fan_in(fan_in), (features,), jnp.float32)
+        kernel = parameter(self, "kernel", uniform_fan_in(fan_in), shape)
+        bias = parameter(self, "bias", uniform_fan_in(fan_in), (features,))
         patches = image.reshape(batch, height // p, p, width // p, p, channels)
         patches = patches.transpose(0, 1, 3, 2, 4, 5).reshape(batch, -1, fan_in)
         flat = kernel.reshape(fan_in, features).astype(dtype)
@@ -164,12 +165,14 @@ def attend(
 
     def one_by_one(*parts: Array) -> Array:
         # The attention matrix of one sample stays in a CPU's cache: half the time of the whole batch's.
-        return jax.lax.map(lambda sample: whole(*(part[None] for part in sample))[0], parts)
+        # It is computed anew for the gradient instead of kept.
+        one = jax.checkpoint(lambda sample: whole(*(part[None] for part in sample))[0])
+        return jax.lax.map(one, parts)
 
     parts = (q, k, v) if kept is None else (q, k, v, kept)
     if q.shape[0] == 1:
         return whole(*parts)
-    return jax.lax.platform_dependent(*parts, cpu=one_by_one, default=whole)
+    return by_platform(one_by_one, whole, *parts)
 
 
 def drop_path(
@@ -340,14 +343,14 @@ class VisionTransformer(nn.Module):
         if config.pretraining_grid:
             # Published state dicts hold them; they take no part.
             grid = 1 + config.pretraining_grid**2
-            self.cls_token = self.param("cls_token", EMBEDDING, (1, 1, width), jnp.float32)
-            self.pos_embed = self.param("pos_embed", EMBEDDING, (1, grid, width), jnp.float32)
+            self.cls_token = parameter(self, "cls_token", EMBEDDING, (1, 1, width))
+            self.pos_embed = parameter(self, "pos_embed", EMBEDDING, (1, grid, width))
         init_z = init_x = EMBEDDING
         if config.similarity:
             init_z = wave_positions(config.template_grid, width, 1.0)
             init_x = wave_positions(config.search_grid, width, -1.0)
-        self.pos_embed_z = self.param("pos_embed_z", init_z, (1, z, width), jnp.float32)
-        self.pos_embed_x = self.param("pos_embed_x", init_x, (1, n, width), jnp.float32)
+        self.pos_embed_z = parameter(self, "pos_embed_z", init_z, (1, z, width))
+        self.pos_embed_x = parameter(self, "pos_embed_x", init_x, (1, n, width))
         if config.stem and 2 ** len(config.stem) != config.patch:
             raise ValueError(
                 f"{len(config.stem)} convolutions of stride 2 for patches of {config.patch}"

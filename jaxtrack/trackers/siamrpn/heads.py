@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxtrack.models.layers import BatchNorm, Conv, shared
+from jaxtrack.models.layers import BatchNorm, Conv, parameter, shared
 from jaxtrack.ops.correlation import (
     cross_correlation_pairs,
     depthwise_correlation,
@@ -192,8 +192,8 @@ class FusedHead(nn.Module):
             setattr(self, f"rpn{i + 2}", level_head(self.correlation, features, self.anchors))
         if self.weighted:
             shape = (len(self.features),)
-            self.cls_weight = self.param("cls_weight", nn.initializers.ones, shape, jnp.float32)
-            self.loc_weight = self.param("loc_weight", nn.initializers.ones, shape, jnp.float32)
+            self.cls_weight = parameter(self, "cls_weight", nn.initializers.ones, shape)
+            self.loc_weight = parameter(self, "loc_weight", nn.initializers.ones, shape)
 
     def kernels(self, templates: list[Array], train: bool = False) -> Kernels:
         """Return the kernels of both branches, level by level."""
@@ -216,9 +216,12 @@ class FusedHead(nn.Module):
         return [getattr(self, f"rpn{i + 2}") for i in range(len(self.features))]
 
 
+_shares = jax.jit(nn.softmax)
+
+
 @jax.jit
 def _weigh(weight: Array, maps: Array) -> Array:
-    share = nn.softmax(weight).astype(maps.dtype)
+    share = _shares(weight).astype(maps.dtype)
     return jnp.sum(share[:, None, None, None, None] * maps, axis=0)
 
 
