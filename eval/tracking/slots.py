@@ -5,7 +5,7 @@ video ends, its slot takes the next one. A pool of threads decodes the next chun
 preallocated arrays while the device works, and results are read a chunk late, so that decoder and device
 both stay busy. Sequences are grouped by the size of their frames: a small video is not padded to the largest.
 The arrays lie in ordinary memory: JAX's arrays in pinned memory (``memory_kind="pinned_host"``) cannot be
-written to, so a chunk would be copied into one first, which is what a GPU's client does by itself.
+written to, so a chunk would be copied into one first.
 Slots can be spread over several devices. The results are those of one video after the other.
 
 What is done with a sequence is a `Job`: tracked once (`run`) or with restarts after failure
