@@ -71,7 +71,7 @@ def test_presets_are_values(name):
     assert trackers.family_of(other) is trackers.family_of(name)
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", quick("siamfc-tiny", "siamrpnpp-tiny", "tadt-tiny"))
 def test_state_is_closed_and_nothing_is_retraced(name):
     tracker, variables, images, box = setting(name)
     state = jaxtrack.init(tracker, variables, images[0], box)
@@ -124,7 +124,7 @@ def test_vmap_equals_loop(name):
         np.testing.assert_allclose(together.score[i], one.score, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", quick("siamfc-tiny", "siamrpnpp-tiny", "mlt-tiny"))
+@pytest.mark.parametrize("name", quick("siamfc-tiny", "siamrpnpp-tiny"))
 def test_padding_of_the_canvas_is_never_seen(name):
     tracker, variables, images, box = setting(name)
     size = jnp.asarray(images.shape[1:3], jnp.int32)
