@@ -21,6 +21,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -71,8 +72,10 @@ def margin(
     values = jnp.where(there, response, -jnp.inf)
     place = jnp.argmax(values)
     peak = values.reshape(-1)[place]
-    down = jnp.abs(rows - place // response.shape[1])[:, None]
-    across = jnp.abs(columns - place % response.shape[1])[None, :]
+    width = jnp.asarray(response.shape[1], place.dtype)
+    # Not // and %, which take a dozen operations each for numbers that may be negative.
+    down = jnp.abs(rows - jax.lax.div(place, width))[:, None]
+    across = jnp.abs(columns - jax.lax.rem(place, width))[None, :]
     elsewhere = there & (jnp.maximum(down, across) > radius)
     count = jnp.sum(elsewhere)
     second = jnp.max(jnp.where(elsewhere, response, -jnp.inf))
