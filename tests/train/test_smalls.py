@@ -216,3 +216,11 @@ def test_cards_say_what_weights_have_seen(tmp_path):
     assert "the pictures of photos as textures" in run.data_seen(
         {**settings, "init_from": ""}, textured
     )
+
+
+def test_a_share_of_photographs_can_be_set_beside_their_folder(tmp_path, monkeypatch):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((40, 40, 3), np.uint8))
+    monkeypatch.setattr(run, "_train", lambda options, preset, *_: preset)
+    changes = ("task.world.real.photo=0.2",)
+    real = run.world_of(run.train("siamfc-tiny", textures=tmp_path, set=changes))
+    assert (real.photo, real.textures) == (0.2, str(tmp_path))
