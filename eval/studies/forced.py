@@ -27,6 +27,7 @@ from jaxtyping import Array
 
 from jaxtrack import cli
 from jaxtrack.base import Tracker
+from jaxtrack.data.record import usable_boxes
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.ops.boxes import iou_xyxy, xywh_to_xyxy
 
@@ -134,21 +135,17 @@ def answers(entry: Entry, variables: Any, sequence: Sequence) -> np.ndarray:
     """
     boxes = np.asarray(sequence.boxes, np.float32)
     found = np.full((sequence.length, 4), np.nan)
+    usable = usable_boxes(boxes)
     state = before = None
     for index, frame in zip(range(sequence.length), sequence.frames()):
         if state is None:
             state = _start(entry.tracker, variables, frame, boxes[0])
-        elif known(boxes[index - 1]):
+        elif usable[index - 1]:
             found[index] = _step(
                 *(entry.tracker, variables, state, before, boxes[index - 1], frame)
             )
         before = frame
     return found
-
-
-def known(boxes: np.ndarray) -> np.ndarray:
-    """Return which boxes, ``(..., 4)`` x, y, w, h, say where a target is."""
-    return np.isfinite(boxes).all(-1) & (boxes[..., 2:] > 0).all(-1)
 
 
 def judged(predicted: np.ndarray, truth: np.ndarray) -> dict[str, float]:
@@ -158,7 +155,7 @@ def judged(predicted: np.ndarray, truth: np.ndarray) -> dict[str, float]:
         predicted: ``(n, 4)`` x, y, w, h; NaN where nothing was predicted.
         truth: ``(n, 4)``.
     """
-    counts = known(predicted) & known(truth)
+    counts = usable_boxes(predicted) & usable_boxes(truth)
     predicted, truth = predicted[counts], truth[counts]
     middle = predicted[:, :2] + predicted[:, 2:] / 2 - truth[:, :2]
     inside = ((middle >= 0) & (middle <= truth[:, 2:])).all(-1)
@@ -174,8 +171,7 @@ def measure(options: Options) -> list[Row]:
 
     entries = parse_entries(options.tracker, options.set)
     sequences = benchmarks.load(*(options.benchmark, options.root, options.split, options.sequence))
-    if options.frames:
-        sequences = [benchmarks.shortened(s, options.frames) for s in sequences]
+    sequences = [benchmarks.shortened(s, options.frames) for s in sequences]
     kept, rows = Kept(options.output / "runs"), []
     for entry in entries:
         variables = entry.load()

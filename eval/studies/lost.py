@@ -23,6 +23,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 
 from jaxtrack import cli
+from jaxtrack.data.record import usable_boxes
 from jaxtrack.errors import JaxtrackError, UsageError
 from jaxtrack.ops.boxes import iou_xyxy, xywh_to_xyxy
 
@@ -174,7 +175,7 @@ def scored(sequence: Sequence, boxes: np.ndarray, scores: np.ndarray) -> Scored:
         scores: ``(n - 1,)``.
     """
     truth = sequence.boxes[1:]
-    known = np.isfinite(truth).all(axis=1) & (truth[:, 2:] > 0).all(axis=1)
+    known = usable_boxes(truth)
     if sequence.annotation.absent is not None:
         known &= ~np.asarray(sequence.annotation.absent[1:], bool)
     overlap = iou_xyxy(xywh_to_xyxy(boxes[known]), xywh_to_xyxy(truth[known]))
@@ -243,8 +244,7 @@ def measure(options: Options) -> tuple[list[Row], dict[str, dict[str, Scored]], 
         *(options.benchmark, options.root, options.split, options.sequence),
         on_problem=lambda error: faults.append(str(error)),
     )
-    if options.frames:
-        sequences = [benchmarks.shortened(s, options.frames) for s in sequences]
+    sequences = [benchmarks.shortened(s, options.frames) for s in sequences]
     if not any(np.isfinite(s.boxes[1:]).all(axis=1).any() for s in sequences):
         raise JaxtrackError(
             faults[0]

@@ -33,6 +33,7 @@ from jaxtyping import Array, Float
 from jaxtrack import base as verbs
 from jaxtrack import cli
 from jaxtrack.base import Tracker, Variables
+from jaxtrack.data.record import usable_boxes
 from jaxtrack.errors import UsageError
 from jaxtrack.ops import crop
 from jaxtrack.ops.boxes import iou_xyxy, middle_of, xywh_to_xyxy
@@ -276,7 +277,7 @@ def tracked(still: Tracker, variables: Variables, sequence: Sequence, layer: Ada
 def mean_overlap(sequence: Sequence, boxes: np.ndarray) -> float:
     """Return the mean intersection over union of the frames after the first that have a box."""
     truth, boxes = sequence.boxes[1:], boxes[1:]
-    known = np.isfinite(truth).all(axis=1) & (truth[:, 2:] > 0).all(axis=1)
+    known = usable_boxes(truth)
     values = iou_xyxy(xywh_to_xyxy(boxes[known]), xywh_to_xyxy(truth[known]))
     return float(np.mean(values)) if known.any() else float("nan")
 
@@ -336,8 +337,7 @@ def measure(options: Options) -> list[Row]:
         raise UsageError(f"--tracker {options.tracker}: not a full preset of MLT")
     variables = entry.load()
     sequences = benchmarks.load(options.benchmark, options.root, names=options.sequence)
-    if options.frames:
-        sequences = [benchmarks.shortened(s, options.frames) for s in sequences]
+    sequences = [benchmarks.shortened(s, options.frames) for s in sequences]
     config = dataclasses.replace(
         config, fewest_patches=1
     )  # as described; --fewest is a row of its own

@@ -102,7 +102,7 @@ def cut(sequences: list[Sequence], clips: int, frames: int) -> list[Sequence]:
     if clips and clips < len(sequences):
         places = np.linspace(0, len(sequences) - 1, clips).round().astype(int)
         sequences = [sequences[i] for i in places]
-    return [benchmarks.shortened(s, frames) for s in sequences] if frames else sequences
+    return [benchmarks.shortened(s, frames) for s in sequences]
 
 
 def score(

@@ -19,6 +19,7 @@ import numpy as np
 
 from jaxtrack import streaming
 from jaxtrack.base import Prediction, Tracker, Variables
+from jaxtrack.data.record import usable_boxes
 
 from ..metrics.annotation import Annotation
 from ..metrics.eao import FAILED, INITIALISED, REGION, SKIPPED, SKIPPING, VOT_PROTOCOLS, Run
@@ -153,7 +154,7 @@ def usable_truth(annotation: Annotation) -> np.ndarray:
     given = annotation.boxes if annotation.polygons is None else annotation.polygons
     regions = as_regions(given).copy()
     boxes = np.asarray(annotation.boxes, np.float64)
-    unusable = ~np.isfinite(boxes).all(axis=1) | ~(boxes[:, 2:] > 0).all(axis=1)
+    unusable = ~usable_boxes(boxes)
     if annotation.absent is not None:
         unusable |= annotation.absent
     regions[unusable] = np.nan

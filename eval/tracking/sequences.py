@@ -179,7 +179,9 @@ def box_fault(box: np.ndarray, size: tuple[int, int], name: str) -> str | None:
 
 
 def shortened(sequence: Sequence, frames: int) -> Sequence:
-    """Return the first frames of a sequence."""
+    """Return the first frames of a sequence; 0: all of them."""
+    if not frames:
+        return sequence
     note = sequence.annotation
     rows = {"boxes": note.boxes, "absent": note.absent, "polygons": note.polygons}
     cut: dict[str, Any] = {k: None if v is None else v[:frames] for k, v in rows.items()}

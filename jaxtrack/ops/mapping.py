@@ -27,10 +27,10 @@ def by_platform(
 ) -> Any:
     """Compute with one of two formulations, chosen when the program is lowered.
 
-    So a program for a GPU can be lowered and exported on a machine without one, and only the chosen one is
-    traced and gets into the program (`jax.lax.platform_dependent` traces all of them, and all their
-    gradients). The gradient, of any order but without forward mode, is chosen again, from the arguments
-    alone.
+    So a program for a GPU can be lowered and exported on a machine without one, and only the chosen one gets
+    into the program. Beside it that for accelerators is traced once, for the shapes of the results
+    (`jax.lax.platform_dependent` traces all of them, and all their gradients). The gradient, of any order
+    but without forward mode, is chosen again, from the arguments alone.
 
     Args:
         cpu: the formulation for CPUs; closes over no arrays.

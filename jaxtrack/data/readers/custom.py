@@ -32,7 +32,7 @@ import numpy as np
 
 from jaxtrack.data.readers import files, pairing
 from jaxtrack.data.readers.entries import Entry, Found
-from jaxtrack.data.record import VideoRecord
+from jaxtrack.data.record import VideoRecord, usable_boxes
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io import clips, text
 
@@ -195,7 +195,7 @@ def read_boxes(path: Path) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
         infinite = np.flatnonzero(np.isinf(table).any(axis=1))
         if len(infinite):
             raise JaxtrackError(f"{path} line {infinite[0] + 1}: an infinite number is no pixel")
-        absent = ~(np.isfinite(table).all(axis=1) & (table[:, 2:] > 0).all(axis=1))
+        absent = ~usable_boxes(table)
     return numbers, table, absent
 
 
