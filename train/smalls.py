@@ -1,8 +1,9 @@
 """Train the ``-small`` trackers one after another within a given time: ``python -m train.smalls``.
 
 Each training is a process of its own (`train.run`), in order of value, and is given its share of the time
-that is left. What is done stays done: the same command again goes on where the last one was stopped. Weights
-and cards come to one folder, each file under 16 MB, and are scored at the end.
+that is left. On an accelerator the later ones are compiled while the first ones train. What is done stays
+done: the same command again goes on where the last one was stopped. Weights and cards come to one folder,
+each file under 16 MB, and are scored at the end.
 
     python -m train.smalls --output weights --runs /tmp/runs --minutes 12
     python -m train.smalls --output weights --steps 2 --batch-size 2 --sequence 01_scale_variation   # a try
@@ -10,11 +11,16 @@ and cards come to one folder, each file under 16 MB, and are scored at the end.
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import dataclasses
+import os
 import pathlib
 import sys
+import tempfile
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -23,6 +29,7 @@ from jaxtrack import cli
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io import child, paths
 from jaxtrack.io.records import checksum, read_json, write_json
+from jaxtrack.io.turns import accelerated
 from jaxtrack.weights import read_card, read_published, save_weights
 
 _EVALUATION = 0.15  # share of the time that is kept for the scores
@@ -78,6 +85,7 @@ class Options:
         sequence: score on these sequences of the synthetic benchmark only.
         steps: length of each training, in place of its share of the time.
         batch_size: pairs per step, in place of the recipes'.
+        no_scores: train only; the same command without it scores later.
         debug: show the traceback of an error.
     """
 
@@ -93,6 +101,7 @@ class Options:
     sequence: tuple[str, ...] = ()
     steps: Annotated[int | None, cli.Range(low=1, high=2**31 - 1)] = None
     batch_size: Annotated[int | None, cli.Range(low=1, high=65_536)] = None
+    no_scores: bool = False
     debug: bool = False
 
 
@@ -143,20 +152,24 @@ def smalls(options: Options) -> None:
     output, runs = paths.output_folder(options.output), paths.output_folder(options.runs)
     _compare(runs, options)
     faults: list[str] = []
-    for number, stage in enumerate(stages):
-        if (runs / stage.preset / "weights.safetensors").is_file():
-            _say(f"{stage.preset}: trained already")
-        else:
-            rest = sum(later.share for later in stages[number:])
-            minutes = clock.left(1 - _EVALUATION) * stage.share / rest
-            fault = _train(stage, minutes, clock, options, runs)
-            if fault:
-                faults.append(fault)
-                _say(fault)
-                continue
-        store(runs / stage.preset / "weights.safetensors", stage, output)
+    training = 1.0 if options.no_scores else 1 - _EVALUATION
+    waiting = [s for s in stages if not (runs / s.preset / "weights.safetensors").is_file()]
+    with _compiled_ahead(waiting[1:], options) as compiled:
+        for number, stage in enumerate(stages):
+            if stage not in waiting:
+                _say(f"{stage.preset}: trained already")
+            else:
+                compiled(stage)
+                rest = sum(later.share for later in stages[number:])
+                minutes = clock.left(training) * stage.share / rest
+                fault = _train(stage, minutes, clock, options, runs)
+                if fault:
+                    faults.append(fault)
+                    _say(fault)
+                    continue
+            store(runs / stage.preset / "weights.safetensors", stage, output)
     made = [name for stage in stages for name in stage.makes if _weights(output, name).is_file()]
-    if made:
+    if made and not options.no_scores:
         faults += score(made, clock, options, output)
     for name in made:
         path = _weights(output, name)
@@ -194,13 +207,61 @@ def _compare(runs: pathlib.Path, options: Options) -> None:
         write_json(note, asked)
 
 
+# So that processes share an accelerator: none takes all of its memory at its start.
+_SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+
+
+@contextlib.contextmanager
+def _compiled_ahead(stages: Sequence[Stage], options: Options) -> Iterator[Callable[[Stage], None]]:
+    """Compile trainings into JAX's cache, side by side; on an accelerator, whose processor is idle.
+
+    What a step computes depends neither on the length of a run nor on the weights that it starts from, so
+    that a run of one step leaves everything there that the training will ask for.
+
+    Yields:
+        Waits until a stage is compiled. Whatever goes wrong there will go wrong in the training, and is
+        told by it.
+    """
+    if not accelerated():
+        yield lambda stage: None
+        return
+    with (
+        tempfile.TemporaryDirectory(prefix="jaxtrack-smalls-") as folder,
+        concurrent.futures.ThreadPoolExecutor(max(1, (os.cpu_count() or 2) // 2)) as pool,
+    ):
+        stop = threading.Event()
+
+        def compile_one(stage: Stage) -> None:
+            words = [*_words(stage, options, pathlib.Path(folder) / stage.preset), "--steps", "1"]
+            if not stop.is_set():
+                child.run(words, capture=True, env=_SHARED, stop=stop)
+
+        begun = {stage: pool.submit(compile_one, stage) for stage in stages}
+        try:
+            yield lambda stage: begun[stage].result() if stage in begun else None
+        finally:
+            stop.set()
+
+
+def _words(stage: Stage, options: Options, folder: pathlib.Path) -> list[str]:
+    """Return the command of a new training, without its length and the weights of an earlier stage."""
+    words = [sys.executable, "-m", cli.beside(__package__, "train.run"), stage.preset]
+    words += ["--output", str(folder)]
+    if options.batch_size is not None:
+        words += ["--batch-size", str(options.batch_size)]
+    if options.textures is not None:
+        words += ["--textures", str(options.textures)]
+    if stage.start == FILE:
+        words += ["--init-from", str(options.imagenet)]
+    return words
+
+
 def _train(stage: Stage, minutes: float, clock: Clock, options: Options, runs: pathlib.Path) -> str:
     """Train one stage, or go on with it; return what went wrong, "" for nothing."""
     name, folder = stage.preset, runs / stage.preset
-    words = [sys.executable, "-m", cli.beside(__package__, "train.run"), name]
-    words += ["--output", str(folder)]
     if (folder / "settings.json").is_file():
-        words += ["--resume"]
+        words = [sys.executable, "-m", cli.beside(__package__, "train.run"), name]
+        words += ["--output", str(folder), "--resume"]
         _say(f"{name}: goes on")
     else:
         if options.steps is None and minutes < _LEAST:
@@ -208,21 +269,15 @@ def _train(stage: Stage, minutes: float, clock: Clock, options: Options, runs: p
         length = ["--minutes", f"{minutes:.3f}"]
         if options.steps is not None:
             length = ["--steps", str(options.steps)]
-        words += length
-        if options.batch_size is not None:
-            words += ["--batch-size", str(options.batch_size)]
-        if options.textures is not None:
-            words += ["--textures", str(options.textures)]
-        if stage.start == FILE:
-            words += ["--init-from", str(options.imagenet)]
-        elif stage.start:
+        words = [*_words(stage, options, folder), *length]
+        if stage.start and stage.start != FILE:
             start = runs / stage.start / "weights.safetensors"
             if not start.is_file():
                 return f"{name}: not begun, {stage.start} is not trained"
             words += ["--init-from", str(start)]
         _say(f"{name}: {' '.join(length[:1]).strip('-')} {length[1]}")
     limit = None if options.steps is not None else 60 * max(clock.left(), 0.1)
-    ended = child.run(words, seconds=limit)
+    ended = child.run(words, seconds=limit, env=_SHARED)
     if ended.late:
         return f"{name}: the time is up; the same command goes on with it"
     return f"{name}: the training ended with status {ended.status}" if ended.status else ""

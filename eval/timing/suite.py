@@ -11,7 +11,6 @@ import contextlib
 import importlib.metadata
 import json
 import math
-import os
 import platform
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from jaxtrack import trackers
 from jaxtrack.errors import JaxtrackError, UsageError, brief, nearest
 from jaxtrack.io import child
 from jaxtrack.io.records import read_json, write_json
+from jaxtrack.io.turns import accelerated
 from jaxtrack.ops import precision
 
 from .clock import cores
@@ -304,15 +304,7 @@ def enough(seconds: float) -> float:
 
 def slots_here() -> int:
     """Return how many videos side by side are worth measuring: 64, on a processor alone a few."""
-    return 64 if _accelerated() else 2
-
-
-def _accelerated() -> bool:
-    platforms = os.environ.get("JAX_PLATFORMS", "")
-    return "cpu" not in platforms.split(",") and any(
-        Path(device).exists()
-        for device in ("/dev/nvidia0", "/dev/kfd", "/dev/accel0", "/dev/vfio/0")
-    )
+    return 64 if accelerated() else 2
 
 
 def chosen(names: Sequence[str], words: Sequence[str], first: Sequence[str]) -> list[str]:

@@ -17,6 +17,7 @@ from typing import IO, NamedTuple
 from jaxtrack.errors import JaxtrackError, brief, reason
 
 _PATIENCE = 30.0  # seconds between asking a child to end and ending it: a training saves its state
+_GLANCE = 0.2  # seconds between two looks at whether to stop
 _TAIL = 1 << 20  # bytes kept of what a child prints
 # Runs in the child before its program: Linux then sends it SIGTERM when its parent is gone, however it went.
 _TIE = """
@@ -34,7 +35,7 @@ class Ended(NamedTuple):
         status: exit status; negative: the signal that ended it.
         output: last mebibyte of its standard output, where it was captured.
         errors: likewise of its standard error.
-        late: it was ended because its time was up.
+        late: it was ended because its time was up, or we were told to stop.
     """
 
     status: int
@@ -51,6 +52,7 @@ def run(
     capture: bool = False,
     env: Mapping[str, str] | None = None,
     patience: float = _PATIENCE,
+    stop: threading.Event | None = None,
 ) -> Ended:
     """Run a program and wait for it; it and its own children end with us, whatever ends us.
 
@@ -61,6 +63,7 @@ def run(
         capture: keep what it prints in place of showing it.
         env: variables of its environment besides ours.
         patience: seconds between asking it to end and ending it.
+        stop: once set, by another thread, the child is ended.
 
     Returns:
         How it ended.
@@ -85,18 +88,33 @@ def run(
     except (OSError, ValueError) as error:
         why = reason(error) if isinstance(error, OSError) else brief(error)
         raise JaxtrackError(f"{brief(words[0])}: cannot be started ({why})") from error
-    late = False
     with (
         _Tail(process.stdout) as output,
         _Tail(process.stderr) as errors,
         _ended(process, patience),
     ):
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            late = True
+        late = not _waited(process, seconds, stop)
+        if late:
             _end(process, patience)
     return Ended(process.returncode, output.text(), errors.text(), late)
+
+
+def _waited(
+    process: subprocess.Popen[bytes], seconds: float | None, stop: threading.Event | None
+) -> bool:
+    """Wait for a child; return whether it ended by itself."""
+    limit = float("inf") if seconds is None else time.monotonic() + seconds
+    while stop is None or not stop.is_set():
+        left = limit - time.monotonic()
+        step = left if stop is None else min(left, _GLANCE)
+        try:
+            process.wait(None if step == float("inf") else max(step, 0.0))
+        except subprocess.TimeoutExpired:
+            if time.monotonic() >= limit:
+                return False
+        else:
+            return True
+    return False
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pathlib
 import time
 from collections.abc import Iterator
 from typing import IO, Any
@@ -11,6 +12,15 @@ from typing import IO, Any
 from jaxtrack.errors import JaxtrackError, reason
 
 _PATIENCE = 45.0  # seconds for which the slowest preparation of all may hold up a measurement
+
+
+def accelerated() -> bool:
+    """Return whether JAX will find an accelerator here, without starting it: another process may use it."""
+    platforms = os.environ.get("JAX_PLATFORMS", "")
+    return "cpu" not in platforms.split(",") and any(
+        pathlib.Path(device).exists()
+        for device in ("/dev/nvidia0", "/dev/kfd", "/dev/accel0", "/dev/vfio/0")
+    )
 
 
 class Turns:

@@ -4,6 +4,8 @@ import dataclasses
 import functools
 import json
 import math
+import pathlib
+import threading
 import types
 
 import cv2
@@ -117,7 +119,7 @@ def test_one_failure_stops_no_other_training(tmp_path, monkeypatch):
     """The second training fails; a training that starts from it is not begun; all else is."""
     begun = []
 
-    def run(words, seconds=None):
+    def run(words, seconds=None, env=None):
         words = words[3:]
         if "--tracker" in words:
             rows = [word.partition(":")[0] for word in words if word.endswith(".safetensors")]
@@ -154,6 +156,38 @@ def test_one_failure_stops_no_other_training(tmp_path, monkeypatch):
     assert begun == ["siamrpnpp-small"]
     with pytest.raises(JaxtrackError, match="begun with another --steps"):
         smalls.smalls(dataclasses.replace(options, steps=3))
+
+
+def test_later_trainings_are_compiled_while_the_first_one_runs(tmp_path, monkeypatch):
+    """On an accelerator, each later one before it trains; without weights of a stage that is not trained yet."""
+    lock, begun, released = threading.Lock(), [], threading.Event()
+
+    def run(words, seconds=None, env=None, capture=False, stop=None):
+        assert env == {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+        name, ahead = words[3], stop is not None
+        assert not (ahead and "--init-from" in words)
+        with lock:
+            begun.append((name, ahead))
+        if ahead and name == "mlt-small-meta":
+            released.set()
+        if not ahead:
+            assert released.wait(30), "the others are compiled meanwhile"
+            card = Card(name, "synthetic", 2, "abc", {}, f"train {name}")
+            folder = pathlib.Path(words[words.index("--output") + 1])
+            folder.mkdir(parents=True)
+            state = {"params": {"backbone": {"k": np.ones(3)}}}
+            save_weights(folder / "weights.safetensors", state, card)
+        return types.SimpleNamespace(status=0, late=False)
+
+    monkeypatch.setattr(smalls.child, "run", run)
+    monkeypatch.setattr(smalls, "accelerated", lambda: True)
+    smalls.smalls(smalls.Options(tmp_path / "out", tmp_path / "runs", steps=2, no_scores=True))
+    trained = [name for name, ahead in begun if not ahead]
+    compiled = [name for name, ahead in begun if ahead]
+    assert trained == [s.preset for s in smalls.STAGES if s.start != smalls.FILE]
+    assert sorted(compiled) == sorted(trained[1:])
+    for name in compiled:
+        assert begun.index((name, True)) < begun.index((name, False))
 
 
 def test_no_training_is_begun_without_time(tmp_path, monkeypatch):
