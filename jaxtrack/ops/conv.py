@@ -87,7 +87,13 @@ def _on_accelerator(x: Array, kernel: Array, geometry: Geometry, own: bool) -> A
         )
         outputs = [conv2d_patches(a, k, *geometry[:3]) for a, k in parts]
         return jnp.concatenate(outputs, axis=-1)
+    if _is_depthwise(x, kernel, geometry):
+        return _depthwise(x, kernel, geometry, False)
     return conv2d_xla(x, kernel, *geometry)
+
+
+def _is_depthwise(x: Array, kernel: Array, geometry: Geometry) -> bool:
+    return 1 < geometry.groups == x.shape[-1] == kernel.shape[-1]
 
 
 def _on_cpu(x: Array, kernel: Array, geometry: Geometry, training: bool = False) -> Array:
@@ -103,8 +109,8 @@ def _on_cpu(x: Array, kernel: Array, geometry: Geometry, training: bool = False)
     strides, padding, dilation, groups = geometry
     if groups == 1:
         return _one_group_on_cpu(x, kernel, geometry, training)
-    if groups == x.shape[-1] == kernel.shape[-1]:
-        return conv2d_depthwise(x, kernel, strides, padding, dilation)
+    if _is_depthwise(x, kernel, geometry):
+        return _depthwise(x, kernel, geometry, True)
     # XLA's grouped convolution is slower on a CPU than its groups one by one.
     xs = jnp.split(x, groups, axis=-1)
     kernels = jnp.split(kernel, groups, axis=-1)
@@ -355,6 +361,100 @@ def conv2d_space_to_depth(
     """
     x, blocks = _blocks_to_channels(x, kernel, stride, padding)
     return one_by_one(lambda image: conv2d_rows(image, blocks), x)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _depthwise(x: Array, kernel: Array, geometry: Geometry, by_taps: bool) -> Array:
+    """Depth-wise convolution, by taps or by XLA; its kernel's gradient is `depthwise_gradient`."""
+    return _depthwise_alone(x, kernel, geometry, by_taps)
+
+
+def _depthwise_alone(x: Array, kernel: Array, geometry: Geometry, by_taps: bool) -> Array:
+    if by_taps:
+        return conv2d_depthwise(x, kernel, *geometry[:3])
+    return conv2d_xla(x, kernel, *geometry)
+
+
+def _depthwise_forward(
+    x: Array, kernel: Array, geometry: Geometry, by_taps: bool
+) -> tuple[Array, tuple[Array, Array]]:
+    return _depthwise(x, kernel, geometry, by_taps), (x, kernel)
+
+
+def _depthwise_backward(
+    geometry: Geometry, by_taps: bool, saved: tuple[Array, Array], cotangent: Array
+) -> tuple[Array, Array]:
+    x, kernel = saved
+    _, to_input = jax.vjp(lambda x: _depthwise_alone(x, kernel, geometry, by_taps), x)
+    wide, side = _pad(x, geometry.padding), kernel.shape[:2]
+    sums = depthwise_gradient(wide, cotangent, side, geometry.strides, geometry.dilation)
+    return to_input(cotangent)[0], jnp.sum(sums, axis=0)[:, :, None].astype(kernel.dtype)
+
+
+_depthwise.defvjp(_depthwise_forward, _depthwise_backward)
+
+
+def depthwise_gradient(
+    x: Float[Array, "n h w c"],
+    cotangent: Float[Array, "n oh ow c"],
+    size: tuple[int, int],
+    strides: tuple[int, int] = (1, 1),
+    dilation: tuple[int, int] = (1, 1),
+) -> Float[Array, "n kh kw c"]:
+    """Return what each image adds to the gradient of a depth-wise kernel.
+
+    Left to XLA, each tap is a sum over whole maps on CPUs, 10 times as slow as adding up row by row (8 images
+    of 31x31x576 under 3x3: 89 and 6 ms of two cores), and on GPUs a convolution of as many groups as
+    channels.
+
+    Args:
+        x: ``(n, h, w, c)`` input, padded.
+        cotangent: ``(n, oh, ow, c)`` gradient of the output.
+        size: the kernel's rows and columns.
+        strides: rows, columns.
+        dilation: spacing of the kernel's taps.
+    """
+
+    def by_rows_of_images(x: Array, cotangent: Array) -> Array:
+        def add(sums: list[Array], row: Array) -> tuple[list[Array], None]:
+            own = lax.dynamic_index_in_dim(cotangent, row, 1, keepdims=False)
+            added = []
+            for i in range(size[0]):
+                line = lax.dynamic_index_in_dim(
+                    x, row * strides[0] + i * dilation[0], 1, keepdims=False
+                )
+                for j in range(size[1]):
+                    first = j * dilation[1]
+                    last = first + (own.shape[1] - 1) * strides[1] + 1
+                    tap = line[:, first : last : strides[1]]
+                    added.append(sums[len(added)] + tap * own)
+            return added, None
+
+        n, rows, columns, channels = cotangent.shape
+        none = jnp.zeros((n, columns, channels), jnp.promote_types(x.dtype, jnp.float32))
+        sums, _ = lax.scan(add, [none] * (size[0] * size[1]), jnp.arange(rows))
+        return jnp.stack([jnp.sum(s, axis=1) for s in sums], axis=1).reshape(n, *size, channels)
+
+    def by_rows_of_the_kernel(x: Array, cotangent: Array) -> Array:
+        rows, columns = cotangent.shape[1:3]
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+
+        def row(i: Array) -> Array:
+            height = (rows - 1) * strides[0] + 1
+            lines = lax.dynamic_slice_in_dim(x, i * dilation[0], height, axis=1)
+            taps = [
+                jnp.sum(
+                    cotangent * _tap(lines, 0, j * dilation[1], (rows, columns), strides),
+                    axis=(1, 2),
+                    dtype=wide,
+                )
+                for j in range(size[1])
+            ]
+            return jnp.stack(taps, axis=1)
+
+        return jnp.moveaxis(lax.map(row, jnp.arange(size[0])), 0, 1)
+
+    return by_platform(by_rows_of_images, by_rows_of_the_kernel, x, cotangent)
 
 
 def conv2d_depthwise(

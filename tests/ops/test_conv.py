@@ -1,5 +1,7 @@
 """Every formulation of the convolution equals XLA's."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -114,3 +116,46 @@ def test_minimal_filtering_agrees_with_its_gradients(
     ours, theirs = jax.jit(gradients(chosen))(x, kernel), jax.jit(gradients(xla))(x, kernel)
     for a, b in zip(ours, theirs):
         np.testing.assert_allclose(a, b, atol=1e-3)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda"])
+@pytest.mark.parametrize(("stride", "pad", "dilation"), [(1, 1, 1), (1, 2, 2), (2, 0, 1)])
+def test_depthwise_gradients_are_those_of_xlas_convolution(platform, stride, pad, dilation):
+    """First and second order; the accelerators' formulation, computed here."""
+    keys = jax.random.split(jax.random.key(2), 2)
+    x = jax.random.normal(keys[0], (2, 8, 9, 5))
+    kernel = jax.random.normal(keys[1], (3, 3, 1, 5))
+    geometry = conv.Geometry((stride,) * 2, ((pad, pad),) * 2, (dilation,) * 2, 5)
+    ours = conv._on_cpu if platform == "cpu" else functools.partial(conv._on_accelerator, own=False)
+
+    def gradients(function):
+        def value(x, kernel):
+            return jnp.sum(jnp.sin(function(x, kernel)))
+
+        first = jax.grad(value, (0, 1))
+        second = jax.grad(lambda x, kernel: jnp.sum(first(x, kernel)[1] ** 2), (0, 1))
+        return first(x, kernel), second(x, kernel)
+
+    found = gradients(lambda x, kernel: ours(x, kernel, geometry))
+    wanted = gradients(lambda x, kernel: conv.conv2d_xla(x, kernel, *geometry))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), found, wanted)
+
+
+def test_depthwise_gradients_by_platform_agree():
+    keys = jax.random.split(jax.random.key(3), 2)
+    x, size = jax.random.normal(keys[0], (2, 9, 8, 5)), (3, 2)
+    cotangent = jax.random.normal(keys[1], (2, 4, 3, 5))
+
+    def sums(x, cotangent):
+        return conv.depthwise_gradient(x, cotangent, size, (2, 3), (1, 1))
+
+    here = sums(x, cotangent)
+    rows, columns = cotangent.shape[1:3]
+    for i in range(size[0]):
+        for j in range(size[1]):
+            tap = conv._tap(x, i, j, (rows, columns), (2, 3))
+            np.testing.assert_allclose(
+                here[:, i, j], jnp.sum(tap * cotangent, axis=(1, 2)), rtol=1e-5, atol=1e-5
+            )
+    lowered = jax.jit(sums).trace(x, cotangent).lower(lowering_platforms=("cuda",))
+    assert "convolution" not in lowered.as_text()

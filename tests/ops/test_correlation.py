@@ -122,9 +122,3 @@ def test_pairs_agree_in_every_formulation():
     taps = draw(3, 2, 4, 7, 6)
     shifted = correlation._shifted_along_diagonals(taps)
     np.testing.assert_allclose(shifted, correlation._shifted_one_by_one(taps), atol=1e-5)
-
-
-def test_template_gradients_agree():
-    x, g = draw(2, 8, 7, 5), draw(2, 6, 4, 5, seed=1)
-    ours = correlation._template_gradient_by_rows(x, g)
-    np.testing.assert_allclose(ours, correlation._template_gradient(x, g), rtol=1e-5, atol=1e-5)
