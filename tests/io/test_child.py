@@ -58,7 +58,8 @@ def test_another_thread_can_stop_it():
     stop, began = threading.Event(), time.monotonic()
     threading.Timer(0.2, stop.set).start()
     ended = child.run([sys.executable, "-c", "import time; time.sleep(60)"], stop=stop)
-    assert ended.late and ended.status == -signal.SIGTERM
+    assert ended.late
+    assert ended.status == -signal.SIGTERM
     assert time.monotonic() - began < 30
     ended = child.run([sys.executable, "-c", "raise SystemExit(3)"], stop=threading.Event())
     assert (ended.status, ended.late) == (3, False)

@@ -159,7 +159,7 @@ def test_one_failure_stops_no_other_training(tmp_path, monkeypatch):
 
 
 def test_later_trainings_are_compiled_while_the_first_one_runs(tmp_path, monkeypatch):
-    """On an accelerator, each later one before it trains; without weights of a stage that is not trained yet."""
+    """On an accelerator, each before it trains; without the weights of a stage that is not trained yet."""
     lock, begun, released = threading.Lock(), [], threading.Event()
 
     def run(words, seconds=None, env=None, capture=False, stop=None):

@@ -95,8 +95,8 @@ _SMALL = Config(
         backbone="mobilenetv2", width=1.0, levels=(3, 5), neck=(192, 192), head=(192, 192)
     ),
     penalty_k=0.08,
-    window_influence=0.4,
-    size_rate=0.3,
+    window_influence=0.3,
+    size_rate=0.15,
     confidence=MARGIN,
 )
 
