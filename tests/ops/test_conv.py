@@ -141,21 +141,23 @@ def test_depthwise_gradients_are_those_of_xlas_convolution(platform, stride, pad
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), found, wanted)
 
 
-def test_depthwise_gradients_by_platform_agree():
+@pytest.mark.parametrize("together", [False, True])
+def test_depthwise_gradients_by_platform_agree(monkeypatch, together):
     keys = jax.random.split(jax.random.key(3), 2)
     x, size = jax.random.normal(keys[0], (2, 9, 8, 5)), (3, 2)
     cotangent = jax.random.normal(keys[1], (2, 4, 3, 5))
 
     def sums(x, cotangent):
-        return conv.depthwise_gradient(x, cotangent, size, (2, 3), (1, 1))
+        return conv.depthwise_gradient(x, cotangent, size, (2, 3), together=together)
 
-    here = sums(x, cotangent)
-    rows, columns = cotangent.shape[1:3]
+    want = np.zeros((2, 3, 2, 5), np.float32)
     for i in range(size[0]):
         for j in range(size[1]):
-            tap = conv._tap(x, i, j, (rows, columns), (2, 3))
-            np.testing.assert_allclose(
-                here[:, i, j], jnp.sum(tap * cotangent, axis=(1, 2)), rtol=1e-5, atol=1e-5
-            )
+            want[:, i, j] = jnp.sum(x[:, i : i + 7 : 2, j : j + 7 : 3] * cotangent, axis=(1, 2))
+    if together:
+        want = want.sum(0)[:, :, None]
+    np.testing.assert_allclose(sums(x, cotangent), want, rtol=1e-4, atol=1e-5)
     lowered = jax.jit(sums).trace(x, cotangent).lower(lowering_platforms=("cuda",))
     assert "convolution" not in lowered.as_text()
+    monkeypatch.setattr(conv, "by_platform", lambda cpu, other, *given: other(*given))
+    np.testing.assert_allclose(sums(x, cotangent), want, rtol=1e-4, atol=1e-5)
