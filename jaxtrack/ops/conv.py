@@ -387,7 +387,7 @@ def _depthwise_backward(
 ) -> tuple[Array, Array]:
     x, kernel = saved
     to_input = jax.linear_transpose(lambda x: _depthwise_alone(x, kernel, geometry, by_taps), x)
-    wide, side = _pad(x, geometry.padding), kernel.shape[:2]
+    wide, side = _pad(x, geometry.padding), (kernel.shape[0], kernel.shape[1])
     to_kernel = depthwise_gradient(
         wide, cotangent, side, geometry.strides, geometry.dilation, together=True
     )
@@ -425,7 +425,7 @@ def depthwise_gradient(
     def by_rows_of_images(x: Array, cotangent: Array) -> Array:
         def add(sums: list[Array], row: Array) -> tuple[list[Array], None]:
             own = lax.dynamic_index_in_dim(cotangent, row, 1, keepdims=False)
-            added = []
+            added: list[Array] = []
             for i in range(size[0]):
                 line = lax.dynamic_index_in_dim(
                     x, row * strides[0] + i * dilation[0], 1, keepdims=False
