@@ -214,7 +214,7 @@ MODELS: dict[str, Model] = {
     "mlt-tiny": _shipped("mlt-tiny", 0.615, 0.833),
     "ostrack-tiny": _shipped("ostrack-tiny", 0.598, 0.847),
     "tadt-tiny": _shipped("tadt-tiny"),
-    "siamrpnpp-small-imagenet": _shipped("siamrpnpp-small-imagenet", 0.677, 0.9),
+    "siamrpnpp-small-imagenet": _shipped("siamrpnpp-small-imagenet", 0.689, 0.929),
 }
 
 _SHORT = {

@@ -96,7 +96,7 @@ _SMALL = Config(
     ),
     penalty_k=0.08,
     window_influence=0.3,
-    size_rate=0.15,
+    size_rate=0.08,
     confidence=MARGIN,
 )
 
