@@ -14,7 +14,6 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
-import os
 import pathlib
 import sys
 import tempfile
@@ -29,7 +28,7 @@ from jaxtrack import cli
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io import child, paths
 from jaxtrack.io.records import checksum, read_json, write_json
-from jaxtrack.io.turns import accelerated
+from jaxtrack.io.turns import accelerated, cores, side_by_side
 from jaxtrack.weights import read_card, read_published, save_weights
 
 _EVALUATION = 0.15  # share of the time that is kept for the scores
@@ -155,7 +154,7 @@ def smalls(options: Options) -> None:
     faults: list[str] = []
     training = 1 - (_MARGIN if options.no_scores else _EVALUATION)
     waiting = [s for s in stages if not (runs / s.preset / "weights.safetensors").is_file()]
-    with _compiled_ahead(waiting[1:], options) as compiled:
+    with _compiled_ahead(waiting[1:], options, runs) as compiled:
         for number, stage in enumerate(stages):
             if stage not in waiting:
                 _say(f"{stage.preset}: trained already")
@@ -208,13 +207,11 @@ def _compare(runs: pathlib.Path, options: Options) -> None:
         write_json(note, asked)
 
 
-# So that processes share an accelerator: none takes all of its memory at its start.
-_SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-
-
 @contextlib.contextmanager
-def _compiled_ahead(stages: Sequence[Stage], options: Options) -> Iterator[Callable[[Stage], None]]:
-    """Compile trainings into JAX's cache, side by side; on an accelerator, whose processor is idle.
+def _compiled_ahead(
+    stages: Sequence[Stage], options: Options, runs: pathlib.Path
+) -> Iterator[Callable[[Stage], None]]:
+    """Compile trainings into the runs' cache, side by side; on an accelerator, whose processor is idle.
 
     What a step computes depends neither on the length of a run nor on the weights that it starts from, so
     that a run of one step leaves everything there that the training will ask for.
@@ -228,14 +225,15 @@ def _compiled_ahead(stages: Sequence[Stage], options: Options) -> Iterator[Calla
         return
     with (
         tempfile.TemporaryDirectory(prefix="jaxtrack-smalls-") as folder,
-        concurrent.futures.ThreadPoolExecutor(max(1, (os.cpu_count() or 2) // 2)) as pool,
+        concurrent.futures.ThreadPoolExecutor(max(1, cores() // 2)) as pool,
     ):
         stop = threading.Event()
 
         def compile_one(stage: Stage) -> None:
-            words = [*_words(stage, options, pathlib.Path(folder) / stage.preset), "--steps", "1"]
+            place = pathlib.Path(folder) / stage.preset
+            words = [*_command(stage, place), *_asked(stage, options), "--steps", "1"]
             if not stop.is_set():
-                child.run(words, capture=True, env=_SHARED, stop=stop)
+                child.run(words, capture=True, env=_shared(runs), stop=stop)
 
         begun = {stage: pool.submit(compile_one, stage) for stage in stages}
         try:
@@ -244,10 +242,18 @@ def _compiled_ahead(stages: Sequence[Stage], options: Options) -> Iterator[Calla
             stop.set()
 
 
-def _words(stage: Stage, options: Options, folder: pathlib.Path) -> list[str]:
-    """Return the command of a new training, without its length and the weights of an earlier stage."""
-    words = [sys.executable, "-m", cli.beside(__package__, "train.run"), stage.preset]
-    words += ["--output", str(folder)]
+def _shared(runs: pathlib.Path) -> dict[str, str]:
+    return side_by_side(runs / "compiled")
+
+
+def _command(stage: Stage, folder: pathlib.Path) -> list[str]:
+    command = [sys.executable, "-m", cli.beside(__package__, "train.run"), stage.preset]
+    return [*command, "--output", str(folder)]
+
+
+def _asked(stage: Stage, options: Options) -> list[str]:
+    """Return what a new training is asked for, but for its length and the weights of an earlier stage."""
+    words = []
     if options.batch_size is not None:
         words += ["--batch-size", str(options.batch_size)]
     if options.textures is not None:
@@ -260,9 +266,9 @@ def _words(stage: Stage, options: Options, folder: pathlib.Path) -> list[str]:
 def _train(stage: Stage, minutes: float, clock: Clock, options: Options, runs: pathlib.Path) -> str:
     """Train one stage, or go on with it; return what went wrong, "" for nothing."""
     name, folder = stage.preset, runs / stage.preset
+    words = _command(stage, folder)
     if (folder / "settings.json").is_file():
-        words = [sys.executable, "-m", cli.beside(__package__, "train.run"), name]
-        words += ["--output", str(folder), "--resume"]
+        words += ["--resume"]
         _say(f"{name}: goes on")
     else:
         if options.steps is None and minutes < _LEAST:
@@ -270,7 +276,7 @@ def _train(stage: Stage, minutes: float, clock: Clock, options: Options, runs: p
         length = ["--minutes", f"{minutes:.3f}"]
         if options.steps is not None:
             length = ["--steps", str(options.steps)]
-        words = [*_words(stage, options, folder), *length]
+        words += [*_asked(stage, options), *length]
         if stage.start and stage.start != FILE:
             start = runs / stage.start / "weights.safetensors"
             if not start.is_file():
@@ -278,7 +284,7 @@ def _train(stage: Stage, minutes: float, clock: Clock, options: Options, runs: p
             words += ["--init-from", str(start)]
         _say(f"{name}: {' '.join(length[:1]).strip('-')} {length[1]}")
     limit = None if options.steps is not None else 60 * max(clock.left(), 0.1)
-    ended = child.run(words, seconds=limit, env=_SHARED)
+    ended = child.run(words, seconds=limit, env=_shared(runs))
     if ended.late:
         return f"{name}: the time is up; the same command goes on with it"
     return f"{name}: the training ended with status {ended.status}" if ended.status else ""

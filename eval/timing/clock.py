@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from collections.abc import Callable
@@ -11,6 +10,8 @@ from typing import Any
 import cv2
 import jax
 import numpy as np
+
+from jaxtrack.io.turns import cores
 
 FRAME_SIZE = (480, 640)  # height, width: common in the field's benchmarks
 BOX = (280.0, 190.0, 84.0, 66.0)
@@ -38,13 +39,6 @@ def clip(frames: int, size: tuple[int, int] = FRAME_SIZE) -> np.ndarray:
     texture = rng.integers(0, 256, (height // 8 + 8, width // 8 + 8, 3), np.uint8)
     big = cv2.resize(texture, None, fx=8, fy=8, interpolation=cv2.INTER_CUBIC)
     return np.stack([big[t % 32 : t % 32 + height, t % 48 : t % 48 + width] for t in range(frames)])
-
-
-def cores() -> int:
-    """Return how many processor cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def describe_device() -> str:

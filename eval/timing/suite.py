@@ -23,10 +23,9 @@ from jaxtrack import trackers
 from jaxtrack.errors import JaxtrackError, UsageError, brief, nearest
 from jaxtrack.io import child
 from jaxtrack.io.records import read_json, write_json
-from jaxtrack.io.turns import accelerated
+from jaxtrack.io.turns import accelerated, cores, side_by_side
 from jaxtrack.ops import precision
 
-from .clock import cores
 from .peers import peer_time
 
 # What most people want to know comes first: the time may not reach for all.
@@ -166,9 +165,7 @@ class Suite:
         return self._run(words, seconds=seconds, capture=True, env=env, patience=_PATIENCE)
 
     def _shared(self) -> dict[str, str]:
-        # None takes all of the device's memory at its start, and nothing was compiled by an earlier call.
-        cache = str(self._folder / "compiled")
-        return {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "JAX_COMPILATION_CACHE_DIR": cache}
+        return side_by_side(self._folder / "compiled")  # nothing of an earlier call is in there
 
     def versions(self) -> dict[str, str]:
         """Return the versions of what matters, the machine, and the device as JAX calls it."""

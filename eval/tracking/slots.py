@@ -21,7 +21,6 @@ import dataclasses
 import functools
 import itertools
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Items
@@ -37,6 +36,7 @@ from jaxtrack import base as verbs
 from jaxtrack import cli, streaming
 from jaxtrack.base import Prediction, State, Tracker, Variables
 from jaxtrack.errors import BROKEN_INPUT, JaxtrackError, UsageError, reason
+from jaxtrack.io.turns import cores
 
 from .sequences import Frame, Sequence, first_box_fault
 
@@ -545,10 +545,7 @@ def frames_of(sequence: Sequence) -> Iterator[Frame]:
 
 def decoders() -> int:
     """Return how many threads decode: a core is left to the loop."""
-    here = (
-        os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    )
-    return max(1, len(here) - 1)
+    return max(1, cores() - 1)
 
 
 def grouped(

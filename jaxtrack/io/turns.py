@@ -23,6 +23,27 @@ def accelerated() -> bool:
     )
 
 
+def cores() -> int:
+    """Return how many processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def side_by_side(compiled: str | os.PathLike[str]) -> dict[str, str]:
+    """Return the environment of processes that share an accelerator, and what they compile.
+
+    None takes all of the device's memory at its start.
+
+    Args:
+        compiled: folder of compiled programs.
+    """
+    return {
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        "JAX_COMPILATION_CACHE_DIR": os.path.abspath(compiled),
+    }
+
+
 class Turns:
     """A file that processes share: many may prepare at once, and nobody does while one measures.
 

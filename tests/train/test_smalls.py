@@ -163,7 +163,10 @@ def test_later_trainings_are_compiled_while_the_first_one_runs(tmp_path, monkeyp
     lock, begun, released = threading.Lock(), [], threading.Event()
 
     def run(words, seconds=None, env=None, capture=False, stop=None):
-        assert env == {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+        assert env == {
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+            "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "runs" / "compiled"),
+        }
         name, ahead = words[3], stop is not None
         assert not (ahead and "--init-from" in words)
         with lock:
