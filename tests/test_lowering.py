@@ -39,9 +39,7 @@ def test_every_frame_is_small(preset: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", list(presets.all_presets()))
 def test_every_update_is_small(preset: str) -> None:
-    # MobileNetV2 1.4 to stage 7 holds 34 gradients of depth-wise kernels, each a loop of its own.
-    most = UPDATE + 150 if preset == "siamrpnpp-mobilev2" else UPDATE
-    assert lowering.update(preset).operations < most
+    assert lowering.update(preset).operations < UPDATE
     assert lowering.draw(preset).operations < (LIFELIKE if "-small" in preset else DRAW)
 
 

@@ -88,7 +88,8 @@ def _on_accelerator(x: Array, kernel: Array, geometry: Geometry, own: bool) -> A
         )
         outputs = [conv2d_patches(a, k, *geometry[:3]) for a, k in parts]
         return jnp.concatenate(outputs, axis=-1)
-    if _is_depthwise(x, kernel, geometry):
+    # Strided ones are few and have few channels: they are not worth a loop in the program.
+    if _is_depthwise(x, kernel, geometry) and geometry.strides == (1, 1):
         return _depthwise(x, kernel, geometry, False)
     return conv2d_xla(x, kernel, *geometry)
 
@@ -382,6 +383,8 @@ def _depthwise_forward(
     return _depthwise(x, kernel, geometry, by_taps), (x, kernel)
 
 
+# A function of the program, once for equal shapes.
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _depthwise_backward(
     geometry: Geometry, by_taps: bool, saved: tuple[Array, Array], cotangent: Array
 ) -> tuple[Array, Array]:
