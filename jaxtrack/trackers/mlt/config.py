@@ -11,6 +11,7 @@ from jaxtrack.errors import JaxtrackError
 from jaxtrack.models.alexnet import ALEXNET_V1, AlexNetConfig
 from jaxtrack.ops.confidence import MARGIN, RESPONSE, Confidence
 from jaxtrack.ops.lost import NEVER, LostRule, refuse_aside
+from jaxtrack.ops.template_update import FIXED, TemplateUpdate
 from jaxtrack.trackers.mlt.meta import MetaConfig
 from jaxtrack.trackers.mlt.network import MATCHING, MATCHING_TINY
 
@@ -68,6 +69,8 @@ class Config:
         confidence: what the score is (see `jaxtrack.ops.confidence`); as described, the
             network's probability.
         lost: what a low score does (see `jaxtrack.ops.lost`); as described: nothing.
+        template_update: how the exemplar's trunk output follows the target (see
+            `jaxtrack.ops.template_update`); as described: not at all.
     """
 
     network: AlexNetConfig = MATCHING
@@ -107,6 +110,7 @@ class Config:
     peak_softness: float = 0.0
     confidence: Confidence = RESPONSE
     lost: LostRule = NEVER
+    template_update: TemplateUpdate = FIXED
 
     def __post_init__(self) -> None:
         """Refuse sizes that contradict each other, by name."""

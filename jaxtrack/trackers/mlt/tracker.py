@@ -34,11 +34,12 @@ from jaxtyping import Array, Float, Int
 
 from jaxtrack.base import Crops, Frame, Look, Prediction, Steps, Variables
 from jaxtrack.models.alexnet import SiamFC, embed_crops
-from jaxtrack.ops import confidence, crop, lost
+from jaxtrack.ops import confidence, crop, lost, template_update
 from jaxtrack.ops.boxes import box_about, middle_of
 from jaxtrack.ops.losses import balanced_logistic, distance_labels
 from jaxtrack.ops.mapping import rarely
 from jaxtrack.ops.response import scale_factors
+from jaxtrack.ops.template_update import Appearance
 from jaxtrack.trackers.mlt import adaptation
 from jaxtrack.trackers.mlt import network as net
 from jaxtrack.trackers.mlt.adaptation import Adapted, Memory, Problem
@@ -64,7 +65,7 @@ class State(NamedTuple):
     Attributes:
         centre: ``(2,)`` target centre, row and column, 0-based pixel centres.
         size: ``(2,)`` target height and width, pixels.
-        exemplar: ``(h, w, c)`` trunk output of the exemplar; never updated.
+        exemplar: ``(h, w, c)`` trunk output of the exemplar.
         template: ``(h', w', p)`` its features under the adapted layer, times the attention.
         kernel: ``(kh, kw, i, p)`` the adapted last layer: base kernels first, new ones behind.
         attention: ``(p,)`` factor of each channel in the correlation.
@@ -74,6 +75,7 @@ class State(NamedTuple):
         frame_size: ``(2,)`` int32 true height and width of the frames.
         confidence: ``()`` running mean of the margin, where that is the score; 1 at first.
         misses: ``()`` int32 frames in a row whose score was low (see `jaxtrack.ops.lost`).
+        appearance: what the exemplar's output is made of, where it follows the target; else ().
     """
 
     centre: Float[Array, "2"]
@@ -88,6 +90,7 @@ class State(NamedTuple):
     frame_size: Int[Array, "2"]
     confidence: Float[Array, ""]
     misses: Int[Array, ""]
+    appearance: Appearance | tuple[()]
 
 
 class Decision(NamedTuple):
@@ -371,6 +374,7 @@ def init(
         frame_size,
         jnp.ones((), jnp.float32),
         zero,
+        template_update.begin(config.template_update, exemplar),
     )
     state = with_layer(config, variables, state, kernel, ones)
     return learn(config, variables, state, frame, 1.0, 1.0) if config.adapts else state
@@ -455,6 +459,8 @@ def update(
         confidence=decision.confidence,
         misses=decision.misses,
     )
+    if isinstance(state.appearance, Appearance):
+        state = follow(config, variables, state, frame, decision.score)
     if not config.adapts:
         return state
     rules = tuning(config, variables)
@@ -465,6 +471,20 @@ def update(
     else:
         due = due & (decision.probability > rules.tau)
     return rarely(_learn, _rest, config, due, variables, state, frame, weight)
+
+
+def follow(
+    config: Config, variables: Variables, state: State, frame: Frame, score: Float[Array, ""]
+) -> State:
+    """Let the exemplar follow the target, and the template with it; the layer stays as it is."""
+    assert isinstance(state.appearance, Appearance)
+    one = jnp.ones((1,), state.size.dtype)
+    now = trunk(config, variables, look_at(config, state, frame, one, config.exemplar_size).crops)
+    seen, exemplar = template_update.followed(
+        config.template_update, state.appearance, score, now[0]
+    )
+    state = state._replace(appearance=seen, exemplar=exemplar)
+    return with_layer(config, variables, state, state.kernel, state.attention)
 
 
 def _learn(

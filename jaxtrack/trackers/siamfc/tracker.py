@@ -34,12 +34,13 @@ from jaxtrack.models.alexnet import (
     SiamFC,
     embed_crops,
 )
-from jaxtrack.ops import confidence, crop, lost
+from jaxtrack.ops import confidence, crop, lost, template_update
 from jaxtrack.ops.boxes import box_about, middle_of
 from jaxtrack.ops.confidence import MARGIN, RESPONSE, Confidence
 from jaxtrack.ops.correlation import cross_correlation
 from jaxtrack.ops.lost import NEVER, LostRule
 from jaxtrack.ops.response import first_peak, hann_window, resize_maps, scale_factors
+from jaxtrack.ops.template_update import FIXED, Appearance, TemplateUpdate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +66,8 @@ class Config:
         confidence: what the score is (see `jaxtrack.ops.confidence`); as published, the
             network's probability.
         lost: what a low score does (see `jaxtrack.ops.lost`); as published: nothing.
+        template_update: how the template follows the target (see
+            `jaxtrack.ops.template_update`); as published: not at all.
     """
 
     network: AlexNetConfig = ALEXNET_V1
@@ -84,6 +87,7 @@ class Config:
     response_up: int = 16
     confidence: Confidence = RESPONSE
     lost: LostRule = NEVER
+    template_update: TemplateUpdate = FIXED
 
     def __post_init__(self) -> None:
         """Refuse a search that this tracker has no crops for."""
@@ -141,11 +145,12 @@ class State(NamedTuple):
         size: ``(2,)`` target height and width, pixels.
         exemplar_side: ``()`` side of the exemplar region, pixels of the frame.
         search_side: ``()`` side of the search region at scale 1, pixels of the frame.
-        template: ``(h, w, c)`` the exemplar's embedding; never updated.
+        template: ``(h, w, c)`` the exemplar's embedding.
         fill: ``(3,)`` colour beyond the border: the first frame's mean.
         frame_size: ``(2,)`` int32 true height and width of the frames.
         confidence: ``()`` running mean of the margin, where that is the score; 1 at first.
         misses: ``()`` int32 frames in a row whose score was low (see `jaxtrack.ops.lost`).
+        appearance: what the template is made of, where it follows the target; else ().
     """
 
     centre: Float[Array, "2"]
@@ -157,6 +162,7 @@ class State(NamedTuple):
     frame_size: Int[Array, "2"]
     confidence: Float[Array, ""]
     misses: Int[Array, ""]
+    appearance: Appearance | tuple[()]
 
 
 class Decision(NamedTuple):
@@ -244,11 +250,44 @@ def init(
     centre, size = middle_of(box)
     exemplar_side, search_side = region_sides(config, size)
     fill = crop.mean_colour(frame, frame_size).astype(centre.dtype)
-    windows = crop.windows_siamfc(centre, exemplar_side[None])
+    template = template_at(config, variables, frame, centre, exemplar_side, fill, frame_size)
+    return State(
+        centre,
+        size,
+        exemplar_side,
+        search_side,
+        template,
+        fill,
+        frame_size,
+        jnp.ones((), jnp.float32),
+        jnp.zeros((), jnp.int32),
+        template_update.begin(config.template_update, template),
+    )
+
+
+def template_at(
+    config: Config,
+    variables: Variables,
+    frame: Frame,
+    centre: Float[Array, "2"],
+    side: Float[Array, ""],
+    fill: Float[Array, "3"],
+    frame_size: Int[Array, "2"],
+) -> Float[Array, "h w c"]:
+    """Embed a square region of a frame as a template.
+
+    Args:
+        config: settings.
+        variables: learned values.
+        frame: RGB.
+        centre: of the region, row and column.
+        side: of the region, pixels of the frame.
+        fill: colour beyond the border.
+        frame_size: ``(2,)`` true height and width of the frame.
+    """
+    windows = crop.windows_siamfc(centre, side[None])
     exemplar = crop.cut_siamfc(frame, windows, config.exemplar_size, fill, frame_size)
-    template = embed_crops(module(config), variables, exemplar, config.input_divisor)[0]
-    sure, misses = jnp.ones((), jnp.float32), jnp.zeros((), jnp.int32)
-    return State(centre, size, exemplar_side, search_side, template, fill, frame_size, sure, misses)
+    return embed_crops(module(config), variables, exemplar, config.input_divisor)[0]
 
 
 def seen_side(config: Config, state: State) -> Float[Array, ""]:
@@ -343,9 +382,9 @@ def decide(
 def update(
     config: Config, variables: Variables, state: State, frame: Frame, decision: Decision
 ) -> State:
-    """Move and resize the target; the template stays."""
+    """Move and resize the target; the template stays, or follows it."""
     exemplar_side, search_side = state.exemplar_side, state.search_side
-    return state._replace(
+    state = state._replace(
         centre=decision.centre,
         size=decision.size,
         exemplar_side=(exemplar_side * decision.growth).astype(exemplar_side.dtype),
@@ -353,6 +392,14 @@ def update(
         confidence=decision.confidence,
         misses=decision.misses,
     )
+    if not isinstance(state.appearance, Appearance):
+        return state
+    middle, side = state.centre, state.exemplar_side
+    now = template_at(config, variables, frame, middle, side, state.fill, state.frame_size)
+    seen, template = template_update.followed(
+        config.template_update, state.appearance, decision.score, now
+    )
+    return state._replace(appearance=seen, template=template)
 
 
 def track_frame(

@@ -6,6 +6,7 @@ import dataclasses
 
 from jaxtrack.ops.confidence import MARGIN, RESPONSE, Confidence
 from jaxtrack.ops.lost import NEVER, LostRule, refuse_aside
+from jaxtrack.ops.template_update import FIXED, TemplateUpdate
 from jaxtrack.trackers.siamrpn.network import NetworkConfig
 
 _R50 = NetworkConfig()
@@ -33,6 +34,8 @@ class Config:
         confidence: what the score is (see `jaxtrack.ops.confidence`); as published, the best
             anchor's probability.
         lost: what a low score does in a short-term tracker (see `jaxtrack.ops.lost`); as published: nothing.
+        template_update: how the correlation kernels follow the target (see
+            `jaxtrack.ops.template_update`); as published: not at all.
     """
 
     network: NetworkConfig = _R50
@@ -51,6 +54,7 @@ class Config:
     confidence_high: float = 0.998
     confidence: Confidence = RESPONSE
     lost: LostRule = NEVER
+    template_update: TemplateUpdate = FIXED
 
     def __post_init__(self) -> None:
         """Refuse a search that this tracker has no crops for."""

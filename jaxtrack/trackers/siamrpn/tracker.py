@@ -31,9 +31,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxtrack.base import Crops, Frame, Look, Prediction, Steps, Variables
-from jaxtrack.ops import confidence, crop, lost
+from jaxtrack.ops import confidence, crop, lost, template_update
 from jaxtrack.ops.mapping import rarely
 from jaxtrack.ops.response import hann_window
+from jaxtrack.ops.template_update import Appearance
 from jaxtrack.trackers.siamrpn.anchors import anchor_grid, base_anchors, decode
 from jaxtrack.trackers.siamrpn.config import PRESETS, Config
 from jaxtrack.trackers.siamrpn.heads import Kernels
@@ -58,12 +59,13 @@ class State(NamedTuple):
     Attributes:
         centre: ``(2,)`` target centre cx, cy, pixels of the frame, 0-based pixel centres.
         size: ``(2,)`` target width and height, pixels.
-        kernels: per level, the class and the box branch's correlation kernel; never updated.
+        kernels: per level, the class and the box branch's correlation kernel.
         fill: ``(3,)`` colour beyond the border: the first frame's mean (RGB, not rounded).
         lost: ``()`` the target is being searched for (long-term presets only).
         frame_size: ``(2,)`` int32 true height and width of the frames.
         confidence: ``()`` running mean of the margin, where that is the score; 1 at first.
         misses: ``()`` int32 frames in a row whose score was low (see `jaxtrack.ops.lost`).
+        appearance: what the kernels are made of, where they follow the target; else ().
     """
 
     centre: Float[Array, "2"]
@@ -74,6 +76,7 @@ class State(NamedTuple):
     frame_size: Int[Array, "2"]
     confidence: Float[Array, ""]
     misses: Int[Array, ""]
+    appearance: Appearance | tuple[()]
 
 
 class Maps(NamedTuple):
@@ -183,12 +186,37 @@ def start(
 ) -> State:
     """Make a state from a centre (cx, cy) and a size (w, h); `init` computes them from a box."""
     fill = crop.mean_colour(frame, frame_size).astype(centre.dtype)
+    kernels = kernels_at(config, variables, frame, centre, size, fill, frame_size)
+    seen = template_update.begin(config.template_update, kernels)
+    found, sure, misses = jnp.zeros((), bool), jnp.ones((), jnp.float32), jnp.zeros((), jnp.int32)
+    return State(centre, size, kernels, fill, found, frame_size, sure, misses, seen)
+
+
+def kernels_at(
+    config: Config,
+    variables: Variables,
+    frame: Frame,
+    centre: Float[Array, "2"],
+    size: Float[Array, "2"],
+    fill: Float[Array, "3"],
+    frame_size: Int[Array, "2"],
+) -> Kernels:
+    """Turn what a frame shows at a place into correlation kernels.
+
+    Args:
+        config: settings.
+        variables: learned values.
+        frame: RGB.
+        centre: cx, cy.
+        size: width and height.
+        fill: colour beyond the border.
+        frame_size: ``(2,)`` true height and width of the frame.
+    """
     window = whole_window(centre, crop.context_side(size, config.context))
     exemplar = cut_pysot(frame, window, config.exemplar_size, fill, frame_size)
     features = features_of(config, variables, exemplar[None])
-    kernels = apply(config, variables, features, method="kernels")
-    found, sure, misses = jnp.zeros((), bool), jnp.ones((), jnp.float32), jnp.zeros((), jnp.int32)
-    return State(centre, size, kernels, fill, found, frame_size, sure, misses)
+    kernels: Kernels = apply(config, variables, features, method="kernels")
+    return kernels
 
 
 def init(
@@ -300,14 +328,22 @@ def decide(config: Config, variables: Variables, state: State, look: Look, maps:
 def update(
     config: Config, variables: Variables, state: State, frame: Frame, decision: Decision
 ) -> State:
-    """Move and resize the target; its kernels stay."""
-    return state._replace(
+    """Move and resize the target; its kernels stay, or follow it."""
+    state = state._replace(
         centre=decision.kept[:2].astype(state.centre.dtype),
         size=decision.kept[2:].astype(state.size.dtype),
         lost=decision.lost,
         confidence=decision.confidence,
         misses=decision.misses,
     )
+    if not isinstance(state.appearance, Appearance):
+        return state
+    place = state.centre, state.size, state.fill, state.frame_size
+    now = kernels_at(config, variables, frame, *place)
+    seen, kernels = template_update.followed(
+        config.template_update, state.appearance, decision.score, now
+    )
+    return state._replace(appearance=seen, kernels=kernels)
 
 
 def while_lost(config: Config) -> Config:

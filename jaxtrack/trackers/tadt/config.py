@@ -8,6 +8,7 @@ from typing import Literal
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.ops.confidence import RESPONSE, Confidence
 from jaxtrack.ops.lost import NEVER, LostRule, refuse_aside
+from jaxtrack.ops.template_update import FIXED, TemplateUpdate
 from jaxtrack.trackers.tadt import geometry
 from jaxtrack.trackers.tadt.adam import AdamDescent
 from jaxtrack.trackers.tadt.extractor import Extractor
@@ -52,6 +53,8 @@ class Config:
         confidence: what the score is (see `jaxtrack.ops.confidence`); as published, the
             relative correlation.
         lost: what a low score does (see `jaxtrack.ops.lost`); as published: nothing.
+        template_update: how the template follows the target (see
+            `jaxtrack.ops.template_update`); as published: not at all.
     """
 
     extractor: Extractor = _VGG
@@ -77,6 +80,7 @@ class Config:
     max_window: int = 4096
     confidence: Confidence = RESPONSE
     lost: LostRule = NEVER
+    template_update: TemplateUpdate = FIXED
 
     @property
     def input_canvas(self) -> int:

@@ -42,8 +42,9 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from jaxtrack.base import Frame, Look, Prediction, Steps, Variables
 from jaxtrack.models.alexnet import AlexNetConfig
-from jaxtrack.ops import confidence, lost
+from jaxtrack.ops import confidence, lost, template_update
 from jaxtrack.ops.confidence import Confidence
+from jaxtrack.ops.template_update import Appearance
 from jaxtrack.trackers.tadt import extractor as features_of
 from jaxtrack.trackers.tadt import geometry
 from jaxtrack.trackers.tadt import matching as responses
@@ -130,6 +131,7 @@ class State(NamedTuple):
         frame_size: ``(2,)`` int32 true height and width of the frames.
         confidence: ``()`` running mean of the margin, where that is the score; 1 at first.
         misses: ``()`` int32 frames in a row whose score was low (see `jaxtrack.ops.lost`).
+        appearance: what the template is made of, where it follows the target; else ().
     """
 
     target: Float[Array, "4"]
@@ -145,6 +147,7 @@ class State(NamedTuple):
     frame_size: Int[Array, "2"]
     confidence: Float[Array, ""]
     misses: Int[Array, ""]
+    appearance: Appearance | tuple[()]
 
 
 class Maps(NamedTuple):
@@ -342,6 +345,7 @@ def start_state(
         frame_size=frame_size,
         confidence=jnp.ones((), jnp.float32),
         misses=jnp.zeros((), jnp.int32),
+        appearance=template_update.begin(config.template_update, template),
     )
 
 
@@ -526,13 +530,25 @@ def decide(config: Config, variables: Variables, state: State, look: Look, maps:
 def update(
     config: Config, variables: Variables, state: State, frame: Frame, decision: Decision
 ) -> State:
-    """Move target and search window; template and channels stay."""
-    return state._replace(
+    """Move target and search window; the channels stay, the template stays or follows the target."""
+    state = state._replace(
         target=decision.target,
         window=decision.window,
         confidence=decision.confidence,
         misses=decision.misses,
     )
+    if not isinstance(state.appearance, Appearance):
+        return state
+    window = decision.window
+    image = crop_search(config, frame, state.frame_size, state.rescale, window, state.input_side)
+    features = embed(config, variables, state, Look(window[None], image[None]))[0]
+    size = map_size(config, state)
+    now = cut_template(features, size, state.template_size, config.template_width)
+    seen, template = template_update.followed(
+        config.template_update, state.appearance, decision.score, now
+    )
+    energy = jnp.sum(jnp.square(template))
+    return state._replace(appearance=seen, template=template, energy=energy)
 
 
 def track_frame(
