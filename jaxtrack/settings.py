@@ -266,6 +266,14 @@ def _fit(value: Any, hint: Any) -> Any:
     return value
 
 
+def is_exactly(setting: Any, value: float) -> bool:
+    """Return whether a setting is a certain number, and none that is known only when a program runs.
+
+    So a rule that a config switches off leaves no trace in a program, and can still be searched over.
+    """
+    return isinstance(setting, (int, float)) and setting == value
+
+
 def _is_number(value: Any) -> bool:
     """Return whether a value is one real number, of Python or of an array library, but no bool."""
     if isinstance(value, (bool, str, bytes)) or value is None:

@@ -13,7 +13,7 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 A = TypeVar("A", jax.Array, np.ndarray)
 
@@ -55,6 +55,27 @@ def box_about(middle: Float[A, "2"], size: Float[A, "2"]) -> Float[A, "4"]:
     xp = _library(middle, size)
     corner = middle - (size - 1) / 2
     return xp.concatenate([corner[::-1], size[::-1]])
+
+
+# A size that is further off in the first frame is an accident, not a habit.
+LARGEST_CORRECTION = 4.0
+
+
+def size_correction(
+    given: Float[Array, "2"], predicted: Float[Array, "2"], share: float | Array
+) -> Float[Array, "2"]:
+    """Return the factors by which predicted sizes are brought to what is meant by a target's size.
+
+    What counts as the target, a face or the whole head, legs or the body alone, is told by the first frame's
+    box and by nothing that a network has learned. What it makes of that frame itself shows the difference.
+
+    Args:
+        given: width and height of the first frame's box.
+        predicted: by the network, on the first frame.
+        share: of the correction, from 0 (factors of one) to 1 (in the first frame the sizes become equal).
+    """
+    ratio = jnp.clip(given / predicted, 1 / LARGEST_CORRECTION, LARGEST_CORRECTION)
+    return ratio**share
 
 
 def iou_xyxy(a: Float[A, "*n 4"], b: Float[A, "*n 4"]) -> Float[A, "*n"]:

@@ -42,7 +42,7 @@ def start(tracker):
     if hasattr(state, "box"):
         return state._replace(box=BOX, correction=jnp.ones(2))
     if hasattr(state, "kernels"):
-        return state._replace(centre=middle, size=wh)
+        return state._replace(centre=middle, size=wh, correction=jnp.ones(2))
     state = state._replace(centre=middle[::-1] - 0.5, size=wh[::-1])
     if hasattr(state, "search_side"):
         state = state._replace(exemplar_side=jnp.asarray(56.0), search_side=jnp.asarray(112.0))

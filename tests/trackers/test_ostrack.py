@@ -307,7 +307,7 @@ def test_published_presets_have_the_published_lengths():
 
 def test_sizes_are_corrected_by_the_first_frame_and_smoothed():
     config = dataclasses.replace(
-        ostrack.PRESETS["ostrack-tiny"], size_rate=0.25, size_correction=True
+        ostrack.PRESETS["ostrack-tiny"], size_rate=0.25, size_correction=1.0
     )
     ones = jnp.ones(1)
     state = ostrack.State(
@@ -323,5 +323,5 @@ def test_sizes_are_corrected_by_the_first_frame_and_smoothed():
     got = ostrack.smoothed(config, state, new, state.misses)
     size = np.array([0.75 * 40 + 0.25 * 48, 0.75 * 20 + 0.25 * 24])
     np.testing.assert_allclose(got, [*(np.array([32, 44]) - size / 2), *size], rtol=1e-6)
-    published = dataclasses.replace(config, size_rate=1.0, size_correction=False)
+    published = dataclasses.replace(config, size_rate=1.0, size_correction=0.0)
     assert ostrack.smoothed(published, state, new, state.misses) is new

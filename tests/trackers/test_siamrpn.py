@@ -93,6 +93,34 @@ def test_clipping_keeps_the_box_in_the_frame():
     np.testing.assert_array_equal(clipped, [0, 100, 10, 100])
 
 
+def test_sizes_are_corrected_by_the_first_frame():
+    """What the network makes of the first frame becomes, corrected, the box that was given."""
+    config = siamrpn.Config(network=SMALL, base_size=0, instance_size=207, size_correction=1.0)
+    # Small deltas: a size that is more than four times off is not corrected as a whole.
+    drawn = siamrpn.init_variables(config, jax.random.key(0))
+    variables = {**drawn, "params": jax.tree.map(lambda leaf: leaf * 0.2, drawn["params"])}
+    frame = jax.random.randint(jax.random.key(1), (90, 120, 3), 0, 256).astype(jnp.uint8)
+    size = jnp.asarray([90, 120], jnp.int32)
+
+    @jax.jit
+    def first(share):
+        settings = dataclasses.replace(config, size_correction=share)
+        state = siamrpn.init(settings, variables, frame, jnp.asarray([40.0, 30, 24, 32]), size)
+        look = siamrpn.cut(config, state, frame)
+        maps = siamrpn.respond(
+            config, variables, state, siamrpn.embed(config, variables, state, look)
+        )
+        scores, _, window = siamrpn.read(config, maps)
+        decision = siamrpn.decide(config, variables, state, look, maps)
+        likeliest = jnp.argmax(scores * window)
+        return state.correction, decision.boxes[likeliest, 2:] / decision.scale
+
+    factors, found = first(1.0)
+    np.testing.assert_allclose(found, [24, 32], rtol=1e-4)
+    halfway, found = first(0.5)
+    np.testing.assert_allclose(halfway**2, factors, rtol=1e-4)
+
+
 def test_an_infinite_box_does_not_poison_the_state():
     config = siamrpn.Config(network=SMALL, base_size=0, instance_size=287)
     state = siamrpn.State(
@@ -104,6 +132,8 @@ def test_an_infinite_box_does_not_poison_the_state():
         jnp.asarray([100, 120], jnp.int32),
         jnp.ones(()),
         jnp.zeros((), jnp.int32),
+        jnp.ones(2),
+        (),
     )
     maps = siamrpn.Maps(jnp.zeros((1, 21, 21, 10)), jnp.full((1, 21, 21, 20), 1e4))
 

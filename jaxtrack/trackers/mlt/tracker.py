@@ -40,6 +40,7 @@ from jaxtrack.ops.losses import balanced_logistic, distance_labels
 from jaxtrack.ops.mapping import rarely
 from jaxtrack.ops.response import scale_factors
 from jaxtrack.ops.template_update import Appearance
+from jaxtrack.settings import is_exactly
 from jaxtrack.trackers.mlt import adaptation
 from jaxtrack.trackers.mlt import network as net
 from jaxtrack.trackers.mlt.adaptation import Adapted, Memory, Problem
@@ -304,7 +305,7 @@ def update_layer(config: Config, variables: Variables, state: State, rate: float
     task = problem(config, variables, state.exemplar, patches, weights)
     layer = adapt(config, variables, task, state.kernel[..., :count])
     kernel, weight = layer.search_kernel, in_correlation(config, layer.attention)
-    if not (isinstance(rate, (int, float)) and rate == 1):
+    if not is_exactly(rate, 1):
         new = state.kernel[..., count:] * (1 - rate) + kernel[..., count:] * rate
         kernel = jnp.concatenate([kernel[..., :count], new], axis=-1)
         weight = state.attention * (1 - rate) + weight * rate

@@ -46,8 +46,9 @@ class Config:
         head_prior: score that every cell starts training with, so that the many empty cells do not rule
             the first steps; 0: as published (PyTorch's default bias, about 0.5).
         size_rate: share of the predicted width and height in the new ones; 1: all, as published.
-        size_correction: correct predicted widths and heights by what the network makes of the first frame,
-            where they are known; as published: not. A small network predicts the shape of the mean target.
+        size_correction: how far predicted widths and heights are corrected by what the network makes of the
+            first frame, where they are known (see `jaxtrack.ops.boxes.size_correction`); as published: not. A
+            small network predicts the shape of the mean target.
         confidence: what the score is (see `jaxtrack.ops.confidence`); as published, the
             head's score.
         lost: what a low score does (see `jaxtrack.ops.lost`); as published: nothing.
@@ -77,7 +78,7 @@ class Config:
     similarity: bool = False
     head_prior: float = 0.0
     size_rate: float = 1.0
-    size_correction: bool = False
+    size_correction: float = 0.0
     confidence: Confidence = RESPONSE
     lost: LostRule = NEVER
 
@@ -127,7 +128,7 @@ _TINY = Config(
     similarity=True,
     head_prior=0.05,
     size_rate=0.1,
-    size_correction=True,
+    size_correction=1.0,
 )
 # Twice as wide, half as many blocks again: trained on an accelerator.
 _SMALL = dataclasses.replace(

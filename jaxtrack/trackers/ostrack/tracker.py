@@ -28,7 +28,9 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from jaxtrack.base import Frame, Look, Prediction, Steps, Variables
 from jaxtrack.ops import confidence, lost
+from jaxtrack.ops.boxes import size_correction
 from jaxtrack.ops.crop import Window
+from jaxtrack.settings import is_exactly
 from jaxtrack.trackers.ostrack import crop as crop_ostrack
 from jaxtrack.trackers.ostrack import elimination
 from jaxtrack.trackers.ostrack.config import PRESETS, Config
@@ -38,8 +40,6 @@ from jaxtrack.trackers.ostrack.vit import Features
 
 __all__ = ["PRESETS", "Config", "State", "init", "init_variables", "track_frame"]
 
-# A size that is further off in the first frame is an accident, not a habit.
-LARGEST_CORRECTION = 4.0
 # Per RGB channel, of ImageNet.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -222,7 +222,9 @@ def init(
     window = crop_ostrack.window_ostrack(box, config.template_factor)
     crop = crop_ostrack.crop_ostrack(frame, window, config.template_size, frame_size)
     state = start(config, variables, crop, box, window, frame_size)
-    return corrected(config, variables, state, frame) if config.size_correction else state
+    if is_exactly(config.size_correction, 0):
+        return state
+    return corrected(config, variables, state, frame)
 
 
 def corrected(config: Config, variables: Variables, state: State, frame: Frame) -> State:
@@ -230,7 +232,7 @@ def corrected(config: Config, variables: Variables, state: State, frame: Frame) 
     look = cut(config, state, frame)
     maps = respond(config, variables, state, embed(config, variables, state, look))
     predicted = decide(config, variables, state, look, maps).unclipped
-    ratio = jnp.clip(state.box[2:] / predicted[2:], 1 / LARGEST_CORRECTION, LARGEST_CORRECTION)
+    ratio = size_correction(state.box[2:], predicted[2:], config.size_correction)
     return state._replace(correction=ratio)
 
 
@@ -314,20 +316,16 @@ def smoothed(
         new: predicted box, ``x, y, w, h``.
         misses: in a row after the frame.
     """
-    if _is_one(config.size_rate) and not config.size_correction and not config.lost.on:
+    raw = is_exactly(config.size_correction, 0)
+    if is_exactly(config.size_rate, 1) and raw and not config.lost.on:
         return new
     old, middle = state.box, new[:2] + new[2:] / 2
-    size = new[2:] * state.correction if config.size_correction else new[2:]
+    size = new[2:] if raw else new[2:] * state.correction
     size = old[2:] * (1 - config.size_rate) + size * config.size_rate
     size = lost.held(config.lost, misses, old[2:], size)
     if config.lost.stay:
         middle = lost.held(config.lost, misses, old[:2] + old[2:] / 2, middle)
     return jnp.concatenate([middle - size / 2, size])
-
-
-def _is_one(setting: float | Array) -> bool:
-    """Say whether a setting is one, and no value that is only known when the program runs (`eval.search`)."""
-    return isinstance(setting, (int, float)) and setting == 1
 
 
 def update(

@@ -28,6 +28,8 @@ class Config:
         penalty_k: strength of the penalty on changes of scale and shape.
         window_influence: weight of the cosine window against the penalised score.
         size_rate: share of the new size, times penalty and score.
+        size_correction: how far predicted widths and heights are corrected by what the network makes of the
+            first frame, where they are known (see `jaxtrack.ops.boxes.size_correction`); as published: not.
         lost_instance_size: side of the search crop while the target is lost; 0: short-term tracker.
         confidence_low: score below which the target is lost.
         confidence_high: score above which a lost target is found.
@@ -49,6 +51,7 @@ class Config:
     penalty_k: float = 0.05
     window_influence: float = 0.42
     size_rate: float = 0.38
+    size_correction: float = 0.0
     lost_instance_size: int = 0
     confidence_low: float = 0.85
     confidence_high: float = 0.998

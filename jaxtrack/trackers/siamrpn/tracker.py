@@ -32,9 +32,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxtrack.base import Crops, Frame, Look, Prediction, Steps, Variables
 from jaxtrack.ops import confidence, crop, lost, template_update
+from jaxtrack.ops.boxes import size_correction
 from jaxtrack.ops.mapping import rarely
 from jaxtrack.ops.response import hann_window
 from jaxtrack.ops.template_update import Appearance
+from jaxtrack.settings import is_exactly
 from jaxtrack.trackers.siamrpn.anchors import anchor_grid, base_anchors, decode
 from jaxtrack.trackers.siamrpn.config import PRESETS, Config
 from jaxtrack.trackers.siamrpn.heads import Kernels
@@ -65,6 +67,7 @@ class State(NamedTuple):
         frame_size: ``(2,)`` int32 true height and width of the frames.
         confidence: ``()`` running mean of the margin, where that is the score; 1 at first.
         misses: ``()`` int32 frames in a row whose score was low (see `jaxtrack.ops.lost`).
+        correction: ``(2,)`` factors on predicted width and height (see `Config.size_correction`).
         appearance: what the kernels are made of, where they follow the target; else ().
     """
 
@@ -76,6 +79,7 @@ class State(NamedTuple):
     frame_size: Int[Array, "2"]
     confidence: Float[Array, ""]
     misses: Int[Array, ""]
+    correction: Float[Array, "2"]
     appearance: Appearance | tuple[()]
 
 
@@ -101,7 +105,7 @@ class Decision(NamedTuple):
         response: ``(s, s)`` greatest penalised score over a cell's anchors.
         share: see `jaxtrack.base.Decision`.
         scores: ``(k,)`` foreground probability.
-        boxes: ``(k, 4)`` ``cx, cy, w, h`` in crop pixels relative to the crop's centre.
+        boxes: ``(k, 4)`` ``cx, cy, w, h`` in crop pixels relative to the crop's centre, sizes corrected.
         penalty: ``(k,)`` in (0, 1].
         penalised: ``(k,)`` penalised score mixed with the window.
         best: ``()`` int32 index of its first maximum.
@@ -189,7 +193,8 @@ def start(
     kernels = kernels_at(config, variables, frame, centre, size, fill, frame_size)
     seen = template_update.begin(config.template_update, kernels)
     found, sure, misses = jnp.zeros((), bool), jnp.ones((), jnp.float32), jnp.zeros((), jnp.int32)
-    return State(centre, size, kernels, fill, found, frame_size, sure, misses, seen)
+    ones = jnp.ones(2, size.dtype)
+    return State(centre, size, kernels, fill, found, frame_size, sure, misses, ones, seen)
 
 
 def kernels_at(
@@ -227,7 +232,25 @@ def init(
     frame_size: Int[Array, "2"],
 ) -> State:
     """Turn the target's first appearance into kernels; see `jaxtrack.base.init`."""
-    return start(config, variables, frame, box[:2] + box[2:] / 2, box[2:], frame_size)
+    state = start(config, variables, frame, box[:2] + box[2:] / 2, box[2:], frame_size)
+    if is_exactly(config.size_correction, 0):
+        return state
+    return corrected(config, variables, state, frame)
+
+
+def corrected(config: Config, variables: Variables, state: State, frame: Frame) -> State:
+    """Compare the size that the network predicts in the first frame with the given one; keep the ratio.
+
+    The target is known to be in the middle: the best anchor is that of the highest score times the window.
+    No setting takes part that rules later frames, so that `eval.search` looks once for many of them.
+    """
+    look = cut(config, state, frame)
+    maps = respond(config, variables, state, embed(config, variables, state, look))
+    scores, boxes, window = read(config, maps)
+    predicted = boxes[jnp.argmax(scores * jnp.asarray(window, scores.dtype)), 2:]
+    predicted = predicted.astype(state.size.dtype) / crop_scale(config, state)
+    ratio = size_correction(state.size, predicted, config.size_correction)
+    return state._replace(correction=ratio.astype(state.size.dtype))
 
 
 def search_window(config: Config, state: State) -> crop.Window:
@@ -254,6 +277,26 @@ def respond(config: Config, variables: Variables, state: State, features: list[A
     return Maps(*apply(config, variables, state.kernels, features, method="predict"))
 
 
+def read(config: Config, maps: Maps) -> tuple[Float[Array, "k"], Float[Array, "k 4"], np.ndarray]:
+    """Return what the maps say of every anchor, flat in the order anchor, row, column.
+
+    Returns:
+        Foreground probabilities; boxes ``cx, cy, w, h`` in crop pixels relative to the crop's centre; the
+        cosine window at each anchor's place.
+    """
+    scores = jax.nn.softmax(anchor_logits(maps.cls), axis=-1)[..., 1].reshape(-1)
+    anchors = tracking_anchors(config, config.instance_size)
+    boxes = decode(anchor_deltas(maps.loc)[0], jnp.asarray(anchors)).reshape(-1, 4)
+    window = np.tile(hann_window(anchors.shape[1]).reshape(-1), len(anchors))
+    return scores, boxes, window
+
+
+def crop_scale(config: Config, state: State) -> Float[Array, ""]:
+    """Return crop pixels per frame pixel."""
+    side = crop.context_side(state.size, config.context)
+    return config.exemplar_size / lost.widened(config.lost, state.misses, side)
+
+
 def decide(config: Config, variables: Variables, state: State, look: Look, maps: Maps) -> Decision:
     """Score every anchor, take the best, and bring its box into the frame.
 
@@ -261,13 +304,13 @@ def decide(config: Config, variables: Variables, state: State, look: Look, maps:
         STVIR/pysot, ``SiamRPNTracker.track`` and ``SiamRPNLTTracker.track``.
     """
     influence, size = config.window_influence, state.size
-    scores = jax.nn.softmax(anchor_logits(maps.cls), axis=-1)[..., 1].reshape(-1)
-    anchors = tracking_anchors(config, config.instance_size)
-    boxes = decode(anchor_deltas(maps.loc)[0], jnp.asarray(anchors)).reshape(-1, 4)
-    side = crop.context_side(size, config.context)
-    scale = config.exemplar_size / lost.widened(config.lost, state.misses, side)
+    cells = (-1, *[map_size(config, config.instance_size)] * 2)
+    scores, boxes, window = read(config, maps)
+    if not is_exactly(config.size_correction, 0):
+        factors = jnp.concatenate([jnp.ones(2), state.correction]).astype(boxes.dtype)
+        boxes = boxes * factors[None]
+    scale = crop_scale(config, state)
     penalty = change_penalty(boxes, size, scale, config.penalty_k)
-    window = np.tile(hann_window(anchors.shape[1]).reshape(-1), len(anchors))
     penalised = penalty * scores.astype(size.dtype) * (1 - influence)
     penalised = penalised + jnp.asarray(window, size.dtype) * influence
     # Not a number (infinite width over infinite height) must not win.
@@ -279,7 +322,7 @@ def decide(config: Config, variables: Variables, state: State, look: Look, maps:
         config.confidence,
         state.confidence,
         own,
-        jnp.sum(scores.reshape(anchors.shape[:3]), axis=0),
+        jnp.sum(scores.reshape(cells), axis=0),
         config.exemplar_size / config.stride,
     )
     rate = penalty[best] * own.astype(size.dtype) * config.size_rate
@@ -306,7 +349,7 @@ def decide(config: Config, variables: Variables, state: State, look: Look, maps:
         box=jnp.concatenate([shown[:2] - shown[2:] / 2, shown[2:]]).astype(jnp.float32),
         score=score,
         which=jnp.zeros((), jnp.int32),
-        response=jnp.max(penalised.reshape(anchors.shape[:3]), axis=0),
+        response=jnp.max(penalised.reshape(cells), axis=0),
         share=config.stride * map_size(config, config.instance_size) / config.instance_size,
         scores=scores,
         boxes=boxes,
