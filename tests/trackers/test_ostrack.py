@@ -318,6 +318,7 @@ def test_sizes_are_corrected_by_the_first_frame_and_smoothed():
         correction=jnp.asarray([2.0, 0.5]),
         confidence=jnp.ones(()),
         misses=jnp.zeros((), jnp.int32),
+        appearance=(),
     )
     new = jnp.asarray([20.0, 20, 24, 48])  # about (32, 44)
     got = ostrack.smoothed(config, state, new, state.misses)

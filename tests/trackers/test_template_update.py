@@ -34,6 +34,8 @@ def unmoved(state, score):
     place = {
         k: getattr(state, k) for k in ("centre", "size", "target", "window") if hasattr(state, k)
     }
+    if hasattr(state, "box"):
+        place |= {"clipped": state.box}
     if hasattr(state, "kernels"):
         place |= {"kept": jnp.concatenate([state.centre, state.size]), "lost": state.lost}
     known = {"confidence": state.confidence, "misses": state.misses, "growth": 1.0}
@@ -47,6 +49,7 @@ def unmoved(state, score):
         "siamrpnpp-tiny",
         pytest.param("mlt-tiny", marks=pytest.mark.slow),
         pytest.param("tadt-tiny", marks=pytest.mark.slow),
+        "ostrack-tiny",
     ],
 )
 def test_the_template_follows_what_was_tracked_well(name):

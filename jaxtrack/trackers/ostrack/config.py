@@ -10,6 +10,7 @@ import numpy as np
 from jaxtrack.ops import precision
 from jaxtrack.ops.confidence import RESPONSE, Confidence
 from jaxtrack.ops.lost import NEVER, LostRule, refuse_aside
+from jaxtrack.ops.template_update import FIXED, TemplateUpdate
 
 TemplateRange = Literal["CTR_POINT", "CTR_REC", "ALL", "GT_BOX"]
 
@@ -52,6 +53,8 @@ class Config:
         confidence: what the score is (see `jaxtrack.ops.confidence`); as published, the
             head's score.
         lost: what a low score does (see `jaxtrack.ops.lost`); as published: nothing.
+        template_update: how the template's tokens follow the target (see
+            `jaxtrack.ops.template_update`); as published: not at all.
     """
 
     template_size: int = 128
@@ -81,6 +84,7 @@ class Config:
     size_correction: float = 0.0
     confidence: Confidence = RESPONSE
     lost: LostRule = NEVER
+    template_update: TemplateUpdate = FIXED
 
     @property
     def template_grid(self) -> int:

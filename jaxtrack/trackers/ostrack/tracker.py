@@ -27,9 +27,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from jaxtrack.base import Frame, Look, Prediction, Steps, Variables
-from jaxtrack.ops import confidence, lost
+from jaxtrack.ops import confidence, lost, template_update
 from jaxtrack.ops.boxes import size_correction
 from jaxtrack.ops.crop import Window
+from jaxtrack.ops.template_update import Appearance
 from jaxtrack.settings import is_exactly
 from jaxtrack.trackers.ostrack import crop as crop_ostrack
 from jaxtrack.trackers.ostrack import elimination
@@ -50,12 +51,13 @@ class State(NamedTuple):
 
     Attributes:
         box: ``(4,)`` ``x, y, w, h`` of the target, pixels.
-        template: ``(z, c)`` tokens of the template; never updated.
+        template: ``(z, c)`` tokens of the template.
         template_mask: ``(z,)`` weight of each template token in the elimination score (0 or 1).
         frame_size: ``(2,)`` int32 true height and width of the frames.
         correction: ``(2,)`` factors on predicted width and height (see `Config.size_correction`).
         confidence: ``()`` running mean of the margin, where that is the score; 1 at first.
         misses: ``()`` int32 frames in a row whose score was low (see `jaxtrack.ops.lost`).
+        appearance: what the template is made of, where it follows the target; else ().
     """
 
     box: Float[Array, "4"]
@@ -65,6 +67,7 @@ class State(NamedTuple):
     correction: Float[Array, "2"]
     confidence: Float[Array, ""]
     misses: Int[Array, ""]
+    appearance: Appearance | tuple[()]
 
 
 class Decision(NamedTuple):
@@ -201,13 +204,21 @@ def start(
         frame_size: ``(2,)`` true height and width of the frame.
     """
     size = config.template_size
-    image = normalise(crop)[None]
-    tokens: Any = network(config).apply(variables, image, method="embed_template")
+    tokens = template_tokens(config, variables, crop)
     inside = crop_ostrack.box_to_crop(box, box, scale_of(window, size), size) / size
     mask = template_mask(config, inside.astype(jnp.float32))
     frame_size, ones = frame_size.astype(jnp.int32), jnp.ones(2, box.dtype)
     sure, misses = jnp.ones((), jnp.float32), jnp.zeros((), jnp.int32)
-    return State(box, tokens[0], mask, frame_size, ones, sure, misses)
+    seen = template_update.begin(config.template_update, tokens)
+    return State(box, tokens, mask, frame_size, ones, sure, misses, seen)
+
+
+def template_tokens(
+    config: Config, variables: Variables, crop: UInt8[Array, "p p 3"]
+) -> Float[Array, "z c"]:
+    """Embed a template crop: its patches as tokens, before the first block."""
+    tokens: Any = network(config).apply(variables, normalise(crop)[None], method="embed_template")
+    return tokens[0]
 
 
 def init(
@@ -331,10 +342,21 @@ def smoothed(
 def update(
     config: Config, variables: Variables, state: State, frame: Frame, decision: Decision
 ) -> State:
-    """Move the target; there is no smoothing, and the template stays."""
-    return state._replace(
+    """Move the target; the template stays, or follows it."""
+    state = state._replace(
         box=decision.clipped, confidence=decision.confidence, misses=decision.misses
     )
+    if not isinstance(state.appearance, Appearance):
+        return state
+    window = crop_ostrack.window_ostrack(state.box, config.template_factor)
+    crop = crop_ostrack.crop_ostrack(frame, window, config.template_size, state.frame_size)
+    seen, template = template_update.followed(
+        config.template_update,
+        state.appearance,
+        decision.score,
+        template_tokens(config, variables, crop),
+    )
+    return state._replace(appearance=seen, template=template)
 
 
 def track_frame(
