@@ -16,6 +16,7 @@ from jaxtrack.errors import JaxtrackError
 from jaxtrack.models.alexnet import AlexNetConfig, embed_crops
 from jaxtrack.ops.correlation import cross_correlation
 from jaxtrack.ops.losses import balanced_logistic
+from jaxtrack.ops.template_update import FIXED
 from jaxtrack.trackers.mlt import adaptation
 from jaxtrack.trackers.mlt import network as net
 from jaxtrack.trackers.mlt import tracker as mlt
@@ -37,6 +38,7 @@ SMALL = dataclasses.replace(
     exemplar_size=79,
     instance_size=159,
     samples=3,
+    template_update=FIXED,
     memory_size=4,
     update_interval=2,
     fewest_patches=1,

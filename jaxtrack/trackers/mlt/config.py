@@ -11,7 +11,7 @@ from jaxtrack.errors import JaxtrackError
 from jaxtrack.models.alexnet import ALEXNET_V1, AlexNetConfig
 from jaxtrack.ops.confidence import MARGIN, RESPONSE, Confidence
 from jaxtrack.ops.lost import NEVER, LostRule, refuse_aside
-from jaxtrack.ops.template_update import FIXED, TemplateUpdate
+from jaxtrack.ops.template_update import FIXED, FOLLOWING, TemplateUpdate
 from jaxtrack.trackers.mlt.meta import MetaConfig
 from jaxtrack.trackers.mlt.network import MATCHING, MATCHING_TINY
 
@@ -184,6 +184,7 @@ _TINY = Config(
     samples=4,
     memory_size=8,
     confidence=MARGIN,
+    template_update=FOLLOWING,
 )
 # The widths of siamfc-small, from whose blocks 1 to 4 it starts; the meta-learner's first layer grows with
 # the product of the last two.

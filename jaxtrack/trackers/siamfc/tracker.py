@@ -40,7 +40,7 @@ from jaxtrack.ops.confidence import MARGIN, RESPONSE, Confidence
 from jaxtrack.ops.correlation import cross_correlation
 from jaxtrack.ops.lost import NEVER, LostRule
 from jaxtrack.ops.response import first_peak, hann_window, resize_maps, scale_factors
-from jaxtrack.ops.template_update import FIXED, Appearance, TemplateUpdate
+from jaxtrack.ops.template_update import FIXED, FOLLOWING, Appearance, TemplateUpdate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +115,7 @@ _TINY = Config(
     match_norm=True,
     input_divisor=255.0,
     confidence=MARGIN,
+    template_update=FOLLOWING,
 )
 # Two and a half times as wide: under 6 MB of weights, trained on an accelerator.
 _SMALL = dataclasses.replace(

@@ -6,7 +6,7 @@ import dataclasses
 
 from jaxtrack.ops.confidence import MARGIN, RESPONSE, Confidence
 from jaxtrack.ops.lost import NEVER, LostRule, refuse_aside
-from jaxtrack.ops.template_update import FIXED, TemplateUpdate
+from jaxtrack.ops.template_update import FIXED, FOLLOWING, TemplateUpdate
 from jaxtrack.trackers.siamrpn.network import NetworkConfig
 
 _R50 = NetworkConfig()
@@ -91,8 +91,10 @@ _TINY = Config(
     instance_size=287,
     penalty_k=0.1,
     window_influence=0.35,
-    size_rate=0.15,
+    size_rate=0.08,
+    size_correction=0.5,
     confidence=MARGIN,
+    template_update=FOLLOWING,
 )
 
 # MobileNetV2 of width 1 up to its fifth stage, two levels: trained on an accelerator, from nothing or from
@@ -103,7 +105,8 @@ _SMALL = Config(
     ),
     penalty_k=0.08,
     window_influence=0.3,
-    size_rate=0.08,
+    size_rate=0.06,
+    size_correction=0.5,
     confidence=MARGIN,
 )
 
