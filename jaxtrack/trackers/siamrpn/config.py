@@ -108,6 +108,7 @@ _SMALL = Config(
     size_rate=0.06,
     size_correction=0.5,
     confidence=MARGIN,
+    template_update=FOLLOWING,
 )
 
 
