@@ -214,7 +214,7 @@ MODELS: dict[str, Model] = {
     "mlt-tiny": _shipped("mlt-tiny", 0.630, 0.864),
     "ostrack-tiny": _shipped("ostrack-tiny", 0.609, 0.858),
     "tadt-tiny": _shipped("tadt-tiny"),
-    "siamrpnpp-small-imagenet": _shipped("siamrpnpp-small-imagenet", 0.689, 0.929),
+    "siamrpnpp-small-imagenet": _shipped("siamrpnpp-small-imagenet", 0.686, 0.925),
 }
 
 _SHORT = {
