@@ -3,7 +3,8 @@
 A matching network compares the target's first appearance with a search region. While tracking, context
 patches of the target are kept in a memory; the loss of the matching network on them, differentiated
 with respect to its last layer, is handed to a meta-learner, which answers with new kernels for that layer
-and an attention over its channels. Nothing is optimised on line.
+and an attention over its channels. Nothing is optimised on line. With ``template_update`` (in ``-tiny``)
+the first appearance is one part of a running mean that follows the target.
 
 Reference:
     Choi, Kwon and Lee, Deep Meta Learning for Real-Time Target-Aware Visual Tracking, ICCV 2019. No code

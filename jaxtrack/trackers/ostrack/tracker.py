@@ -2,7 +2,7 @@
 
 Both crops become tokens that attend to each other in every block; search tokens that the target's centre
 does not attend to are eliminated early (presets ``-ce``). A centre head reads the box from the search
-tokens. The template is never updated; there is no scale pyramid and no smoothing.
+tokens. As published the template is never updated, and there is no scale pyramid and no smoothing.
 
 Reference:
     Ye et al., Joint Feature Learning and Relation Modeling for Tracking: A One-Stream Framework, ECCV

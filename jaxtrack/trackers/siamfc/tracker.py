@@ -1,7 +1,8 @@
 """SiamFC: fully-convolutional Siamese tracking over a pyramid of scales.
 
 The target's first appearance is embedded once and correlated with the embedding of a search region at
-every frame; the peak of the response moves the box, the best of several scales resizes it.
+every frame; the peak of the response moves the box, the best of several scales resizes it. With
+``template_update`` (in ``-tiny``) the template follows the target.
 
 Reference:
     Bertinetto et al., Fully-Convolutional Siamese Networks for Object Tracking, 2016. The rules of

@@ -2,7 +2,8 @@
 
 The target's first appearance becomes correlation kernels once; at every frame each anchor of a search
 region gets a foreground probability and a box. Changes of size and shape are penalised, a cosine window
-favours small motion, the best anchor's box moves and resizes the target.
+favours small motion, the best anchor's box moves and resizes the target. With ``template_update`` (in
+``-tiny``) the kernels follow the target, with ``size_correction`` sizes mean what the first box meant.
 
 Reference:
     Li et al., SiamRPN++: Evolution of Siamese Visual Tracking with Very Deep Networks, 2019. Rounding,
