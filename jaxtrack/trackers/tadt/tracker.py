@@ -2,7 +2,8 @@
 
 In the first frame two branches tell which channels matter: a ridge regression of the features to a
 Gaussian (which channels respond to the target), and a pairwise ranking of scaled samples (which ones feel
-its size). The kept channels are matched as in a Siamese tracker, over three scales; as published nothing is updated.
+its size). The kept channels are matched as in a Siamese tracker, over three scales; as published
+nothing is updated.
 
 Reference:
     Li, Ma, Wu, He and Yang, Target-Aware Deep Tracking, CVPR 2019. Rules of cropping, matching and update
