@@ -274,6 +274,16 @@ def is_exactly(setting: Any, value: float) -> bool:
     return isinstance(setting, (int, float)) and setting == value
 
 
+def refuse_no_share(name: str, setting: Any) -> None:
+    """Refuse a setting that is a number and no share; one that is known only when a program runs passes.
+
+    Raises:
+        JaxtrackError: below 0 or above 1.
+    """
+    if isinstance(setting, (int, float)) and not 0 <= setting <= 1:
+        raise JaxtrackError(f"{name} is {setting:g}; a share from 0 to 1")
+
+
 def _is_number(value: Any) -> bool:
     """Return whether a value is one real number, of Python or of an array library, but no bool."""
     if isinstance(value, (bool, str, bytes)) or value is None:

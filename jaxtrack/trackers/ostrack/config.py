@@ -11,6 +11,7 @@ from jaxtrack.ops import precision
 from jaxtrack.ops.confidence import RESPONSE, Confidence
 from jaxtrack.ops.lost import NEVER, LostRule, refuse_aside
 from jaxtrack.ops.template_update import FIXED, TemplateUpdate
+from jaxtrack.settings import refuse_no_share
 
 TemplateRange = Literal["CTR_POINT", "CTR_REC", "ALL", "GT_BOX"]
 
@@ -92,8 +93,9 @@ class Config:
         return self.template_size // self.patch
 
     def __post_init__(self) -> None:
-        """Refuse a search that this tracker has no crops for."""
+        """Refuse a search that this tracker has no crops for, and a correction that is no share."""
         refuse_aside(self.lost, 1)
+        refuse_no_share("size_correction", self.size_correction)
 
     @property
     def search_grid(self) -> int:

@@ -7,6 +7,7 @@ import dataclasses
 from jaxtrack.ops.confidence import MARGIN, RESPONSE, Confidence
 from jaxtrack.ops.lost import NEVER, LostRule, refuse_aside
 from jaxtrack.ops.template_update import FIXED, FOLLOWING, TemplateUpdate
+from jaxtrack.settings import refuse_no_share
 from jaxtrack.trackers.siamrpn.network import NetworkConfig
 
 _R50 = NetworkConfig()
@@ -60,8 +61,9 @@ class Config:
     template_update: TemplateUpdate = FIXED
 
     def __post_init__(self) -> None:
-        """Refuse a search that this tracker has no crops for."""
+        """Refuse a search that this tracker has no crops for, and a correction that is no share."""
         refuse_aside(self.lost, 1)
+        refuse_no_share("size_correction", self.size_correction)
 
 
 _ALEXNET = NetworkConfig(backbone="alexnet", levels=(5,), neck=(), head=(256,), fusion="single")
