@@ -462,7 +462,7 @@ def update(
         misses=decision.misses,
     )
     if isinstance(state.appearance, Appearance):
-        state = follow(config, variables, state, frame, decision.score)
+        state = follow(config, variables, state, state.appearance, frame, decision.score)
     if not config.adapts:
         return state
     rules = tuning(config, variables)
@@ -476,15 +476,17 @@ def update(
 
 
 def follow(
-    config: Config, variables: Variables, state: State, frame: Frame, score: Float[Array, ""]
+    config: Config,
+    variables: Variables,
+    state: State,
+    seen: Appearance,
+    frame: Frame,
+    score: Float[Array, ""],
 ) -> State:
     """Let the exemplar follow the target, and the template with it; the layer stays as it is."""
-    assert isinstance(state.appearance, Appearance)
     one = jnp.ones((1,), state.size.dtype)
     now = trunk(config, variables, look_at(config, state, frame, one, config.exemplar_size).crops)
-    seen, exemplar = template_update.followed(
-        config.template_update, state.appearance, score, now[0]
-    )
+    seen, exemplar = template_update.followed(config.template_update, seen, score, now[0])
     state = state._replace(appearance=seen, exemplar=exemplar)
     return with_layer(config, variables, state, state.kernel, state.attention)
 
