@@ -215,6 +215,7 @@ def search(options: Options) -> list[dict[str, float]]:
     entry = parse_entry(given)
     tracker = entry.tracker
     compiled.check_fields(tracker, entry.label, grid.names)
+    grid.check(tracker)
     dataset = datasets.find(options.benchmark, options.split)
     datasets.check_root(dataset, options.root)
     inputs = [path for path in (options.root, options.weights) if path is not None]

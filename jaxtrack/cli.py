@@ -43,6 +43,7 @@ from jaxtrack.errors import (
     unknown,
 )
 from jaxtrack.io import paths
+from jaxtrack.ranges import Range
 
 if TYPE_CHECKING:
     import jax
@@ -98,39 +99,6 @@ class Metavar:
     """What stands for the value in the help: ``Annotated[str, Metavar("X,Y,W,H")]``."""
 
     text: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Range:
-    """Least and largest value of a number: ``Annotated[int, Range(low=1)]``; both may be taken.
-
-    Attributes:
-        low: least value; None: no bound.
-        high: largest value; None: no bound.
-    """
-
-    low: float | None = None
-    high: float | None = None
-
-    def check(self, value: float) -> None:
-        """Check a value.
-
-        Raises:
-            ArgumentTypeError: it lies outside.
-        """
-        low, high = (None if bound is None else _plain(bound) for bound in (self.low, self.high))
-        if (self.low is not None and value < self.low) or (
-            self.high is not None and value > self.high
-        ):
-            if low is not None and high is not None:
-                raise argparse.ArgumentTypeError(f"give from {low} to {high}")
-            wanted = f"{low} or more" if low is not None else f"{high} or less"
-            raise argparse.ArgumentTypeError(f"give {wanted}")
-
-
-def _plain(number: float) -> str:
-    """Return a number without exponent where it is whole."""
-    return str(int(number)) if number == int(number) else f"{number:g}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -664,11 +632,8 @@ def _converter(kind: Any, bounds: Range | None) -> Callable[[str], Any]:
             return word
         else:
             raise TypeError(f"{kind}: no option can have this type")
-        if bounds is not None:
-            try:
-                bounds.check(value)
-            except argparse.ArgumentTypeError as error:
-                raise wanted(f"{shown}: {error}") from error
+        if bounds is not None and not bounds.holds(value):
+            raise wanted(f"{shown}: give {bounds}")
         return value
 
     return convert

@@ -119,7 +119,7 @@ def _changed(value: Any, tree: dict[str, Any]) -> Any:
         raise UsageError(f"{first.shown}: nothing lies below a {type(value).__name__}")
     kind = type(value)
     names = [field.name for field in dataclasses.fields(value) if field.init]
-    hints = _hints(kind)
+    declared = hints(kind)
     after = {}
     for name, change in tree.items():
         if name not in names:
@@ -129,7 +129,7 @@ def _changed(value: Any, tree: dict[str, Any]) -> Any:
             )
         before = getattr(value, name)
         if isinstance(change, _Leaf):
-            after[name] = _value(change, hints.get(name, Any), before)
+            after[name] = _value(change, declared.get(name, Any), before)
         else:
             after[name] = _changed(before, change)
     try:
@@ -172,7 +172,8 @@ def _value(leaf: _Leaf, hint: Any, before: Any) -> Any:
         raise UsageError(f"{leaf.shown}: {error}") from None
 
 
-def _hints(kind: type) -> dict[str, Any]:
+def hints(kind: type) -> dict[str, Any]:
+    """Return the type of each field of a class, without its range."""
     try:
         return typing.get_type_hints(kind)
     except Exception:  # a name that only type checkers see: the value's own type stands in
@@ -272,16 +273,6 @@ def is_exactly(setting: Any, value: float) -> bool:
     So a rule that a config switches off leaves no trace in a program, and can still be searched over.
     """
     return isinstance(setting, (int, float)) and setting == value
-
-
-def refuse_no_share(name: str, setting: Any) -> None:
-    """Refuse a setting that is a number and no share; one that is known only when a program runs passes.
-
-    Raises:
-        JaxtrackError: below 0 or above 1.
-    """
-    if isinstance(setting, (int, float)) and not 0 <= setting <= 1:
-        raise JaxtrackError(f"{name} is {setting:g}; a share from 0 to 1")
 
 
 def _is_number(value: Any) -> bool:

@@ -8,13 +8,13 @@ from tests.conftest import ROOT
 
 # What a module may import: everything to its left, and the ground that all stand on.
 ORDER = ["ops", "models", "trackers"]
-GROUND = {"errors", "settings", "checks", "base"}
+GROUND = {"errors", "ranges", "settings", "checks", "base"}
 # Rooms beside the row: what each may import of ours.
 BESIDE = {
     "io": {"errors", "io"},
     "weights": {"errors", "ops", "io", "weights"},
-    "synthetic": {"errors", "ops", "io", "synthetic", "settings", "cli", "data"},
-    "data": {"errors", "ops", "io", "synthetic", "data", "cli"},
+    "synthetic": {"errors", "ranges", "ops", "io", "synthetic", "settings", "cli", "data"},
+    "data": {"errors", "ranges", "ops", "io", "synthetic", "data", "cli"},
 }
 # Functions that read a flag, a variable, a clock or a device when called.
 READS = {"environ", "getenv", "time", "perf_counter", "devices", "default_backend", "argv"}

@@ -15,6 +15,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
+from jaxtrack.errors import JaxtrackError
+from jaxtrack.ranges import Count, NotNegative, OddCount, Share, check_ranges
+from jaxtrack.synthetic.patches import PatchConfig
+
 from .step import streams
 
 _LUMA = (0.299, 0.587, 0.114)
@@ -48,25 +52,75 @@ class AugmentConfig:
         noise: standard deviation of white noise, grey levels.
     """
 
-    size: int
-    shift: float = 0.0
+    size: Count
+    shift: NotNegative = 0.0
     whole_pixels: bool = False
-    scale: float = 0.0
+    scale: NotNegative = 0.0
     scale_kind: Literal["uniform", "lognormal"] = "uniform"
     scale_axes: bool = False
     bounded: bool = False
     antialias: bool = False
-    flip: float = 0.0
-    pair_flip: float = 0.0
-    grey: float = 0.0
-    pair_grey: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    offset: float = 0.0
+    flip: Share = 0.0
+    pair_flip: Share = 0.0
+    grey: Share = 0.0
+    pair_grey: Share = 0.0
+    brightness: NotNegative = 0.0
+    contrast: NotNegative = 0.0
+    offset: NotNegative = 0.0
     offset_mix: tuple[tuple[float, float, float], ...] = ()
-    blur: float = 0.0
-    blur_size: int = 45
-    noise: float = 0.0
+    blur: Share = 0.0
+    blur_size: OddCount = 45
+    noise: NotNegative = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse numbers outside their ranges, by name."""
+        check_ranges(self)
+
+
+def refuse_sizes(
+    patch: PatchConfig, exemplar: int, template: int, search: int, search_name: str = "search.size"
+) -> None:
+    """Refuse crops that do not fit what they are cut from, or the tracker that they are for.
+
+    Args:
+        patch: how patches are cut.
+        exemplar: side of the template that the tracker takes, pixels.
+        template: side of the template's crop, pixels.
+        search: side of the search patch's crop, pixels.
+        search_name: name of its field.
+
+    Raises:
+        JaxtrackError: says which sizes, and what each has to be.
+    """
+    if template != exemplar:
+        raise JaxtrackError(f"template.size is {template}, but the tracker takes {exemplar}")
+    if search < template:
+        raise JaxtrackError(f"{search_name} is {search}, below the template's {template}")
+    refuse_patch("template.size", template, patch, "template")
+    refuse_patch(search_name, search, patch, "search")
+
+
+def refuse_patch(
+    name: str, side: int, patch: PatchConfig, part: Literal["template", "search"]
+) -> None:
+    """Refuse a patch that is cut for crops of another side.
+
+    Args:
+        name: of the field that holds the crop's side.
+        side: of the crop, pixels.
+        patch: how patches are cut.
+        part: which of them.
+
+    Raises:
+        JaxtrackError: says which sizes, and what each has to be.
+    """
+    spec = getattr(patch, part)
+    if spec.nominal != side:
+        raise JaxtrackError(
+            f"{name} is {side} and patch.{part}.nominal {spec.nominal}: both are the side of the crop"
+        )
+    if spec.size < side:
+        raise JaxtrackError(f"patch.{part}.size is {spec.size}, below {name} = {side}")
 
 
 def augment(

@@ -19,6 +19,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxtrack.ranges import BelowOne, NotNegative, Positive, Share, Whole, check_ranges
+
 from .step import epoch_of
 
 Kind = Literal["constant", "geometric", "step", "cosine", "onecycle"]
@@ -45,15 +47,19 @@ class Schedule:
     """
 
     kind: Kind = "constant"
-    final: float = 0.0
+    final: NotNegative = 0.0
     per_epoch: bool = False
     endpoint: bool = False
-    milestones: tuple[int, ...] = ()
-    factor: float = 0.1
-    rise: float = 0.3
-    warmup_epochs: int = 0
-    warmup_start: float = 0.0
+    milestones: tuple[Whole, ...] = ()
+    factor: Positive = 0.1
+    rise: Share = 0.3
+    warmup_epochs: Whole = 0
+    warmup_start: NotNegative = 0.0
     warmup_kind: Literal["linear", "geometric"] = "linear"
+
+    def __post_init__(self) -> None:
+        """Refuse numbers outside their ranges, by name."""
+        check_ranges(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +74,12 @@ class Group:
     """
 
     pattern: str
-    rate: float = 1.0
-    from_epoch: int = 0
+    rate: NotNegative = 1.0
+    from_epoch: Whole = 0
+
+    def __post_init__(self) -> None:
+        """Refuse numbers outside their ranges, by name."""
+        check_ranges(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,16 +103,20 @@ class OptimConfig:
     """
 
     name: Literal["sgd", "adam", "adamw"]
-    rate: float
+    rate: NotNegative
     schedule: Schedule = Schedule()
-    momentum: float = 0.9
-    betas: tuple[float, float] = (0.9, 0.999)
-    epsilon: float = 1e-8
-    weight_decay: float = 0.0
+    momentum: BelowOne = 0.9
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
+    epsilon: Positive = 1e-8
+    weight_decay: NotNegative = 0.0
     no_decay: str = ""
-    clip_norm: float | None = None
+    clip_norm: Positive | None = None
     groups: tuple[Group, ...] = ()
     restart: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse numbers outside their ranges, by name."""
+        check_ranges(self)
 
 
 class OptimState(NamedTuple):

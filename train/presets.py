@@ -10,8 +10,9 @@ from typing import Any
 
 import jax
 
-from jaxtrack.errors import JaxtrackError, unknown
+from jaxtrack.errors import unknown
 from jaxtrack.ops.patch import PatchSpec
+from jaxtrack.ranges import BelowOne, Count, Whole, check_ranges
 from jaxtrack.settings import described, replaced
 from jaxtrack.synthetic.world import PatchConfig
 
@@ -35,7 +36,11 @@ class DataConfig:
     recipe: str
     template: PatchSpec
     search: PatchSpec
-    patches: int = 0
+    patches: Whole = 0
+
+    def __post_init__(self) -> None:
+        """Refuse numbers outside their ranges, by name."""
+        check_ranges(self)
 
 
 def same_patches(recipe: str, patch: PatchConfig, patches: int = 0) -> DataConfig:
@@ -71,25 +76,21 @@ class Preset:
     task: Task
     tracker: str
     optim: OptimConfig
-    batch_size: int
-    steps: int
-    epochs: int = 1
+    batch_size: Count
+    steps: Count
+    epochs: Count = 1
     data: DataConfig | None = None
     source: str = ""
-    log_every: int = 20
-    save_every: int = 500
+    log_every: Count = 20
+    save_every: Count = 500
     init_from: str = ""
     load: Callable[[Any, pathlib.Path, Any], Any] | None = None
-    ema: float = 0.0
+    ema: BelowOne = 0.0
     name: str = ""
 
     def __post_init__(self) -> None:
         """Refuse numbers that make no training."""
-        for field in ("batch_size", "steps", "epochs", "log_every", "save_every"):
-            if getattr(self, field) < 1:
-                raise JaxtrackError(f"{field} is {getattr(self, field)}: at least 1")
-        if not 0 <= self.ema < 1:
-            raise JaxtrackError(f"ema is {self.ema}: a share from 0 (no average) to below 1")
+        check_ranges(self)
 
 
 def all_presets() -> dict[str, Preset]:

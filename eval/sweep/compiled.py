@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
+from jaxtrack import settings
 from jaxtrack.base import Look, Prediction, State, Tracker, Variables
 from jaxtrack.errors import UsageError
 
@@ -100,7 +101,8 @@ def _windows(look: Look) -> Float[Array, "n k"]:
 def float_fields(tracker: Tracker) -> list[str]:
     """Return the names of the float fields of a tracker's config."""
     config: Any = tracker.config
-    return [field.name for field in dataclasses.fields(config) if field.type in ("float", float)]
+    declared = settings.hints(type(config))
+    return [f.name for f in dataclasses.fields(config) if declared.get(f.name) is float]
 
 
 def why_not(tracker: Tracker, name: str) -> str | None:

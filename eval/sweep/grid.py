@@ -40,6 +40,18 @@ class Grid:
         """Return a config with one of the settings in it, as a preset would have it."""
         return dataclasses.replace(config, **dict(zip(self.names, self.values[index].tolist())))
 
+    def check(self, tracker: Tracker) -> None:
+        """Refuse values that the tracker's config does not take; the outermost of each field are tried.
+
+        Raises:
+            UsageError: names the field, its value and what it may be.
+        """
+        outermost = {
+            int(pick(column)) for column in self.values.T for pick in (np.argmin, np.argmax)
+        }
+        for index in sorted(outermost):
+            tracker.replace(**dict(zip(self.names, self.values[index].tolist())))
+
 
 def parse_grid(given: Items[str], random: int | None = None, seed: int = 0) -> Grid:
     """Read FIELD=VALUE,VALUE,... options.

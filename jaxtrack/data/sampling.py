@@ -21,6 +21,7 @@ from jaxtrack.data.record import usable_boxes
 from jaxtrack.data.source import FrameSource
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.ops.patch import PatchSpec
+from jaxtrack.ranges import Count, Share, Whole, check_ranges
 
 # Draws from videos without a usable frame before giving up, and from records that do not decode.
 _MAX_EMPTY, _MAX_BROKEN = 1000, 20
@@ -89,22 +90,18 @@ class PairConfig:
 
     template: PatchSpec
     search: PatchSpec
-    max_gap: int = 100
+    max_gap: Whole = 100
     order: Literal["any", "forward", "sorted"] = "any"
     same_frame: bool = True
-    negative: float = 0.0
-    patches: int = 0
-    min_frames: int = 1
+    negative: Share = 0.0
+    patches: Whole = 0
+    min_frames: Count = 1
     filter: FrameFilter = FrameFilter()
     reduced_decode: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what cannot be sampled."""
-        if self.max_gap < 0 or self.patches < 0 or not 0 <= self.negative <= 1:
-            raise JaxtrackError(
-                f"impossible sampling: max_gap {self.max_gap}, patches {self.patches}, "
-                f"negative {self.negative} (a share from 0 to 1)"
-            )
+        check_ranges(self)
 
 
 def usable_rows(

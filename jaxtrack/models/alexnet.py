@@ -9,10 +9,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
+from jaxtrack.errors import JaxtrackError
 from jaxtrack.models.layers import BatchNorm, Conv, max_pool
 from jaxtrack.ops.correlation import cross_correlation_pairs
 from jaxtrack.ops.mapping import image_by_image
 from jaxtrack.ops.response import resize_maps
+from jaxtrack.ranges import Count, Positive, Share, check_ranges
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,20 +33,52 @@ class AlexNetConfig:
         norm_names: parameter names of the batch normalisations.
     """
 
-    channels: tuple[int, ...] = (96, 256, 384, 384, 256)
-    groups: tuple[int, ...] = (1, 2, 1, 2, 2)
-    kernels: tuple[int, ...] = (11, 5, 3, 3, 3)
-    pool_strides: tuple[int, ...] = (2, 2)
+    channels: tuple[Count, ...] = (96, 256, 384, 384, 256)
+    groups: tuple[Count, ...] = (1, 2, 1, 2, 2)
+    kernels: tuple[Count, ...] = (11, 5, 3, 3, 3)
+    pool_strides: tuple[Count, ...] = (2, 2)
     final_norm: bool = False
-    norm_epsilon: float = 1e-6
-    norm_momentum: float = 0.05
+    norm_epsilon: Positive = 1e-6
+    norm_momentum: Share = 0.05
     conv_names: tuple[str, ...] = tuple(f"conv{i}.0" for i in range(1, 6))
     norm_names: tuple[str, ...] = tuple(f"conv{i}.1" for i in range(1, 6))
+
+    def __post_init__(self) -> None:
+        """Refuse numbers outside their ranges, and what makes no five convolutions, by name."""
+        check_ranges(self)
+        for name, count in [("channels", 5), ("groups", 5), ("kernels", 5), ("pool_strides", 2)]:
+            given = getattr(self, name)
+            if len(given) != count:
+                raise JaxtrackError(f"{name} holds {len(given)} numbers; {count} are wanted")
+        for before, after, groups in zip((3, *self.channels), self.channels, self.groups):
+            if before % groups or after % groups:
+                raise JaxtrackError(
+                    f"groups asks for {groups} groups, which {before} and {after} channels are no multiple of"
+                )
 
     @property
     def stride(self) -> int:
         """Total stride, input pixels per feature cell."""
         return 2 * self.pool_strides[0] * self.pool_strides[1]
+
+    def refuse_small(self, exemplar: int, search: int) -> None:
+        """Refuse crops that the network makes nothing of.
+
+        Args:
+            exemplar: side of the exemplar crop, pixels.
+            search: side of the search crop, pixels.
+
+        Raises:
+            JaxtrackError: says which, and what would do.
+        """
+        if self.feature_size(exemplar) < 1:
+            sides = range(exemplar, 2**15)
+            least = next((side for side in sides if self.feature_size(side) >= 1), sides.stop)
+            raise JaxtrackError(
+                f"exemplar_size is {exemplar}, of which the network leaves no feature; {least} or more"
+            )
+        if search < exemplar:
+            raise JaxtrackError(f"instance_size is {search}, below exemplar_size = {exemplar}")
 
     def feature_size(self, image_size: int, blocks: int = 5) -> int:
         """Return the side of the output of block 3, 4 or 5 of a square image, cells."""

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.ranges import NotNegative, PositiveShare, check_ranges
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,15 +39,12 @@ class Confidence:
     """
 
     rule: Literal["response", "margin"] = "response"
-    radius: float = 1 / 3
-    rate: float = 0.1
+    radius: NotNegative = 1 / 3
+    rate: PositiveShare = 0.1
 
     def __post_init__(self) -> None:
         """Refuse numbers without a meaning, by name."""
-        if not 0 < self.rate <= 1:
-            raise JaxtrackError(f"confidence.rate is {self.rate:g}; above 0, at most 1")
-        if self.radius < 0:
-            raise JaxtrackError(f"confidence.radius is {self.radius:g}; at least 0")
+        check_ranges(self, "confidence.")
 
 
 RESPONSE = Confidence()

@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxtrack.errors import JaxtrackError
+from jaxtrack.ranges import AtLeastOne, NotNegative, PositiveShare, Whole, check_ranges
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,27 +45,18 @@ class LostRule:
     below: float = 0.0
     above: float = 0.0
     stay: bool = False
-    patience: int = 3
-    step: float = 1.0
-    widest: float = 2.0
-    aside: float = 0.0
-    doubt: float = 0.9
+    patience: Whole = 3
+    step: AtLeastOne = 1.0
+    widest: AtLeastOne = 2.0
+    aside: NotNegative = 0.0
+    doubt: PositiveShare = 0.9
 
     def __post_init__(self) -> None:
         """Refuse numbers that contradict each other, by name."""
+        check_ranges(self, "lost.")
         if self.below and self.above < self.below:
             raise JaxtrackError(
                 f"lost.above is {self.above:g}, below lost.below = {self.below:g}: a search would never end"
-            )
-        if self.patience < 0:
-            raise JaxtrackError(f"lost.patience is {self.patience}; at least 0")
-        if self.aside < 0 or not 0 < self.doubt <= 1:
-            raise JaxtrackError(
-                f"lost.aside is {self.aside:g} and lost.doubt {self.doubt:g}; at least 0, and above 0 up to 1"
-            )
-        if self.step < 1 or self.widest < 1:
-            raise JaxtrackError(
-                f"lost.step is {self.step:g} and lost.widest {self.widest:g}; both are at least 1"
             )
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.ranges import Count, NotNegative, Positive, check_ranges
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,16 +21,15 @@ class PatchSpec:
         pad: colour outside the frame: its mean, or black.
     """
 
-    size: int
-    nominal: int
-    factor: float
-    context: float = 0.5
+    size: Count
+    nominal: Count
+    factor: Positive
+    context: NotNegative = 0.5
     pad: Literal["mean", "black"] = "mean"
 
     def __post_init__(self) -> None:
-        """Refuse sizes that make no patch."""
-        if min(self.size, self.nominal) < 1 or not self.factor > 0 or not self.context >= 0:
-            raise JaxtrackError(f"impossible patch: {self}")
+        """Refuse numbers outside their ranges, by name."""
+        check_ranges(self)
 
     @property
     def scale(self) -> float:

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.ranges import Share, check_ranges
 
 Template = Any  # an array of features, or a tree of them
 
@@ -39,17 +39,13 @@ class TemplateUpdate:
         share: of the running mean in the template, against the first frame's.
     """
 
-    rate: float = 0.0
+    rate: Share = 0.0
     above: float = 0.4
-    share: float = 0.3
+    share: Share = 0.3
 
     def __post_init__(self) -> None:
         """Refuse numbers without a meaning, by name."""
-        if not 0 <= self.rate <= 1 or not 0 <= self.share <= 1:
-            raise JaxtrackError(
-                f"template_update.rate is {self.rate:g} and template_update.share {self.share:g};"
-                " both are shares from 0 to 1"
-            )
+        check_ranges(self, "template_update.")
 
     @property
     def on(self) -> bool:

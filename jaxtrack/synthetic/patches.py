@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, UInt8, UInt32
 
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.ops.patch import PatchSpec
+from jaxtrack.ranges import NotNegative, Share, check_ranges
 from jaxtrack.synthetic.objects import Object, Pose, Sprite
 from jaxtrack.synthetic.realism import calmness, piece_of, random_turn, thin_aspect
 from jaxtrack.synthetic.render import (
@@ -59,17 +60,18 @@ class PatchConfig:
 
     template: PatchSpec = _TEMPLATE
     search: PatchSpec = _SEARCH
-    max_shift: float = 0.0
-    max_scale: float = 0.0
-    negative_rate: float = 0.0
-    aspect_change: float = 0.3
-    rotation: float = 0.32
-    deformation: float = 0.12
-    occlusion_rate: float = 0.15
-    border_rate: float = 0.15
+    max_shift: NotNegative = 0.0
+    max_scale: NotNegative = 0.0
+    negative_rate: Share = 0.0
+    aspect_change: NotNegative = 0.3
+    rotation: NotNegative = 0.32
+    deformation: NotNegative = 0.12
+    occlusion_rate: Share = 0.15
+    border_rate: Share = 0.15
 
     def __post_init__(self) -> None:
         """Refuse what cannot be rendered."""
+        check_ranges(self)
         if "black" in (self.template.pad, self.search.pad):
             raise JaxtrackError(
                 "the synthetic world fills what lies outside a frame with its mean colour"

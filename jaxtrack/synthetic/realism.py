@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from jaxtrack.errors import JaxtrackError
+from jaxtrack.ranges import Share, check_ranges
 from jaxtrack.synthetic.textures import Draws, spline_weights
 
 PHOTO_SIDE = 128  # texels along a side of a photograph used as texture
@@ -47,30 +48,27 @@ class Realism:
         textures: folder of pictures for `photo`.
     """
 
-    thin: float = 0.0
-    hollow: float = 0.0
-    plain: float = 0.0
-    horizon: float = 0.0
-    shadow: float = 0.0
-    night: float = 0.0
-    jpeg: float = 0.0
-    upscale: float = 0.0
-    exchange: float = 0.0
-    hidden: float = 0.0
-    turn: float = 0.0
-    calm: float = 0.0
-    border: float = 0.0
-    photo: float = 0.0
+    thin: Share = 0.0
+    hollow: Share = 0.0
+    plain: Share = 0.0
+    horizon: Share = 0.0
+    shadow: Share = 0.0
+    night: Share = 0.0
+    jpeg: Share = 0.0
+    upscale: Share = 0.0
+    exchange: Share = 0.0
+    hidden: Share = 0.0
+    turn: Share = 0.0
+    calm: Share = 0.0
+    border: Share = 0.0
+    photo: Share = 0.0
     textures: str = ""
 
     def __post_init__(self) -> None:
         """Check the shares."""
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, float) and not 0.0 <= value <= 1.0:
-                raise ValueError(f"{field.name}={value}: a share is from 0 to 1")
+        check_ranges(self)
         if self.photo and not self.textures:
-            raise ValueError("photo is above 0, but textures names no folder of pictures")
+            raise JaxtrackError("photo is above 0, but textures names no folder of pictures")
 
 
 PLAIN = Realism()

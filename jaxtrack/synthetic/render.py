@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8, UInt32
 
+from jaxtrack.errors import JaxtrackError
+from jaxtrack.ranges import Count, NotNegative, Positive, Share, Whole, check_ranges
 from jaxtrack.synthetic.objects import Object, Pose, Sprite, bake, draw_object, place
 from jaxtrack.synthetic.realism import (
     PLAIN,
@@ -56,22 +58,30 @@ class WorldConfig:
         real: shares of what makes the world more like real video; all off.
     """
 
-    height: int = 240
-    width: int = 320
-    length: int = 64
-    target_size: tuple[float, float] = (24.0, 72.0)
-    aspect: tuple[float, float] = (0.4, 2.5)
-    behind: int = 3
-    front: int = 1
-    lookalike_rate: float = 0.3
-    attribute_rate: float = 0.3
-    texture_size: int = 64
-    sprite_size: int = 64
-    background_grid: int = 32
-    noise: float = 0.03
-    blur: float = 2.5
-    grey_rate: float = 0.1
+    height: Count = 240
+    width: Count = 320
+    length: Count = 64
+    target_size: tuple[Positive, Positive] = (24.0, 72.0)
+    aspect: tuple[Positive, Positive] = (0.4, 2.5)
+    behind: Whole = 3
+    front: Whole = 1
+    lookalike_rate: Share = 0.3
+    attribute_rate: Share = 0.3
+    texture_size: Count = 64
+    sprite_size: Count = 64
+    background_grid: Count = 32
+    noise: NotNegative = 0.03
+    blur: NotNegative = 2.5
+    grey_rate: Share = 0.1
     real: Realism = PLAIN
+
+    def __post_init__(self) -> None:
+        """Refuse numbers outside their ranges, and ranges that end before they begin, by name."""
+        check_ranges(self)
+        for name in ("target_size", "aspect"):
+            least, most = getattr(self, name)
+            if least > most:
+                raise JaxtrackError(f"{name} is {least:g} to {most:g}; the smallest comes first")
 
 
 class Scene(NamedTuple):

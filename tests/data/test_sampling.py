@@ -182,13 +182,13 @@ def test_filters():
 
 
 def test_impossible_settings():
-    for make in (
-        lambda: PatchSpec(0, 10, 1.0),
-        lambda: PatchSpec(10, 10, float("nan")),
-        lambda: config(negative=1.5),
-        lambda: config(max_gap=-1),
+    for make, line in (
+        (lambda: PatchSpec(0, 10, 1.0), "size is 0; 1 or more"),
+        (lambda: PatchSpec(10, 10, float("nan")), "factor is nan; above 0, finite"),
+        (lambda: config(negative=1.5), "negative is 1.5; from 0 to 1"),
+        (lambda: config(max_gap=-1), "max_gap is -1; 0 or more"),
     ):
-        with pytest.raises(JaxtrackError, match="impossible"):
+        with pytest.raises(JaxtrackError, match=line):
             make()
     alone = sampler(config(negative=1.0), ("otb",))
     alone.videos = (range(1),)

@@ -228,6 +228,14 @@ def test_fields_of_a_network_of_compiled_parts(made):
     assert sweep.why_not(tracker, "search_factor") is None
 
 
+def test_values_without_a_meaning_are_refused(made):
+    tracker = made["siamfc-tiny"][0]
+    search.parse_grid(["window_influence=0.2,1.0", "scale_rate=0,1"]).check(tracker)
+    for given in ("window_influence=0.2,-3,0.4", "window_influence=0.2,1.5"):
+        with pytest.raises(JaxtrackError, match=r"window_influence is (-3|1\.5); from 0 to 1"):
+            search.parse_grid([given]).check(tracker)
+
+
 def test_a_field_without_effect_is_refused(made):
     with pytest.raises(JaxtrackError, match=r"confidence_low: .* is not read in tracking"):
         sweep.check_fields(made["siamrpnpp-tiny"][0], "small", ["confidence_low"])

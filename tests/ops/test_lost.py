@@ -80,9 +80,9 @@ def test_by_default_nothing_happens():
         ({"below": 0.5}, "lost.above is 0, below lost.below = 0.5"),
         ({"patience": -1}, "lost.patience is -1"),
         ({"step": 0.5}, "lost.step is 0.5"),
-        ({"widest": 0.0}, "lost.widest 0"),
+        ({"widest": 0.0}, "lost.widest is 0"),
         ({"aside": -0.5}, "lost.aside is -0.5"),
-        ({"doubt": 0.0}, "lost.doubt 0"),
+        ({"doubt": 0.0}, "lost.doubt is 0; above 0, at most 1"),
     ],
 )
 def test_numbers_that_contradict_each_other_are_refused_by_name(fields, words):

@@ -21,9 +21,9 @@ def draws(seed, count=64):
 
 
 def test_shares_are_shares():
-    with pytest.raises(ValueError, match="thin"):
+    with pytest.raises(JaxtrackError, match="thin"):
         Realism(thin=1.5)
-    with pytest.raises(ValueError, match="textures"):
+    with pytest.raises(JaxtrackError, match="textures"):
         Realism(photo=0.5)
 
 

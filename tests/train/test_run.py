@@ -153,7 +153,7 @@ def test_bad_input_is_one_line(
         (2, (*x, "--save-every", 0), "--save-every 0: give"),
         (2, (*x, "--steps", 4, "--minutes", 1), "--steps and --minutes: give one of them"),
         (2, (*x, "--set", "optim.ratee=1"), "no field 'ratee'; nearest: rate"),
-        (2, (*x, "--set", "ema=2"), "ema is 2.0: a share"),
+        (2, (*x, "--set", "ema=2"), "ema is 2; 0 or more, below 1"),
         (2, (*x, "--set", "task.noise=loud"), "task.config.noise=loud: a number is wanted"),
         (1, (*x, "--batch-size", 7), "cannot be shared by 4 devices"),
         (1, (*x, "--accumulate", 3), "cannot be shared by 4 devices in 3 parts each"),

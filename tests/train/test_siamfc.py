@@ -14,6 +14,8 @@ import pytest
 from jaxtrack import trackers
 from jaxtrack.models.alexnet import AlexNetConfig
 from jaxtrack.ops.correlation import cross_correlation
+from jaxtrack.ops.patch import PatchSpec
+from jaxtrack.synthetic.patches import PatchConfig
 from train import presets
 from train.augment import AugmentConfig
 from train.tasks import siamfc
@@ -28,6 +30,7 @@ def small(name: str, **changes: Any) -> siamfc.Config:
         tracker=dataclasses.replace(config.tracker, network=network, exemplar_size=87),
         template=AugmentConfig(size=87),
         search=AugmentConfig(size=119),
+        patch=PatchConfig(PatchSpec(87, 87, 1.0), PatchSpec(119, 119, 119 / 87)),
         **changes,
     )
 

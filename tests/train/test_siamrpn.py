@@ -10,6 +10,7 @@ import pytest
 
 from jaxtrack import get_tracker, load_weights
 from jaxtrack.errors import JaxtrackError
+from jaxtrack.ops.patch import PatchSpec
 from jaxtrack.synthetic.world import PatchConfig
 from jaxtrack.trackers.siamfc import tracker as siamfc
 from jaxtrack.trackers.siamrpn import tracker as siamrpn
@@ -37,7 +38,7 @@ CONFIG = task.Config(
     tracker=SMALL,
     template=augmentation.CropConfig(size=127, shift=2, scale=0.05),
     search=augmentation.CropConfig(size=191, shift=8, scale=0.1, blur=0.5),
-    patch=PatchConfig(),
+    patch=PatchConfig(PatchSpec(135, 127, 1.0), PatchSpec(215, 191, 191 / 127)),
     backbone_epoch=1,
     hardness=1.0,
 )

@@ -26,6 +26,7 @@ from jaxtrack import trackers
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.ops.losses import balanced_logistic, binary_cross_entropy
 from jaxtrack.ops.patch import PatchSpec
+from jaxtrack.ranges import Count, NotNegative, Share, check_ranges
 from jaxtrack.synthetic.realism import LIFELIKE
 from jaxtrack.synthetic.world import PatchConfig, WorldConfig, make_patches
 from jaxtrack.trackers.mlt import network as net
@@ -34,7 +35,7 @@ from jaxtrack.trackers.mlt.pyramid import find_peak
 from jaxtrack.trackers.siamfc import tracker as siamfc
 from jaxtrack.weights import load_into
 
-from ..augment import AugmentConfig, augment
+from ..augment import AugmentConfig, augment, refuse_sizes
 from ..optim import Group, OptimConfig, Schedule
 from ..presets import Preset, same_patches
 from ..step import Aux, Batch, Task, View, streams
@@ -80,36 +81,30 @@ class Config:
     context: AugmentConfig
     patch: PatchConfig
     world: WorldConfig = dataclasses.field(default_factory=WorldConfig)
-    patches: int = 16
-    fewest: int = 8
-    other_videos: float = 0.0
-    peak: float = 0.0
-    followed: float = 0.0
-    drift: float = 32.0
-    pasted: float = 0.0
+    patches: Count = 16
+    fewest: Count = 8
+    other_videos: NotNegative = 0.0
+    peak: NotNegative = 0.0
+    followed: Share = 0.0
+    drift: NotNegative = 32.0
+    pasted: Share = 0.0
     given: Literal["any", "first", "likest"] = "any"
     learns: tuple[str, ...] = ("meta",)
 
     def __post_init__(self) -> None:
         """Refuse numbers of patches that contradict each other, by name."""
+        check_ranges(self)
+        exemplar, template = self.tracker.exemplar_size, self.template.size
+        refuse_sizes(self.patch, exemplar, template, self.context.size, "context.size")
         m = self.tracker.samples
         if self.patches < m:
             raise JaxtrackError(
                 f"MLT's meta stage: patches (M') is {self.patches}, but delta needs samples (M) = {m}"
                 " of them; M' must be at least M"
             )
-        if not 1 <= self.fewest <= m:
+        if self.fewest > m:
             raise JaxtrackError(
                 f"MLT's meta stage: fewest is {self.fewest}; it lies between 1 and samples (M) = {m}"
-            )
-        for name in ("followed", "pasted"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise JaxtrackError(
-                    f"MLT's meta stage: {name} is {getattr(self, name):g}; a share lies between 0 and 1"
-                )
-        if self.peak < 0 or self.drift < 0:
-            raise JaxtrackError(
-                f"MLT's meta stage: peak is {self.peak:g}, drift {self.drift:g}; both are at least 0"
             )
 
     @property

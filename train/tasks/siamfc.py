@@ -12,12 +12,13 @@ from jaxtyping import Array, Float
 from jaxtrack.ops.correlation import cross_correlation_pairs
 from jaxtrack.ops.losses import balanced_logistic, binary_cross_entropy, distance_labels
 from jaxtrack.ops.patch import PatchSpec
+from jaxtrack.ranges import NotNegative, check_ranges
 from jaxtrack.synthetic.realism import LIFELIKE
 from jaxtrack.synthetic.world import PatchConfig, WorldConfig, make_pairs
 from jaxtrack.trackers.siamfc import tracker as siamfc
 from jaxtrack.trackers.siamfc.losses import focal, ghm_c, ghm_c_init, hard_negative_mining
 
-from ..augment import AugmentConfig, augment_pairs
+from ..augment import AugmentConfig, augment_pairs, refuse_sizes
 from ..optim import OptimConfig, Schedule
 from ..presets import Preset, same_patches
 from ..step import Aux, Batch, Task, View
@@ -48,11 +49,16 @@ class Config:
     search: AugmentConfig
     patch: PatchConfig
     world: WorldConfig = dataclasses.field(default_factory=WorldConfig)
-    positive_radius: float = 16.0
-    negative_radius: float = 0.0
-    other_pairs: float = 0.0
+    positive_radius: NotNegative = 16.0
+    negative_radius: NotNegative = 0.0
+    other_pairs: NotNegative = 0.0
     loss: Literal["balanced", "focal", "ghm", "ohem"] = "balanced"
     dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        """Refuse numbers outside their ranges, by name."""
+        check_ranges(self)
+        refuse_sizes(self.patch, self.tracker.exemplar_size, self.template.size, self.search.size)
 
 
 def init_variables(config: Config, key: Array) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from jaxtrack.models.alexnet import ALEXNET_V1, AlexNetConfig
 from jaxtrack.ops.confidence import MARGIN, RESPONSE, Confidence
 from jaxtrack.ops.lost import NEVER, LostRule, refuse_aside
 from jaxtrack.ops.template_update import FIXED, FOLLOWING, TemplateUpdate
+from jaxtrack.ranges import Count, NotNegative, OddCount, Positive, Share, Whole, check_ranges
 from jaxtrack.trackers.mlt.meta import MetaConfig
 from jaxtrack.trackers.mlt.network import MATCHING, MATCHING_TINY
 
@@ -75,60 +76,58 @@ class Config:
 
     network: AlexNetConfig = MATCHING
     backbone_name: str = "backbone"
-    out_scale: float = 0.001
+    out_scale: Positive = 0.001
     match_norm: bool = True
-    input_divisor: float = 255.0
-    exemplar_size: int = 127
-    instance_size: int = 255
-    context: float = 0.5
+    input_divisor: Positive = 255.0
+    exemplar_size: Count = 127
+    instance_size: Count = 255
+    context: NotNegative = 0.5
     meta_learner: bool = True
     attention: bool = True
     fine_tuning: bool = False
     meta: MetaConfig = dataclasses.field(default_factory=MetaConfig)
     attention_place: Literal["template", "both"] = "template"
-    samples: int = 8
-    memory_size: int = 16
+    samples: Count = 8
+    memory_size: Count = 16
     tau: float = 0.6
-    update_interval: int = 10
-    fewest_patches: int = 1
-    rate: float = 1.0
+    update_interval: Count = 10
+    fewest_patches: Count = 1
+    rate: Share = 1.0
     gradient_scaling: Literal["none", "rms"] = "rms"
     gradient_factor: float = 1.0
     first_order: bool = False
-    positive_radius: float = 16.0
-    fine_tune_steps: int = 8
-    fine_tune_rate: float = 1e-3
-    descent_steps: int = 0
-    descent_rate: float = 1e-2
-    scale_count: int = 3
-    scale_step: float = 1.0375
-    scale_rate: float = 0.59
-    scale_penalty: float = 0.9745
-    window_influence: float = 0.176
-    response_up: int = 16
-    entry_softness: float = 0.0
-    peak_softness: float = 0.0
+    positive_radius: NotNegative = 16.0
+    fine_tune_steps: Whole = 8
+    fine_tune_rate: NotNegative = 1e-3
+    descent_steps: Whole = 0
+    descent_rate: NotNegative = 1e-2
+    scale_count: OddCount = 3
+    scale_step: Positive = 1.0375
+    scale_rate: Share = 0.59
+    scale_penalty: Positive = 0.9745
+    window_influence: Share = 0.176
+    response_up: Count = 16
+    entry_softness: NotNegative = 0.0
+    peak_softness: NotNegative = 0.0
     confidence: Confidence = RESPONSE
     lost: LostRule = NEVER
     template_update: TemplateUpdate = FIXED
 
     def __post_init__(self) -> None:
         """Refuse sizes that contradict each other, by name."""
+        check_ranges(self)
+        self.network.refuse_small(self.exemplar_size, self.instance_size)
         refuse_aside(self.lost, self.scale_count)
-        if self.samples < 1:
-            raise JaxtrackError(f"MLT: samples (M) is {self.samples}; at least 1")
         if self.memory_size < self.samples:
             raise JaxtrackError(
                 f"MLT: memory_size (K) is {self.memory_size}, but one adaptation uses samples (M) = "
                 f"{self.samples} patches; K must be at least M"
             )
-        if not 1 <= self.fewest_patches <= self.memory_size:
+        if self.fewest_patches > self.memory_size:
             raise JaxtrackError(
                 f"MLT: fewest_patches is {self.fewest_patches}; it lies between 1 and memory_size (K) = "
                 f"{self.memory_size}"
             )
-        if self.update_interval < 1:
-            raise JaxtrackError(f"MLT: update_interval is {self.update_interval}; at least 1")
         if self.meta_learner and not self.meta.target_kernels:
             raise JaxtrackError("MLT: meta_learner is on, but meta.target_kernels is 0")
         if self.descent_steps and not (self.meta_learner and self.attention):

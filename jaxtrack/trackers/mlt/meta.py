@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxtrack.ranges import Count, PositiveShare, Whole, check_ranges
+
 # Initial scales of what delta adds to the new kernels, and of their bias.
 _START, _BIAS = 0.05, 1.0
 
@@ -33,11 +35,15 @@ class MetaConfig:
             give that channel's row of the new kernels; the attention reads the mean over the rows.
     """
 
-    hidden: int = 512
-    target_kernels: int = 32
+    hidden: Count = 512
+    target_kernels: Whole = 32
     attention: bool = True
-    keep: float = 0.7
+    keep: PositiveShare = 0.7
     per_row: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse numbers outside their ranges, by name."""
+        check_ranges(self)
 
 
 class MetaOutput(NamedTuple):

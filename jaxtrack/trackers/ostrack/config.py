@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
+from jaxtrack.errors import JaxtrackError
 from jaxtrack.ops import precision
 from jaxtrack.ops.confidence import RESPONSE, Confidence
 from jaxtrack.ops.lost import NEVER, LostRule, refuse_aside
 from jaxtrack.ops.template_update import FIXED, TemplateUpdate
-from jaxtrack.settings import refuse_no_share
+from jaxtrack.ranges import (
+    BelowOne,
+    Count,
+    NotNegative,
+    Positive,
+    PositiveShare,
+    Range,
+    Share,
+    Whole,
+    check_ranges,
+)
 
 TemplateRange = Literal["CTR_POINT", "CTR_REC", "ALL", "GT_BOX"]
 
@@ -33,7 +44,7 @@ class Config:
         ce_blocks: blocks that eliminate search tokens, counted from 0; empty: none do.
         ce_keep_ratios: share of the search tokens that each of them keeps.
         ce_template_range: template tokens whose attention decides: CTR_POINT, CTR_REC, ALL, GT_BOX.
-        head_channels: of the head's first convolution; each further one has half.
+        head_channels: of the head's first convolution; each further one has half; at least 8.
         pretraining_grid: side of the pre-training position grid, whose unused ``cls_token`` and
             ``pos_embed`` a published state dict holds; 0: neither.
         drop_path_rate: stochastic depth of the last block in training; it rises linearly from 0.
@@ -58,31 +69,31 @@ class Config:
             `jaxtrack.ops.template_update`); as published: not at all.
     """
 
-    template_size: int = 128
-    search_size: int = 256
-    template_factor: float = 2.0
-    search_factor: float = 4.0
-    patch: int = 16
-    width: int = 768
-    depth: int = 12
-    heads: int = 12
-    mlp_ratio: float = 4.0
-    ce_blocks: tuple[int, ...] = ()
-    ce_keep_ratios: tuple[float, ...] = ()
+    template_size: Count = 128
+    search_size: Count = 256
+    template_factor: Positive = 2.0
+    search_factor: Positive = 4.0
+    patch: Count = 16
+    width: Count = 768
+    depth: Count = 12
+    heads: Count = 12
+    mlp_ratio: Positive = 4.0
+    ce_blocks: tuple[Whole, ...] = ()
+    ce_keep_ratios: tuple[PositiveShare, ...] = ()
     ce_template_range: TemplateRange = "CTR_POINT"
-    head_channels: int = 256
-    pretraining_grid: int = 14
-    drop_path_rate: float = 0.1
-    layer_norm_epsilon: float = 1e-6
-    batch_norm_epsilon: float = 1e-5
-    clip_margin: float = 10.0
+    head_channels: Annotated[int, Range(low=8)] = 256
+    pretraining_grid: Whole = 14
+    drop_path_rate: BelowOne = 0.1
+    layer_norm_epsilon: Positive = 1e-6
+    batch_norm_epsilon: Positive = 1e-5
+    clip_margin: NotNegative = 10.0
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     remat: bool = False
-    stem: tuple[int, ...] = ()
+    stem: tuple[Count, ...] = ()
     similarity: bool = False
-    head_prior: float = 0.0
-    size_rate: float = 1.0
-    size_correction: float = 0.0
+    head_prior: BelowOne = 0.0
+    size_rate: Share = 1.0
+    size_correction: Share = 0.0
     confidence: Confidence = RESPONSE
     lost: LostRule = NEVER
     template_update: TemplateUpdate = FIXED
@@ -93,9 +104,35 @@ class Config:
         return self.template_size // self.patch
 
     def __post_init__(self) -> None:
-        """Refuse a search that this tracker has no crops for, and a correction that is no share."""
+        """Refuse numbers that have no meaning, alone or together, by name."""
+        check_ranges(self)
+        if self.width % self.heads:
+            raise JaxtrackError(
+                f"heads is {self.heads}, which does not divide width = {self.width}"
+            )
+        for name in ("template_size", "search_size"):
+            side = getattr(self, name)
+            if side < self.patch:
+                raise JaxtrackError(f"{name} is {side}, less than one patch of {self.patch}")
+        if self.stem and 2 ** len(self.stem) != self.patch:
+            raise JaxtrackError(
+                f"stem has {len(self.stem)} convolutions of stride 2, which make patches of "
+                f"{2 ** len(self.stem)}, and patch is {self.patch}"
+            )
+        if self.stem and self.stem[-1] != self.width:
+            raise JaxtrackError(
+                f"stem ends with {self.stem[-1]} channels, and width is {self.width}"
+            )
+        if len(self.ce_blocks) != len(self.ce_keep_ratios):
+            raise JaxtrackError(
+                f"ce_blocks names {len(self.ce_blocks)} blocks, ce_keep_ratios {len(self.ce_keep_ratios)}"
+                " ratios; one for each"
+            )
+        if any(block >= self.depth for block in self.ce_blocks):
+            raise JaxtrackError(
+                f"ce_blocks names block {max(self.ce_blocks)}; there are {self.depth}, counted from 0"
+            )
         refuse_aside(self.lost, 1)
-        refuse_no_share("size_correction", self.size_correction)
 
     @property
     def search_grid(self) -> int:

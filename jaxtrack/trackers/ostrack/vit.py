@@ -351,10 +351,6 @@ class VisionTransformer(nn.Module):
             init_x = wave_positions(config.search_grid, width, -1.0)
         self.pos_embed_z = parameter(self, "pos_embed_z", init_z, (1, z, width))
         self.pos_embed_x = parameter(self, "pos_embed_x", init_x, (1, n, width))
-        if config.stem and 2 ** len(config.stem) != config.patch:
-            raise ValueError(
-                f"{len(config.stem)} convolutions of stride 2 for patches of {config.patch}"
-            )
         self.patch_embed = (
             ConvStem(config, name="patch_embed")
             if config.stem

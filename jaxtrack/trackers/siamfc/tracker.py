@@ -42,6 +42,7 @@ from jaxtrack.ops.correlation import cross_correlation
 from jaxtrack.ops.lost import NEVER, LostRule
 from jaxtrack.ops.response import first_peak, hann_window, resize_maps, scale_factors
 from jaxtrack.ops.template_update import FIXED, FOLLOWING, Appearance, TemplateUpdate
+from jaxtrack.ranges import Count, NotNegative, OddCount, Positive, Share, check_ranges
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,25 +74,27 @@ class Config:
 
     network: AlexNetConfig = ALEXNET_V1
     backbone_name: str = "backbone"
-    out_scale: float = 0.001
+    out_scale: Positive = 0.001
     match_norm: bool = False
     match_upscale: bool = False
-    input_divisor: float = 1.0
-    exemplar_size: int = 127
-    instance_size: int = 255
-    context: float = 0.5
-    scale_count: int = 3
-    scale_step: float = 1.0375
-    scale_rate: float = 0.59
-    scale_penalty: float = 0.9745
-    window_influence: float = 0.176
-    response_up: int = 16
+    input_divisor: Positive = 1.0
+    exemplar_size: Count = 127
+    instance_size: Count = 255
+    context: NotNegative = 0.5
+    scale_count: OddCount = 3
+    scale_step: Positive = 1.0375
+    scale_rate: Share = 0.59
+    scale_penalty: Positive = 0.9745
+    window_influence: Share = 0.176
+    response_up: Count = 16
     confidence: Confidence = RESPONSE
     lost: LostRule = NEVER
     template_update: TemplateUpdate = FIXED
 
     def __post_init__(self) -> None:
-        """Refuse a search that this tracker has no crops for."""
+        """Refuse numbers that have no meaning, alone or together, by name."""
+        check_ranges(self)
+        self.network.refuse_small(self.exemplar_size, self.instance_size)
         lost.refuse_aside(self.lost, self.scale_count)
 
 

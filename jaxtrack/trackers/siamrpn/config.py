@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
+from jaxtrack.errors import JaxtrackError
 from jaxtrack.ops.confidence import MARGIN, RESPONSE, Confidence
 from jaxtrack.ops.lost import NEVER, LostRule, refuse_aside
 from jaxtrack.ops.template_update import FIXED, FOLLOWING, TemplateUpdate
-from jaxtrack.settings import refuse_no_share
+from jaxtrack.ranges import Count, NotNegative, Positive, Share, Whole, check_ranges, exceeds
 from jaxtrack.trackers.siamrpn.network import NetworkConfig
 
 _R50 = NetworkConfig()
@@ -42,28 +43,42 @@ class Config:
     """
 
     network: NetworkConfig = _R50
-    stride: int = 8
-    ratios: tuple[float, ...] = (0.33, 0.5, 1, 2, 3)
-    scales: tuple[float, ...] = (8,)
-    exemplar_size: int = 127
-    instance_size: int = 255
-    base_size: int = 8
-    context: float = 0.5
-    penalty_k: float = 0.05
-    window_influence: float = 0.42
-    size_rate: float = 0.38
-    size_correction: float = 0.0
-    lost_instance_size: int = 0
-    confidence_low: float = 0.85
-    confidence_high: float = 0.998
+    stride: Count = 8
+    ratios: tuple[Positive, ...] = (0.33, 0.5, 1, 2, 3)
+    scales: tuple[Positive, ...] = (8,)
+    exemplar_size: Count = 127
+    instance_size: Count = 255
+    base_size: Whole = 8
+    context: NotNegative = 0.5
+    penalty_k: NotNegative = 0.05
+    window_influence: Share = 0.42
+    size_rate: Share = 0.38
+    size_correction: Share = 0.0
+    lost_instance_size: Whole = 0
+    confidence_low: Share = 0.85
+    confidence_high: Share = 0.998
     confidence: Confidence = RESPONSE
     lost: LostRule = NEVER
     template_update: TemplateUpdate = FIXED
 
     def __post_init__(self) -> None:
-        """Refuse a search that this tracker has no crops for, and a correction that is no share."""
+        """Refuse numbers that have no meaning, alone or together, by name."""
+        check_ranges(self)
+        for name in ("instance_size", "lost_instance_size"):
+            side = getattr(self, name)
+            if side and side < self.exemplar_size:
+                raise JaxtrackError(f"{name} is {side}, below exemplar_size = {self.exemplar_size}")
+        shapes = len(self.ratios) * len(self.scales)
+        if self.network.anchors != shapes:
+            raise JaxtrackError(
+                f"ratios and scales make {shapes} anchors, but the network has {self.network.anchors}"
+                " (network.anchors)"
+            )
+        if exceeds(self.confidence_low, self.confidence_high):
+            raise JaxtrackError(
+                f"confidence_low is {self.confidence_low:g}, above confidence_high = {self.confidence_high:g}"
+            )
         refuse_aside(self.lost, 1)
-        refuse_no_share("size_correction", self.size_correction)
 
 
 _ALEXNET = NetworkConfig(backbone="alexnet", levels=(5,), neck=(), head=(256,), fusion="single")

@@ -9,9 +9,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxtrack.errors import JaxtrackError
 from jaxtrack.models.layers import BatchNorm, Conv
 from jaxtrack.models.mobilenet import MobileNetV2
 from jaxtrack.models.resnet import ResNet50
+from jaxtrack.ranges import Count, Positive, Whole, check_ranges
 from jaxtrack.trackers.siamrpn.alexnet import CHANNELS, KERNELS, AlexNetRPN
 from jaxtrack.trackers.siamrpn.heads import (
     Correlation,
@@ -46,19 +48,33 @@ class NetworkConfig:
     """
 
     backbone: Literal["resnet50", "mobilenetv2", "alexnet"] = "resnet50"
-    width: float = 1.0
-    levels: tuple[int, ...] = (2, 3, 4)
-    channels: tuple[int, ...] = CHANNELS
-    kernels: tuple[int, ...] = KERNELS
+    width: Positive = 1.0
+    levels: tuple[Count, ...] = (2, 3, 4)
+    channels: tuple[Count, ...] = CHANNELS
+    kernels: tuple[Count, ...] = KERNELS
     padded: bool = False
-    frozen_below: int = 0
-    neck: tuple[int, ...] = (256, 256, 256)
-    neck_crop: int = 7
+    frozen_below: Whole = 0
+    neck: tuple[Count, ...] = (256, 256, 256)
+    neck_crop: Whole = 7
     neck_align: bool = False
-    head: tuple[int, ...] = (256, 256, 256)
+    head: tuple[Count, ...] = (256, 256, 256)
     fusion: Literal["single", "average", "weighted"] = "weighted"
     correlation: Correlation = "depthwise"
-    anchors: int = 5
+    anchors: Count = 5
+
+    def __post_init__(self) -> None:
+        """Refuse numbers outside their ranges, and levels without a part of their own, by name."""
+        check_ranges(self)
+        count = len(self.levels)
+        for name, given in (("neck", self.neck), ("head", self.head)):
+            if len(given) != count and (given or name == "head"):
+                raise JaxtrackError(
+                    f"{name} has {len(given)} widths for {count} levels; one for each"
+                )
+        if (self.fusion == "single") != (count == 1):
+            raise JaxtrackError(
+                f'fusion is "{self.fusion}" of {count} levels; "single" is for one, the others for several'
+            )
 
 
 def central(x: Float[Array, "n h w c"], size: int) -> Float[Array, "n s s c"]:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from jaxtrack.ranges import BelowOne, NotNegative, Positive, Whole
 from jaxtrack.trackers.tadt.correlation import correlate_same, correlate_same_kernel_gradient
 from jaxtrack.trackers.tadt.ridge import Ridge, centred_mask, square
 
@@ -26,15 +27,15 @@ class AdamDescent(NamedTuple):
         first_decay, second_decay, epsilon: Adam's own.
     """
 
-    steps: int = 100
-    rate: float = 5e-7
-    bias_rate: float = 1e-6
-    weight_decay: float = 1000.0
-    dead_zone: float = 0.1
-    enough: float = 0.02
-    first_decay: float = 0.9
-    second_decay: float = 0.999
-    epsilon: float = 1e-8
+    steps: Whole = 100
+    rate: NotNegative = 5e-7
+    bias_rate: NotNegative = 1e-6
+    weight_decay: NotNegative = 1000.0
+    dead_zone: NotNegative = 0.1
+    enough: NotNegative = 0.02
+    first_decay: BelowOne = 0.9
+    second_decay: BelowOne = 0.999
+    epsilon: Positive = 1e-8
 
 
 def train_ridge_adam(

@@ -9,6 +9,7 @@ from jaxtrack.errors import JaxtrackError
 from jaxtrack.ops.confidence import RESPONSE, Confidence
 from jaxtrack.ops.lost import NEVER, LostRule, refuse_aside
 from jaxtrack.ops.template_update import FIXED, TemplateUpdate
+from jaxtrack.ranges import Count, NotNegative, Positive, Whole, check_ranges, exceeds
 from jaxtrack.trackers.tadt import geometry
 from jaxtrack.trackers.tadt.adam import AdamDescent
 from jaxtrack.trackers.tadt.extractor import Extractor
@@ -58,26 +59,26 @@ class Config:
     """
 
     extractor: Extractor = _VGG
-    max_size: float = 59
-    min_size: float = 44
-    search_factor: float = 3
-    scales: tuple[float, ...] = (45 / 47, 1.0, 45 / 43)
-    scale_weights: tuple[float, ...] = (0.99, 1.0, 1.0055)
-    feature_pad: int = 2
-    window_weight: float = 1.0
+    max_size: Positive = 59
+    min_size: Positive = 44
+    search_factor: Positive = 3
+    scales: tuple[Positive, ...] = (45 / 47, 1.0, 45 / 43)
+    scale_weights: tuple[Positive, ...] = (0.99, 1.0, 1.0055)
+    feature_pad: Whole = 2
+    window_weight: NotNegative = 1.0
     ridge: Descent | AdamDescent = _DESCENT
     ridge_rule: RidgeRule = "gradient"
     ranking: Descent = _DESCENT
     ranking_rule: RankingRule = "gradient-times-feature"
-    label_alpha: float = 0.2
-    label_sigma: float = 0.1
-    caps: tuple[int, ...] = (80, 300)
-    minimum: int = 250
-    balance_top: int = 49
+    label_alpha: Positive = 0.2
+    label_sigma: Positive = 0.1
+    caps: tuple[Count, ...] = (80, 300)
+    minimum: Whole = 250
+    balance_top: Count = 49
     selection: Selection = "both"
     matlab_resampling: bool = False
-    seed: int = 1234
-    max_window: int = 4096
+    seed: Whole = 1234
+    max_window: Count = 4096
     confidence: Confidence = RESPONSE
     lost: LostRule = NEVER
     template_update: TemplateUpdate = FIXED
@@ -88,7 +89,12 @@ class Config:
         return int(geometry.grown_side(int(self.search_factor * self.max_size), self.stride))
 
     def __post_init__(self) -> None:
-        """Refuse a search that this tracker has no crops for."""
+        """Refuse numbers that have no meaning, alone or together, by name."""
+        check_ranges(self)
+        if exceeds(self.min_size, self.max_size):
+            raise JaxtrackError(
+                f"TADT: min_size is {self.min_size:g}, above max_size = {self.max_size:g}"
+            )
         refuse_aside(self.lost, 1)
 
     @property

@@ -19,6 +19,7 @@ from jaxtrack.errors import JaxtrackError
 from jaxtrack.models.alexnet import AlexNet, AlexNetConfig
 from jaxtrack.models.vgg import CHANNELS, NUMBERS, VGG16, VGGConfig
 from jaxtrack.ops.conv import conv2d_xla
+from jaxtrack.ranges import Positive, check_ranges
 
 Network = VGGConfig | AlexNetConfig
 VGG16_CONV4 = VGGConfig()
@@ -44,7 +45,11 @@ class Extractor:
     scope: str = ""
     pixel_offset: tuple[float, float, float] = (-128.0, -128.0, -128.0)
     pixel_scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    feature_scale: float = 1.0
+    feature_scale: Positive = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse numbers outside their ranges, by name."""
+        check_ranges(self)
 
     @property
     def stride(self) -> int:

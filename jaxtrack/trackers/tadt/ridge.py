@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from jaxtrack.ranges import BelowOne, NotNegative, Whole
 from jaxtrack.trackers.tadt.correlation import correlate_same, correlate_same_kernel_gradient
 from jaxtrack.trackers.tadt.losses import ridge_loss
 
@@ -34,10 +35,10 @@ class Descent(NamedTuple):
             diverge. The published code does not look.
     """
 
-    steps: int = 100
-    rate: float = 1e-9
-    momentum: float = 0.9
-    weight_decay: float = 1000.0
+    steps: Whole = 100
+    rate: NotNegative = 1e-9
+    momentum: BelowOne = 0.9
+    weight_decay: NotNegative = 1000.0
     bounded: bool = False
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxtrack.ops.boxes import cxcywh_to_xyxy, iou_xyxy, xywh_to_xyxy
 from jaxtrack.ops.patch import PatchSpec
+from jaxtrack.ranges import NotNegative, check_ranges
 from jaxtrack.synthetic.realism import LIFELIKE
 from jaxtrack.synthetic.world import PatchConfig, WorldConfig, make_pairs
 from jaxtrack.trackers.ostrack import losses
@@ -20,7 +21,7 @@ from jaxtrack.trackers.ostrack import tracker as ostrack
 from jaxtrack.trackers.ostrack.head import CentreMaps
 from jaxtrack.weights import is_own, load_into, read_published
 
-from ...augment import AugmentConfig
+from ...augment import AugmentConfig, refuse_patch
 from ...optim import OptimConfig, Schedule
 from ...presets import Preset, same_patches
 from ...step import Aux, Batch, Task, View, streams
@@ -38,9 +39,13 @@ class LossWeights:
         focal: of the score map's focal loss.
     """
 
-    giou: float = 2.0
-    l1: float = 5.0
-    focal: float = 1.0
+    giou: NotNegative = 2.0
+    l1: NotNegative = 5.0
+    focal: NotNegative = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse numbers outside their ranges, by name."""
+        check_ranges(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +70,11 @@ class Config:
     weights: LossWeights = dataclasses.field(default_factory=LossWeights)
     box_at_target: bool = False
     annealing: Annealing = dataclasses.field(default_factory=Annealing)
+
+    def __post_init__(self) -> None:
+        """Refuse patches of other sizes than the tracker's, by name."""
+        refuse_patch("tracker.template_size", self.tracker.template_size, self.patch, "template")
+        refuse_patch("tracker.search_size", self.tracker.search_size, self.patch, "search")
 
 
 def box_losses(

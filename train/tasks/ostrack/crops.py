@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxtrack.ranges import NotNegative, Share, check_ranges
 from jaxtrack.trackers.ostrack import crop as crop_ostrack
 
 from ...augment import AugmentConfig, change_colours, change_detail, sample_window
@@ -29,13 +30,17 @@ class CropConfig:
         colours: further changes of colour and detail of each crop; None: none, as published.
     """
 
-    centre_jitter: float = 3.0
-    scale_jitter: float = 0.25
-    pair_flip: float = 0.5
-    flip: float = 0.5
-    grey: float = 0.05
-    brightness: float = 0.2
+    centre_jitter: NotNegative = 3.0
+    scale_jitter: NotNegative = 0.25
+    pair_flip: Share = 0.5
+    flip: Share = 0.5
+    grey: Share = 0.05
+    brightness: NotNegative = 0.2
     colours: AugmentConfig | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse numbers outside their ranges, by name."""
+        check_ranges(self)
 
 
 def jitter_box(

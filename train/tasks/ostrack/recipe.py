@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 
+from jaxtrack.ranges import Count, Whole, check_ranges
 from jaxtrack.trackers.ostrack import elimination
 
 from ...optim import Group, OptimConfig, Schedule
@@ -22,9 +23,13 @@ class Annealing:
         epochs: length of the run.
     """
 
-    start_epoch: int = 20
-    warm_epochs: int = 80
-    epochs: int = 300
+    start_epoch: Whole = 20
+    warm_epochs: Whole = 80
+    epochs: Count = 300
+
+    def __post_init__(self) -> None:
+        """Refuse numbers outside their ranges, by name."""
+        check_ranges(self)
 
 
 def keep_rate(annealing: Annealing, ratio: float, epoch: int) -> float:

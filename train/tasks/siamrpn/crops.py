@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
+from jaxtrack.ranges import Count, NotNegative, Share, check_ranges
+
 # Colour axes of natural images, rows R, G, B; times three standard normals.
 COLOUR_AXES = (
     (-0.55919361, 0.98062831, -0.41940627),
@@ -40,12 +42,16 @@ class CropConfig:
         flip: probability of mirroring left and right.
     """
 
-    size: int
-    shift: float = 0.0
-    scale: float = 0.0
-    colour: float = 1.0
-    blur: float = 0.0
-    flip: float = 0.0
+    size: Count
+    shift: NotNegative = 0.0
+    scale: NotNegative = 0.0
+    colour: Share = 1.0
+    blur: Share = 0.0
+    flip: Share = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse numbers outside their ranges, by name."""
+        check_ranges(self)
 
 
 class Draw(NamedTuple):

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jaxtrack.errors import JaxtrackError
+from jaxtrack.ranges import Count, NotNegative, Share, Whole, check_ranges
 from jaxtrack.synthetic.world import PatchConfig, WorldConfig, make_pairs
 from jaxtrack.trackers.siamrpn import tracker as siamrpn
 from jaxtrack.trackers.siamrpn.anchors import (
@@ -31,6 +33,7 @@ from jaxtrack.trackers.siamrpn.losses import (
     weighted_l1,
 )
 
+from ...augment import refuse_sizes
 from ...step import Aux, Batch, Task, View, streams
 from .crops import CropConfig, apply, draw
 
@@ -72,20 +75,29 @@ class Config:
     search: CropConfig
     patch: PatchConfig
     world: WorldConfig = dataclasses.field(default_factory=WorldConfig)
-    grey: float = 0.0
-    high: float = 0.6
-    low: float = 0.3
-    positives: int = 16
-    total: int = 64
-    negatives_of_pair: int = 16
-    hardness: float = 0.0
-    other_pairs: float = 0.0
-    class_weight: float = 1.0
-    box_weight: float = 1.2
-    processes: int = 1
+    grey: Share = 0.0
+    high: Share = 0.6
+    low: Share = 0.3
+    positives: Whole = 16
+    total: Whole = 64
+    negatives_of_pair: Whole = 16
+    hardness: NotNegative = 0.0
+    other_pairs: NotNegative = 0.0
+    class_weight: NotNegative = 1.0
+    box_weight: NotNegative = 1.2
+    processes: Count = 1
     drop_single: bool = True
-    backbone_epoch: int = 0
+    backbone_epoch: Whole = 0
     dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        """Refuse numbers outside their ranges, by name."""
+        check_ranges(self)
+        refuse_sizes(self.patch, self.tracker.exemplar_size, self.template.size, self.search.size)
+        if self.low > self.high:
+            raise JaxtrackError(f"low is {self.low:g}, above high = {self.high:g}")
+        if self.positives > self.total:
+            raise JaxtrackError(f"positives is {self.positives}, above total = {self.total}")
 
 
 def init_variables(config: Config, key: Array) -> dict[str, Any]:
