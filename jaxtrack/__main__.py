@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from jaxtrack import cli
 from jaxtrack.cli import UsageError
 from jaxtrack.errors import JaxtrackError
-from jaxtrack.settings import replaced
+from jaxtrack.settings import explained, listing, replaced
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,12 +84,15 @@ class Track:
 
 @dataclasses.dataclass(frozen=True)
 class Info:
-    """Show versions, devices, presets and the weights that come with them.
+    """Show versions, devices, presets and the weights that come with them; or a tracker's fields.
 
     Attributes:
+        tracker: preset, or package.module:TRACKER: show every field of it that --set changes, with its value,
+            what it may be and what it means.
         debug: show the traceback of an error.
     """
 
+    tracker: Annotated[str | None, cli.Positional] = None
     debug: bool = False
 
 
@@ -305,7 +308,11 @@ def _drive(
 
 
 def info(options: Info) -> None:
-    """Carry out ``jaxtrack info``."""
+    """Carry out ``jaxtrack info``.
+
+    Raises:
+        UsageError: a tracker that is not known.
+    """
     import importlib.metadata
     import platform
 
@@ -313,6 +320,9 @@ def info(options: Info) -> None:
 
     from jaxtrack import __version__, trackers, weights
 
+    if options.tracker is not None:
+        print(listing(explained(trackers.get(options.tracker).config)))
+        return
     print(f"jaxtrack {__version__}, Python {platform.python_version()} on {platform.platform()}")
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     for name in packages:

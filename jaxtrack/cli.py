@@ -16,7 +16,6 @@ import contextlib
 import contextvars
 import dataclasses
 import errno
-import inspect
 import multiprocessing
 import os
 import pathlib
@@ -44,6 +43,7 @@ from jaxtrack.errors import (
 )
 from jaxtrack.io import paths
 from jaxtrack.ranges import Range
+from jaxtrack.settings import documentation
 
 if TYPE_CHECKING:
     import jax
@@ -482,7 +482,7 @@ def parse(options: type[T], arguments: Sequence[str] | None, prog: str) -> T:
         UsageError: a mistake in the words.
         SystemExit: help was asked for and printed.
     """
-    about, helps = _documentation(options)
+    about, helps = documentation(options)
     parser = _Parser(
         prog=prog, description=about, formatter_class=_Formatter, allow_abbrev=False, add_help=False
     )
@@ -525,24 +525,6 @@ def _dashed(word: str) -> str:
         return word
     name, equals, value = word.partition("=")
     return name.replace("_", "-") + equals + value
-
-
-def _documentation(options: type) -> tuple[str, dict[str, str]]:
-    """Return a dataclass's text above "Attributes:" and the text of each of its attributes."""
-    lines = inspect.cleandoc(options.__doc__ or "").splitlines()
-    start = lines.index("Attributes:") if "Attributes:" in lines else len(lines)
-    helps: dict[str, str] = {}
-    name = ""
-    for line in lines[start + 1 :]:
-        entry = re.match(r"    (\w+): (.*)", line)
-        if entry:
-            name = entry[1]
-            helps[name] = entry[2]
-        elif name and line.startswith("        "):
-            helps[name] += " " + line.strip()
-        elif line.strip():
-            name = ""
-    return "\n".join(lines[:start]).strip(), helps
 
 
 def _add(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: Any, text: str) -> None:

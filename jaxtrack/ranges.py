@@ -47,7 +47,7 @@ class Range:
         )
 
     def __str__(self) -> str:
-        """Return the range in words: ``from 0 to 1``, ``1 or more``, ``above 0``."""
+        """Return the range in words: ``from 0 to 1``, ``1 or more``, ``above 0``; not that it is finite."""
         low, high, above, below = (
             None if bound is None or math.isinf(bound) else _plain(bound)
             for bound in (self.low, self.high, self.above, self.below)
@@ -63,8 +63,6 @@ class Range:
             words.append(f"above {above}" + (f", at most {high}" if high is not None else ""))
         if below is not None:
             words.append(f"below {below}")
-        elif self.below is not None:
-            words.append("finite")
         return ", ".join(words)
 
 
@@ -98,7 +96,8 @@ def check_ranges(record: Any, where: str = "") -> None:
         value = getattr(record, name)
         for number in value if type(value) is tuple else (value,):
             if isinstance(number, numbers.Real) and not range_.holds(float(number)):
-                raise JaxtrackError(f"{where}{name} is {_shown(value)}; {range_}")
+                finite = ", finite" if math.isinf(number) else ""
+                raise JaxtrackError(f"{where}{name} is {_shown(value)}; {range_}{finite}")
     if dataclasses.is_dataclass(record):
         for field in dataclasses.fields(record):
             inner = getattr(record, field.name)

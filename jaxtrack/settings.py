@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import inspect
 import math
 import pathlib
 import re
+import textwrap
 import types
 import typing
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from jaxtrack.errors import JaxtrackError, UsageError, brief, nearest
+from jaxtrack.ranges import check_ranges, ranges_of
 
 T = TypeVar("T")
 
@@ -86,17 +89,97 @@ def described(value: Any, prefix: str = "") -> dict[str, Any]:
     """Return every path of a dataclass that can be set, with its value.
 
     Args:
-        value: a dataclass.
+        value: dataclass or NamedTuple.
         prefix: put before each path.
     """
     found: dict[str, Any] = {}
-    for field in dataclasses.fields(value):
-        inner, path = getattr(value, field.name), f"{prefix}{field.name}"
+    for name in _names(type(value)):
+        inner, path = getattr(value, name), f"{prefix}{name}"
         if _is_record(inner):
             found |= described(inner, f"{path}.")
         else:
             found[path] = inner
     return found
+
+
+class Explained(NamedTuple):
+    """What there is to know of one field that can be set.
+
+    Attributes:
+        path: as `replaced` takes it.
+        value: the present one, as text that `replaced` reads.
+        wanted: which values it takes, in words; "" where its type says all.
+        meaning: what its class says of it.
+    """
+
+    path: str
+    value: str
+    wanted: str
+    meaning: str
+
+
+def explained(value: Any, prefix: str = "") -> Iterator[Explained]:
+    """Yield every field of a dataclass that can be set, and those of its fields and of its tuples' entries.
+
+    Args:
+        value: dataclass or NamedTuple; functions in it are left out.
+        prefix: put before each path.
+    """
+    kind: Any = type(value)
+    meanings, marked = documentation(kind)[1], dict(ranges_of(kind))
+    declared = hints(kind)
+    for name in _names(kind):
+        inner, path = getattr(value, name), f"{prefix}{name}"
+        if _is_record(inner):
+            yield from explained(inner, f"{path}.")
+        elif type(inner) is tuple and inner and all(map(_is_record, inner)):
+            for i, entry in enumerate(inner):
+                yield from explained(entry, f"{path}.{i}.")
+        elif not callable(inner):
+            wanted = str(marked[name]) if name in marked else _choices(declared[name])
+            yield Explained(path, as_text(inner), wanted, meanings.get(name, ""))
+
+
+def _choices(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return "|".join(map(str, typing.get_args(hint)))
+    return "true|false" if hint is bool else ""
+
+
+def listing(fields: Iterable[Explained], width: int = 100) -> str:
+    """Return fields as lines to read: ``PATH=VALUE  (what it takes)``, and below it what it means."""
+    lines = []
+    for field in fields:
+        wanted = f"  ({field.wanted})" if field.wanted else ""
+        lines.append(f"{field.path}={field.value}{wanted}")
+        meaning = field.meaning.replace("``", "").replace("`", "")
+        lines += textwrap.wrap(meaning, width, initial_indent="    ", subsequent_indent="    ")
+    return "\n".join(lines)
+
+
+def as_text(value: Any) -> str:
+    """Return a value as `replaced` reads it from text."""
+    if isinstance(value, tuple):
+        return repr(value)
+    return "none" if value is None else str(value)
+
+
+def documentation(kind: type) -> tuple[str, dict[str, str]]:
+    """Return a dataclass's text above "Attributes:" and the text of each of its attributes."""
+    lines = inspect.cleandoc(kind.__doc__ or "").splitlines()
+    start = lines.index("Attributes:") if "Attributes:" in lines else len(lines)
+    helps: dict[str, str] = {}
+    names: list[str] = []
+    for line in lines[start + 1 :]:
+        entry = re.match(r"    (\w+(?:, \w+)*): (.*)", line)
+        if entry:
+            names = entry[1].split(", ")
+            helps |= dict.fromkeys(names, entry[2])
+        elif names and line.startswith("        "):
+            helps |= {name: f"{helps[name]} {line.strip()}" for name in names}
+        elif line.strip():
+            names = []
+    return "\n".join(lines[:start]).strip(), helps
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -107,18 +190,18 @@ def _split(text: str) -> tuple[str, str]:
 
 
 def _is_record(value: Any) -> bool:
-    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+    return _has_fields(type(value))
 
 
 def _changed(value: Any, tree: dict[str, Any]) -> Any:
-    """Return a dataclass or tuple with what a tree of changes names replaced."""
-    if isinstance(value, tuple) and not hasattr(value, "_fields"):
-        return _changed_tuple(value, tree)
+    """Return a dataclass, NamedTuple or tuple with what a tree of changes names replaced."""
     first = _leaves(tree)[0]
     if not _is_record(value):
+        if isinstance(value, tuple):
+            return _changed_tuple(value, tree)
         raise UsageError(f"{first.shown}: nothing lies below a {type(value).__name__}")
     kind = type(value)
-    names = [field.name for field in dataclasses.fields(value) if field.init]
+    names = _names(kind)
     declared = hints(kind)
     after = {}
     for name, change in tree.items():
@@ -133,7 +216,11 @@ def _changed(value: Any, tree: dict[str, Any]) -> Any:
         else:
             after[name] = _changed(before, change)
     try:
-        return dataclasses.replace(value, **after)
+        if not hasattr(value, "_fields"):
+            return dataclasses.replace(value, **after)
+        changed = value._replace(**after)
+        check_ranges(changed)  # a NamedTuple cannot check itself
+        return changed
     except JaxtrackError as error:
         raise UsageError(f"{_shown(tree)}: {error}") from error
     except (ValueError, TypeError, AssertionError, ArithmeticError) as error:
@@ -312,8 +399,11 @@ def _first(kinds: Iterable[Any], attempt: Any) -> Any:
 
 
 def _has_fields(hint: Any) -> bool:
-    return isinstance(hint, type) and dataclasses.is_dataclass(hint)
+    return isinstance(hint, type) and (dataclasses.is_dataclass(hint) or hasattr(hint, "_fields"))
 
 
-def _names(hint: Any) -> list[str]:
-    return [field.name for field in dataclasses.fields(hint)]
+def _names(kind: Any) -> list[str]:
+    """Return the fields of a dataclass or NamedTuple."""
+    if dataclasses.is_dataclass(kind):
+        return [field.name for field in dataclasses.fields(kind) if field.init]
+    return list(kind._fields)

@@ -21,6 +21,7 @@ from jaxtrack.base import Prediction, Tracker
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io import boxes as sequences
 from jaxtrack.io import images, video, writer
+from jaxtrack.settings import replaced
 from jaxtrack.synthetic import world as synthetic
 from jaxtrack.weights import save_weights
 
@@ -340,7 +341,7 @@ def test_weights_of_another_network_print_both_lists(
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["trak"], ["track"], ["track", "a", "--boxs", "x"], ["info", "x"]]
+    "words", [[], ["trak"], ["track"], ["track", "a", "--boxs", "x"], ["info", "x", "y"]]
 )
 def test_wrong_calls_exit_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(words) == 2
@@ -402,6 +403,23 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     for text in ("jaxtrack 0.", f"jax {jax.__version__}", "Devices:", "(cpu)", "siamfc-tiny"):
         assert text in said
+
+
+def test_info_lists_what_can_be_set(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["info", "siamfc-tiny"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    place = lines.index("scale_count=3  (odd, 1 or more)")
+    assert lines[place + 1] == "    scales searched at each frame (odd)."
+    assert "template_update.share=0.3  (from 0 to 1)" in lines
+    assert "confidence.rule=margin  (response|margin)" in lines
+    assert "network.final_norm=False  (true|false)" in lines
+    assert max(map(len, lines)) <= 100
+    # What is listed can be given back.
+    fields = [line.split("  ")[0] for line in lines if not line.startswith(" ")]
+    config = trackers.get("siamfc-tiny").config
+    assert replaced(config, fields) == config
+    assert main.main(["info", "siamfc-tinny"]) == 2
+    assert "siamfc-tiny" in capsys.readouterr().err
 
 
 def test_debug_shows_the_traceback(

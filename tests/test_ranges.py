@@ -21,7 +21,8 @@ from jaxtrack.ranges import (
     exceeds,
     ranges_of,
 )
-from train import presets
+from jaxtrack.settings import explained, replaced
+from train import presets, run
 
 # Numbers that may take every value: scores are compared with them, or they are signed by nature.
 FREE = {
@@ -61,7 +62,7 @@ class Example:
         ({"share": -1}, "share is -1; from 0 to 1"),
         ({"sides": (1, 4)}, "sides is 1, 4; odd, 1 or more"),
         ({"span": (0.0, 1.0)}, "span is 0, 1; above 0"),
-        ({"limit": -1.0}, "limit is -1; 0 or more, finite"),
+        ({"limit": -1.0}, "limit is -1; 0 or more"),
         ({"limit": math.inf}, "limit is inf; 0 or more, finite"),
         ({"part": 0.0}, "part is 0; above 0, at most 1"),
         ({"inner": Inner(0)}, "inner.steps is 0; 1 or more"),
@@ -113,6 +114,47 @@ def test_every_number_of_every_preset_says_its_range():
         home = f"{kind.__module__.split('.')[-2]}.{kind.__name__}"
         free = {(kind.__name__, name), (home, name)} & FREE
         assert bool(free) != (name in marked), (kind, name)
+
+
+def test_every_field_is_explained_and_what_is_shown_can_be_given_back():
+    for name in trackers.names():
+        config = trackers.get(name).config
+        fields = list(explained(config))
+        assert all(field.meaning for field in fields), name
+        assert replaced(config, [f"{field.path}={field.value}" for field in fields]) == config
+    for name in presets.all_presets():
+        preset = presets.get(name)
+        fields = list(presets.explained(preset))
+        assert all(field.meaning for field in fields), name
+        assert len(fields) > 50
+        assert presets.changed(preset, [f"{f.path}={f.value}" for f in fields]) == preset
+
+
+def test_a_recipes_fields_are_shown(capsys):
+    words = [
+        "mlt-tiny-meta",
+        "--fields",
+        "--set",
+        "optim.rate=.5",
+        "--set",
+        "optim.groups.0.rate=0",
+    ]
+    assert run.main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "optim.rate=0.5  (0 or more)" in lines
+    assert "optim.groups.0.from_epoch=0  (0 or more)" in lines
+    assert "task.given=any  (any|first|likest)" in lines
+    assert "    probability of grey, per crop." in lines
+
+
+def test_fields_of_a_named_tuple():
+    tracker = trackers.get("tadt-tiny", **{"ridge.steps": 7})
+    assert tracker.config.ridge.steps == 7
+    assert tracker.config.ridge.bounded
+    with pytest.raises(UsageError, match=r"ridge\.steps=-1: steps is -1; 0 or more"):
+        trackers.get("tadt-tiny", **{"ridge.steps": -1})
+    with pytest.raises(UsageError, match=r"Descent has no field 'step'; nearest: steps"):
+        trackers.get("tadt-tiny", **{"ridge.step": 1})
 
 
 @pytest.mark.parametrize(

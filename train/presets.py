@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
 
+from jaxtrack import settings
 from jaxtrack.errors import unknown
 from jaxtrack.ops.patch import PatchSpec
 from jaxtrack.ranges import BelowOne, Count, Whole, check_ranges
-from jaxtrack.settings import described, replaced
+from jaxtrack.settings import Explained, as_text, described, replaced
 from jaxtrack.synthetic.world import PatchConfig
 
 from . import tasks
@@ -140,7 +141,7 @@ def changes(preset: Preset) -> list[str]:
         return []
     before, now = described(get(preset.name)), described(preset)
     return [
-        f"{path.replace('task.config.', 'task.', 1)}={_text(value)}"
+        f"{path.replace('task.config.', 'task.', 1)}={as_text(value)}"
         for path, value in now.items()
         if path != "name" and before.get(path, _MISSING) != value and not callable(value)
     ]
@@ -149,11 +150,14 @@ def changes(preset: Preset) -> list[str]:
 _MISSING = object()
 
 
-def _text(value: Any) -> str:
-    """Return a value as ``--set`` reads it."""
-    if isinstance(value, tuple):
-        return repr(value)
-    return "none" if value is None else str(value)
+def explained(preset: Preset) -> Iterator[Explained]:
+    """Yield every field of a preset that ``--set`` changes; see `jaxtrack.settings.explained`."""
+    for field in settings.explained(preset):
+        path = field.path
+        if path.startswith("task.config."):
+            yield field._replace(path=path.replace("task.config.", "task.", 1))
+        elif path != "name" and not path.startswith("task."):
+            yield field
 
 
 def describe(preset: Preset) -> dict[str, Any]:

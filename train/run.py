@@ -25,6 +25,7 @@ from jaxtrack.cli import Each, Metavar, Positional, Range
 from jaxtrack.errors import JaxtrackError, UsageError, brief
 from jaxtrack.io import paths
 from jaxtrack.ops.precision import Choice, using
+from jaxtrack.settings import listing
 from jaxtrack.synthetic.realism import Realism, read_photos
 from jaxtrack.weights import Card, load_into, save_weights
 
@@ -60,6 +61,7 @@ class Options:
         init_from: start from these weights: a file (published or ours), the folder of a run, or a preset
             whose weights come with the package. Everything else starts anew.
         set: change a field of the preset, as ``optim.rate=1e-3``, ``task.world.noise=.05``, ``ema=.999``.
+        fields: show every field that --set changes, with its value and what it may be, and end.
         steps: length of the run (default: the preset's); the whole schedule is squeezed into it.
         minutes: length of the run by the clock: its speed is measured after compilation, and the whole
             schedule is squeezed into the steps that fit.
@@ -93,6 +95,7 @@ class Options:
     from_step: Count = None
     init_from: Annotated[str | None, Metavar("PATH|PRESET")] = None
     set: Annotated[tuple[str, ...], Each, Metavar("FIELD=VALUE")] = ()
+    fields: bool = False
     steps: Count = None
     minutes: Annotated[float | None, Range(low=0.01, high=100_000)] = None
     data: Annotated[str | None, Metavar("DIR")] = None
@@ -430,11 +433,16 @@ def train(what: Options | Preset | str, **options: Any) -> TrainState:
         preset = presets.get(what) if isinstance(what, str) else what
         preset = dataclasses.replace(preset, name=preset.name or "custom")
         options_ = Options(preset=preset.name, **options)
-    if options_.textures is not None:  # first, for a share of photographs needs a folder
-        preset = with_textures(preset, options_.textures)
-    preset = presets.changed(preset, options_.set)
+    preset = as_asked(preset, options_)
     with contextlib.ExitStack() as stack:
         return _train(options_, preset, started, stack)
+
+
+def as_asked(preset: Preset, options: Options) -> Preset:
+    """Return a preset with the changes that the options ask for."""
+    if options.textures is not None:  # first, for a share of photographs needs a folder
+        preset = with_textures(preset, options.textures)
+    return presets.changed(preset, options.set)
 
 
 def with_textures(preset: Preset, folder: pathlib.Path) -> Preset:
@@ -613,6 +621,9 @@ def _run(options: Options) -> None:
             print(
                 f"{name:20} {preset.steps:7d} steps of {preset.batch_size} pairs  {preset.source}"
             )
+        return
+    if options.fields:
+        print(listing(presets.explained(as_asked(presets.get(options.preset), options))))
         return
     try:
         train(options)

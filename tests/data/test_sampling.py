@@ -184,7 +184,7 @@ def test_filters():
 def test_impossible_settings():
     for make, line in (
         (lambda: PatchSpec(0, 10, 1.0), "size is 0; 1 or more"),
-        (lambda: PatchSpec(10, 10, float("nan")), "factor is nan; above 0, finite"),
+        (lambda: PatchSpec(10, 10, float("nan")), "factor is nan; above 0"),
         (lambda: config(negative=1.5), "negative is 1.5; from 0 to 1"),
         (lambda: config(max_gap=-1), "max_gap is -1; 0 or more"),
     ):
