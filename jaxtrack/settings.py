@@ -122,12 +122,14 @@ def explained(value: Any, prefix: str = "") -> Iterator[Explained]:
     """Yield every field of a dataclass that can be set, and those of its fields and of its tuples' entries.
 
     Args:
-        value: dataclass or NamedTuple; functions in it are left out.
+        value: dataclass or NamedTuple; functions in it are left out. Of all else there is nothing to set.
         prefix: put before each path.
     """
     kind: Any = type(value)
-    meanings, marked = documentation(kind)[1], dict(ranges_of(kind))
-    declared = hints(kind)
+    if not _is_record(value):
+        return
+    meanings, declared = documentation(kind)[1], hints(kind)
+    marked = dict(ranges_of(kind)) if declared else {}
     for name in _names(kind):
         inner, path = getattr(value, name), f"{prefix}{name}"
         if _is_record(inner):
@@ -136,7 +138,7 @@ def explained(value: Any, prefix: str = "") -> Iterator[Explained]:
             for i, entry in enumerate(inner):
                 yield from explained(entry, f"{path}.{i}.")
         elif not callable(inner):
-            wanted = str(marked[name]) if name in marked else _choices(declared[name])
+            wanted = str(marked[name]) if name in marked else _choices(declared.get(name))
             yield Explained(path, as_text(inner), wanted, meanings.get(name, ""))
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxtrack import trackers
+from jaxtrack.base import init, track_frame
 from jaxtrack.errors import JaxtrackError, UsageError
 from jaxtrack.ranges import (
     Count,
@@ -130,6 +131,15 @@ def test_every_field_is_explained_and_what_is_shown_can_be_given_back():
         assert presets.changed(preset, [f"{f.path}={f.value}" for f in fields]) == preset
 
 
+def test_configs_of_others_are_listed_as_far_as_they_say():
+    @dataclasses.dataclass(frozen=True)
+    class Bare:
+        rate: "Unknown" = 0.5  # noqa: F821  # type: ignore[name-defined]
+
+    assert [tuple(field) for field in explained(Bare())] == [("rate", "0.5", "", "")]
+    assert list(explained("a text")) == []
+
+
 def test_a_recipes_fields_are_shown(capsys):
     words = [
         "mlt-tiny-meta",
@@ -168,6 +178,7 @@ def test_fields_of_a_named_tuple():
         ("siamfc-tiny", {"network.channels": (8, 8)}, "channels holds 2 numbers; 5 are wanted"),
         ("mlt-tiny", {"instance_size": 100}, "instance_size is 100, below exemplar_size = 127"),
         ("mlt-tiny", {"samples": 0}, "samples is 0; 1 or more"),
+        ("siamrpnpp-tiny", {"network.kernels": (7,)}, "kernels holds 1 numbers; 5 are wanted"),
         ("siamrpnpp-tiny", {"ratios": (1.0,)}, "make 1 anchors, but the network has 5"),
         ("siamrpnpp-tiny", {"instance_size": 100}, "instance_size is 100, below exemplar_size"),
         ("siamrpnpp-tiny", {"confidence_low": 0.999}, "above confidence_high"),
@@ -210,3 +221,26 @@ def test_settings_that_make_no_tracker(preset, changes, line):
 def test_settings_that_make_no_training(preset, change, line):
     with pytest.raises(UsageError, match=line):
         presets.changed(presets.get(preset), [change])
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"base_size": 3}, "maps of 21x21 cells of instance_size = 287, but .* over 24x24"),
+        ({"stride": 4}, "over 41x41"),
+        ({"network.neck_crop": 1}, "finds no place in 1x1"),
+        ({"exemplar_size": 3}, "a kernel of 7x7 finds no place in 3x3: the image, or crop"),
+        ({"exemplar_size": 9}, "a window of 3x3 finds no place in 2x2"),
+    ],
+)
+def test_sizes_that_only_the_network_can_tell(changes, line):
+    tracker = trackers.get("siamrpnpp-tiny", **changes)
+    frame, box = jnp.zeros((96, 128, 3), jnp.uint8), jnp.asarray([30.0, 30, 20, 20])
+
+    def run():
+        variables = tracker.init_variables(tracker.config, jax.random.key(0))
+        state = init(tracker, variables, frame, box)
+        return track_frame(tracker, variables, state, frame)
+
+    with pytest.raises(JaxtrackError, match=line):
+        jax.eval_shape(run)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxtrack.ops.conv import conv2d
+from jaxtrack.ops.conv import conv2d, refuse_small
 from jaxtrack.ops.mapping import by_platform
 from jaxtrack.ops.precision import compute_dtype
 
@@ -295,7 +295,11 @@ def max_pool(
         size: side of the pooling window.
         stride: step in both axes.
         padding: border of minus infinity on every side.
+
+    Raises:
+        JaxtrackError: the window finds no place on the input.
     """
+    refuse_small("a window", (size, size), [side + 2 * padding for side in x.shape[1:3]])
     if padding:
         border = ((0, 0), (padding, padding), (padding, padding), (0, 0))
         x = jnp.pad(x, border, constant_values=-jnp.inf)

@@ -9,6 +9,7 @@ program is lowered for, and equal shapes are traced once, however many layers ha
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from jaxtrack.errors import JaxtrackError
 from jaxtrack.ops import precision
 from jaxtrack.ops.mapping import by_platform, one_by_one
 from jaxtrack.ops.winograd import MOST_TAPS, conv2d_winograd
@@ -57,8 +59,13 @@ def conv2d(
 
     Returns:
         ``(n, oh, ow, features)``.
+
+    Raises:
+        JaxtrackError: the kernel finds no place on the input.
     """
     geometry = Geometry(strides, padding, dilation, groups)
+    reach = [step * (tap - 1) + 1 for step, tap in zip(dilation, kernel.shape[:2])]
+    refuse_small("a kernel", reach, [side + sum(pad) for side, pad in zip(x.shape[1:3], padding)])
     # The gradient is chosen again by the platform, from input and kernel alone: what a formulation keeps
     # for its own gradient would otherwise be kept for those of all platforms.
     return by_platform(
@@ -68,6 +75,25 @@ def conv2d(
         kernel,
         training=lambda x, kernel: _on_cpu(x, kernel, geometry, training=True),
     )
+
+
+def refuse_small(what: str, window: Sequence[int], sides: Sequence[int]) -> None:
+    """Refuse an input that is smaller than what is to be moved over it.
+
+    Args:
+        what: what is moved.
+        window: its height and width.
+        sides: height and width of the input with its border.
+
+    Raises:
+        JaxtrackError: it finds no place.
+    """
+    if any(side < reach for side, reach in zip(sides, window)):
+        (height, width), (kh, kw) = sides, window
+        raise JaxtrackError(
+            f"{what} of {kh}x{kw} finds no place in {height}x{width}: the image, or crop, is too small for"
+            " this network"
+        )
 
 
 class Geometry(NamedTuple):

@@ -65,6 +65,9 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         """Refuse numbers outside their ranges, and levels without a part of their own, by name."""
         check_ranges(self)
+        for name, widths in (("channels", self.channels), ("kernels", self.kernels)):
+            if len(widths) != 5:
+                raise JaxtrackError(f"{name} holds {len(widths)} numbers; 5 are wanted, AlexNet's")
         count = len(self.levels)
         for name, given in (("neck", self.neck), ("head", self.head)):
             if len(given) != count and (given or name == "head"):

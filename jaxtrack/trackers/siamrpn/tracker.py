@@ -32,6 +32,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxtrack.base import Crops, Frame, Look, Prediction, Steps, Variables
+from jaxtrack.errors import JaxtrackError
 from jaxtrack.ops import confidence, crop, lost, template_update
 from jaxtrack.ops.boxes import size_correction
 from jaxtrack.ops.mapping import rarely
@@ -284,7 +285,16 @@ def read(config: Config, maps: Maps) -> tuple[Float[Array, "k"], Float[Array, "k
     Returns:
         Foreground probabilities; boxes ``cx, cy, w, h`` in crop pixels relative to the crop's centre; the
         cosine window at each anchor's place.
+
+    Raises:
+        JaxtrackError: the network makes maps of another size than the anchors are laid out for.
     """
+    made, wanted = maps.cls.shape[1], map_size(config, config.instance_size)
+    if made != wanted:
+        raise JaxtrackError(
+            f"the network makes maps of {made}x{made} cells of instance_size = {config.instance_size}, but"
+            f" stride, exemplar_size and base_size lay anchors out over {wanted}x{wanted}"
+        )
     scores = jax.nn.softmax(anchor_logits(maps.cls), axis=-1)[..., 1].reshape(-1)
     anchors = tracking_anchors(config, config.instance_size)
     boxes = decode(anchor_deltas(maps.loc)[0], jnp.asarray(anchors)).reshape(-1, 4)

@@ -89,13 +89,34 @@ class Config:
         return int(geometry.grown_side(int(self.search_factor * self.max_size), self.stride))
 
     def __post_init__(self) -> None:
-        """Refuse numbers that have no meaning, alone or together, by name."""
+        """Refuse numbers without a meaning, alone or together, and what the network does not have."""
         check_ranges(self)
         if exceeds(self.min_size, self.max_size):
             raise JaxtrackError(
                 f"TADT: min_size is {self.min_size:g}, above max_size = {self.max_size:g}"
             )
         refuse_aside(self.lost, 1)
+        channels, layers = self.extractor.channels, self.extractor.layers
+        if len(self.caps) != len(layers):
+            raise JaxtrackError(
+                f"TADT: caps has {len(self.caps)} numbers for {len(layers)} layers; give one per layer"
+            )
+        for layer, cap, have in zip(layers, self.caps, channels):
+            if cap > have:
+                raise JaxtrackError(
+                    f"TADT: caps asks for {cap} channels of layer {layer}, which has {have}; "
+                    f"give 1 to {have}"
+                )
+        if self.minimum > channels[-1]:
+            raise JaxtrackError(
+                f"TADT: minimum asks for {self.minimum} channels, but layer {layers[-1]} has "
+                f"{channels[-1]}; give 0 to {channels[-1]}"
+            )
+        if len(self.scales) != len(self.scale_weights) or len(self.scales) % 2 == 0:
+            raise JaxtrackError(
+                f"TADT: {len(self.scales)} scales and {len(self.scale_weights)} scale_weights; give an "
+                "odd number of each"
+            )
 
     @property
     def map_canvas(self) -> int:
@@ -118,32 +139,3 @@ class Config:
         if self.selection == "all":
             return self.extractor.channels
         return (*self.caps[:-1], max(self.caps[-1], self.minimum))
-
-
-def check(config: Config) -> None:
-    """Refuse settings that ask for what the network does not have.
-
-    Raises:
-        JaxtrackError: says which field, where, and what would do.
-    """
-    channels, layers = config.extractor.channels, config.extractor.layers
-    if len(config.caps) != len(layers):
-        raise JaxtrackError(
-            f"TADT: caps has {len(config.caps)} numbers for {len(layers)} layers; give one per layer"
-        )
-    for layer, cap, have in zip(layers, config.caps, channels):
-        if not 1 <= cap <= have:
-            raise JaxtrackError(
-                f"TADT: caps asks for {cap} channels of layer {layer}, which has {have}; "
-                f"give 1 to {have}"
-            )
-    if not 0 <= config.minimum <= channels[-1]:
-        raise JaxtrackError(
-            f"TADT: minimum asks for {config.minimum} channels, but layer {layers[-1]} has "
-            f"{channels[-1]}; give 0 to {channels[-1]}"
-        )
-    if len(config.scales) != len(config.scale_weights) or len(config.scales) % 2 == 0:
-        raise JaxtrackError(
-            f"TADT: {len(config.scales)} scales and {len(config.scale_weights)} scale_weights; give an "
-            "odd number of each"
-        )

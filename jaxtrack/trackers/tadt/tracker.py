@@ -56,7 +56,7 @@ from jaxtrack.trackers.tadt.channels import (
     initial_kernels,
     kept_indices,
 )
-from jaxtrack.trackers.tadt.config import Config, check
+from jaxtrack.trackers.tadt.config import Config
 from jaxtrack.trackers.tadt.correlation import correlate_same
 from jaxtrack.trackers.tadt.extractor import Extractor
 from jaxtrack.trackers.tadt.ridge import Descent, centred_mask
@@ -200,7 +200,6 @@ class Decision(NamedTuple):
 
 def init_variables(config: Config, key: Array) -> Variables:
     """Draw random variables; TADT itself learns nothing off line, so they are the extractor's."""
-    check(config)
     return features_of.init_network(config.extractor, key)
 
 
@@ -298,11 +297,7 @@ def init(
 
     Returns:
         The `State`.
-
-    Raises:
-        JaxtrackError: more channels asked for than there are.
     """
-    check(config)
     first = first_frame(config, box, frame_size)
     template_size = fitting_template(first)
     crop = crop_search(config, frame, frame_size, first.rescale, first.window, first.input_side)
