@@ -123,7 +123,25 @@ def changed(preset: Preset, texts: Iterable[str]) -> Preset:
         UsageError: a field that there is not, or a value that it does not take.
     """
     spelt = [_spelt_out(text) for text in texts]
-    return replaced(preset, spelt) if spelt else preset
+    return _cut_alike(preset, replaced(preset, spelt)) if spelt else preset
+
+
+def _cut_alike(before: Preset, after: Preset) -> Preset:
+    """Return a changed preset whose built data are cut as its synthetic patches are, where they were before.
+
+    A change of ``task.patch`` would else reach the synthetic world alone, and that of the data be silent.
+    """
+    if before.data is None or after.data is None:
+        return after
+    follow: dict[str, Any] = {}
+    for name, of in (("template", "patch"), ("search", "patch"), ("patches", None)):
+        old, new = (
+            getattr(getattr(p.task.config, of, None) if of else p.task.config, name, None)
+            for p in (before, after)
+        )
+        if old != new and getattr(after.data, name) == old:
+            follow[name] = new
+    return dataclasses.replace(after, data=dataclasses.replace(after.data, **follow))
 
 
 def _spelt_out(change: str) -> str:

@@ -143,5 +143,5 @@ def test_presets_are_changed_by_field():
 @pytest.mark.parametrize("name", ["siamrpnpp-tiny", "ostrack-tiny"])
 @pytest.mark.parametrize("value", [-0.5, 1.5])
 def test_a_correction_is_a_share(name, value):
-    with pytest.raises(JaxtrackError, match=rf"size_correction is {value}; a share from 0 to 1"):
+    with pytest.raises(JaxtrackError, match=rf"size_correction is {value}; from 0 to 1"):
         jaxtrack.get_tracker(name, size_correction=value)

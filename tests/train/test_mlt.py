@@ -12,6 +12,8 @@ import pytest
 from jaxtrack import load_weights
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.ops.losses import balanced_logistic
+from jaxtrack.ops.patch import PatchSpec
+from jaxtrack.synthetic.patches import PatchConfig
 from jaxtrack.trackers.mlt import network as net
 from jaxtrack.trackers.mlt import tracker as mlt
 from jaxtrack.trackers.siamfc import tracker as siamfc
@@ -35,7 +37,13 @@ def small(**changes):
         )
     )
     return dataclasses.replace(
-        config, tracker=tracker, template=template, context=context, patches=4, **changes
+        config,
+        tracker=tracker,
+        template=template,
+        context=context,
+        patch=PatchConfig(PatchSpec(87, 79, 1.0), PatchSpec(171, 159, 159 / 79)),
+        patches=4,
+        **changes,
     )
 
 
