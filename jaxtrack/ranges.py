@@ -110,22 +110,40 @@ def exceeds(first: Any, second: Any) -> bool:
     return all(isinstance(x, numbers.Real) for x in (first, second)) and first > second
 
 
+def check_order(record: Any, first: str, second: str, where: str = "") -> None:
+    """Refuse a config in which one number is larger than another that it may at most be.
+
+    Args:
+        record: the config.
+        first: name of the field that is the smaller one, or equal.
+        second: name of the other.
+        where: put before the first name.
+
+    Raises:
+        JaxtrackError: names both fields and their values.
+    """
+    low, high = getattr(record, first), getattr(record, second)
+    if exceeds(low, high):
+        raise JaxtrackError(f"{where}{first} is {_shown(low)}, above {second} = {_shown(high)}")
+
+
 @functools.cache
 def ranges_of(kind: Any) -> tuple[tuple[str, Range], ...]:
     """Return the marked fields of a class. A tuple's mark, or its entries', holds for each entry."""
     hints = typing.get_type_hints(kind, include_extras=True)
-    return tuple((name, mark) for name, hint in hints.items() for mark in _marks(hint))
+    # Entries of one kind carry one mark: each is held to once.
+    return tuple(
+        (name, mark) for name, hint in hints.items() for mark in dict.fromkeys(_marks(hint))
+    )
 
 
 def _marks(hint: Any) -> Iterator[Range]:
-    """Yield the ranges in a type, each once."""
-    found: list[Range] = []
+    """Yield the ranges in a type."""
     if typing.get_origin(hint) is Annotated:
-        found += [mark for mark in hint.__metadata__ if isinstance(mark, Range)]
+        yield from (mark for mark in hint.__metadata__ if isinstance(mark, Range))
     for inner in typing.get_args(hint):
         if typing.get_origin(inner) in (Annotated, tuple):
-            found += [mark for mark in _marks(inner) if mark not in found]
-    yield from found
+            yield from _marks(inner)
 
 
 def _plain(number: float) -> str:

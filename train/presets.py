@@ -153,13 +153,18 @@ def _spelt_out(change: str) -> str:
     return f"{'.'.join(steps)}{equals}{value}"
 
 
+def _as_written(path: str) -> str:
+    """Return a path as ``--set`` takes it: the way back from `_spelt_out`."""
+    return path.replace("task.config.", "task.", 1)
+
+
 def changes(preset: Preset) -> list[str]:
     """Return how a preset differs from the one of its name, as ``FIELD=VALUE`` texts for ``--set``."""
     if preset.name not in all_presets():
         return []
     before, now = described(get(preset.name)), described(preset)
     return [
-        f"{path.replace('task.config.', 'task.', 1)}={as_text(value)}"
+        f"{_as_written(path)}={as_text(value)}"
         for path, value in now.items()
         if path != "name" and before.get(path, _MISSING) != value and not callable(value)
     ]
@@ -173,7 +178,7 @@ def explained(preset: Preset) -> Iterator[Explained]:
     for field in settings.explained(preset):
         path = field.path
         if path.startswith("task.config."):
-            yield field._replace(path=path.replace("task.config.", "task.", 1))
+            yield field._replace(path=_as_written(path))
         elif path != "name" and not path.startswith("task."):
             yield field
 

@@ -8,7 +8,7 @@ from jaxtrack.errors import JaxtrackError
 from jaxtrack.ops.confidence import MARGIN, RESPONSE, Confidence
 from jaxtrack.ops.lost import NEVER, LostRule, refuse_aside
 from jaxtrack.ops.template_update import FIXED, FOLLOWING, TemplateUpdate
-from jaxtrack.ranges import Count, NotNegative, Positive, Share, Whole, check_ranges, exceeds
+from jaxtrack.ranges import Count, NotNegative, Positive, Share, Whole, check_order, check_ranges
 from jaxtrack.trackers.siamrpn.network import NetworkConfig
 
 _R50 = NetworkConfig()
@@ -74,10 +74,7 @@ class Config:
                 f"ratios and scales make {shapes} anchors, but the network has {self.network.anchors}"
                 " (network.anchors)"
             )
-        if exceeds(self.confidence_low, self.confidence_high):
-            raise JaxtrackError(
-                f"confidence_low is {self.confidence_low:g}, above confidence_high = {self.confidence_high:g}"
-            )
+        check_order(self, "confidence_low", "confidence_high")
         refuse_aside(self.lost, 1)
 
 

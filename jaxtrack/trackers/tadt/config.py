@@ -9,7 +9,7 @@ from jaxtrack.errors import JaxtrackError
 from jaxtrack.ops.confidence import RESPONSE, Confidence
 from jaxtrack.ops.lost import NEVER, LostRule, refuse_aside
 from jaxtrack.ops.template_update import FIXED, TemplateUpdate
-from jaxtrack.ranges import Count, NotNegative, Positive, Whole, check_ranges, exceeds
+from jaxtrack.ranges import Count, NotNegative, Positive, Whole, check_order, check_ranges
 from jaxtrack.trackers.tadt import geometry
 from jaxtrack.trackers.tadt.adam import AdamDescent
 from jaxtrack.trackers.tadt.extractor import Extractor
@@ -91,10 +91,7 @@ class Config:
     def __post_init__(self) -> None:
         """Refuse numbers without a meaning, alone or together, and what the network does not have."""
         check_ranges(self)
-        if exceeds(self.min_size, self.max_size):
-            raise JaxtrackError(
-                f"TADT: min_size is {self.min_size:g}, above max_size = {self.max_size:g}"
-            )
+        check_order(self, "min_size", "max_size", "TADT: ")
         refuse_aside(self.lost, 1)
         channels, layers = self.extractor.channels, self.extractor.layers
         if len(self.caps) != len(layers):

@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxtrack.errors import JaxtrackError
-from jaxtrack.ranges import Count, NotNegative, Share, Whole, check_ranges
+from jaxtrack.ranges import Count, NotNegative, Share, Whole, check_order, check_ranges
 from jaxtrack.synthetic.world import PatchConfig, WorldConfig, make_pairs
 from jaxtrack.trackers.siamrpn import tracker as siamrpn
 from jaxtrack.trackers.siamrpn.anchors import (
@@ -94,10 +93,8 @@ class Config:
         """Refuse numbers outside their ranges, by name."""
         check_ranges(self)
         refuse_sizes(self.patch, self.tracker.exemplar_size, self.template.size, self.search.size)
-        if self.low > self.high:
-            raise JaxtrackError(f"low is {self.low:g}, above high = {self.high:g}")
-        if self.positives > self.total:
-            raise JaxtrackError(f"positives is {self.positives}, above total = {self.total}")
+        check_order(self, "low", "high")
+        check_order(self, "positives", "total")
 
 
 def init_variables(config: Config, key: Array) -> dict[str, Any]:
