@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from train import presets, run
+from jaxtrack.base import Prediction, Tracker
+from jaxtrack.synthetic.world import WorldConfig
+from train import held, presets, run, validation
 from train.optim import Group, OptimConfig, Schedule
 from train.presets import Preset
 from train.step import Aux, Batch, Task, streams
@@ -87,6 +89,22 @@ PRESETS = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Still:
+    """Settings of a tracker that says one box, whatever it sees."""
+
+
+STILL = Tracker(
+    Still(),
+    lambda config, key: {},
+    lambda config, variables, frame, box, frame_size: box,
+    lambda config, variables, state, frame: (state, Prediction(state, jnp.ones(()))),
+)
+
+
 def main(arguments: list[str] | None = None) -> int:
     presets.all_presets = lambda: PRESETS
+    validation.tracker_of = lambda preset: STILL
+    small = WorldConfig(height=48, width=64, length=3, target_size=(10.0, 20.0))
+    validation.Drawn = lambda: held.Drawn(1, small)
     return run.main(arguments)

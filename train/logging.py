@@ -42,6 +42,7 @@ class RunLog:
         self, output: pathlib.Path, first: int, steps: int, batch_size: int, active: bool = True
     ) -> None:
         self._active = active
+        self._mark = (time.monotonic(), first)
         if not active:
             return
         from tqdm import tqdm
@@ -61,7 +62,6 @@ class RunLog:
             smoothing=0.05,
             mininterval=0.5,
         )
-        self._mark = (time.monotonic(), first)
 
     @contextlib.contextmanager
     def _disk(self) -> Iterator[None]:

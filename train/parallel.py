@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -21,6 +21,8 @@ from jaxtrack.errors import JaxtrackError, UsageError, brief
 
 from .peers import Peers, meet, met_by_jax
 from .step import AXIS, LENGTH, STOP
+
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -92,13 +94,19 @@ def _line(error: BaseException) -> str:
     return brief(text.splitlines()[0]) if text else type(error).__name__
 
 
-def agreed(number: int) -> int:
-    """Return the number that process 0 has, in all processes."""
+def agreed(numbers: T) -> T:
+    """Return what process 0 has, in all processes; all have to ask.
+
+    Args:
+        numbers: an int or float, or a dict of such, of the same names in all processes.
+    """
     if jax.process_count() == 1:
-        return number
+        return numbers
     from jax.experimental import multihost_utils
 
-    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+    arrays = jax.tree.map(np.asarray, numbers)
+    said = multihost_utils.broadcast_one_to_all(arrays)
+    return jax.tree.map(lambda one, other: type(one)(other), numbers, said)
 
 
 def told(batch: dict[str, Any], steps: int, stop: int = 0) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from .logging import Meter, RunLog
 from .presets import Preset
 from .step import TrainState, init_state, make_draw, make_update
 from .stopping import Stop, status_of
-from .validation import Validation
+from .validation import MEASURES, Validation
 
 # As `train` in a checkout, as `jaxtrack.train` once installed.
 PROG = f"python -m {__package__}.run"
@@ -567,7 +567,9 @@ def _train(
         scores: dict[str, float] = {}
         if validate is not None and (step % settings["validate_every"] == 0 or step == steps):
             log.pause()
-            scores = validate(state) if parallel.is_main() else {}
+            # All know the scores, for all write the checkpoint.
+            scores = validate(state) if parallel.is_main() else dict.fromkeys(MEASURES, 0.0)
+            scores = parallel.agreed(scores)
             log.go_on()
         if step % log_every == 0 or step == steps or scores:
             log.log(step, {**meter.read(), "learning_rate": rate(step), **scores})
@@ -582,8 +584,7 @@ def _train(
             checkpoints.wait()
             raise interruption(asked, options, output, step)
     checkpoints.wait()
-    if parallel.is_main():
-        finish(output, settings, preset, state, checkpoints)
+    finish(output, settings, preset, state, checkpoints)
     return state
 
 
@@ -594,12 +595,17 @@ def finish(
     state: TrainState,
     checkpoints: Checkpoints,
 ) -> None:
-    """Write the weights of the last step, and of the best one where held-out clips told which it is."""
+    """Write the weights of the last step, and of the best one where held-out clips told which it is.
+
+    All processes read, for they do so together; the first one writes.
+    """
     steps = {"weights.safetensors": int(state.step)}
     if settings["validate_every"] and checkpoints.best is not None:
         steps["weights-best.safetensors"] = checkpoints.best
     for name, step in steps.items():
         found = checkpoints.read(state, step)
+        if not parallel.is_main():
+            continue
         scores = {"validation AO": found.record["metrics"].get("score")}
         scores = {name: score for name, score in scores.items() if score is not None}
         write_weights(output / name, settings, preset, found.state, scores)

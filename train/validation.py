@@ -22,6 +22,8 @@ from .held import Clip, Drawn, Held
 from .presets import Preset
 from .step import Batch, TrainState
 
+MEASURES = ("validation_loss", "validation_ao")
+
 
 class Validation:
     """Measures a training state on held-out pairs and clips.
@@ -56,10 +58,8 @@ class Validation:
         steps = np.asarray(jax.device_get(state.step))
         self._batches = self._batches or self._held.batches(self._preset.task)
         losses = [float(self._loss(variables, steps, *pairs)) for pairs in self._batches]
-        return {
-            "validation_loss": float(np.mean(losses)),
-            "validation_ao": float(np.mean(self._overlaps(variables))),
-        }
+        overlaps = self._overlaps(variables)
+        return dict(zip(MEASURES, (float(np.mean(x)) for x in (losses, overlaps)), strict=True))
 
     def _loss_of(self, variables: Any, step: Any, batch: Batch, keys: Any) -> Any:
         task = self._preset.task

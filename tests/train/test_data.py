@@ -15,7 +15,6 @@ import optax
 import pytest
 import safetensors.numpy
 
-from jaxtrack.base import Prediction, Tracker
 from jaxtrack.data import pipeline, sampling, source
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io import images
@@ -170,19 +169,6 @@ def test_processes_share_the_pairs_of_one_batch(count: int) -> None:
             np.testing.assert_array_equal(part[name], whole[name][part["index"]])
 
 
-@dataclasses.dataclass(frozen=True)
-class Still:
-    """Settings of a tracker that says one box, whatever it sees."""
-
-
-STILL = Tracker(
-    Still(),
-    lambda config, key: {},
-    lambda config, variables, frame, box, frame_size: box,
-    lambda config, variables, state, frame: (state, Prediction(state, jnp.ones(()))),
-)
-
-
 def test_validation_keeps_the_best(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
     """Loss and overlap of held-out clips in the log; the best checkpoint is kept, and its weights."""
 
@@ -192,7 +178,7 @@ def test_validation_keeps_the_best(monkeypatch: pytest.MonkeyPatch, tmp_path: pa
         return Clip(jnp.zeros((4, 30, 60, 3), jnp.uint8), boxes, absent, jnp.zeros(2, bool))
 
     monkeypatch.setattr(held, "make_clip", clip)
-    monkeypatch.setattr(validation, "tracker_of", lambda preset: STILL)
+    monkeypatch.setattr(validation, "tracker_of", lambda preset: toy_training.STILL)
     preset = toy_training.preset(toy_training.Config(), steps=6, save_every=100, log_every=100)
     measured = validation.Validation(dataclasses.replace(preset, name="here"))
     variables = toy_training.init_variables(toy_training.Config(), jax.random.key(0))
@@ -276,7 +262,7 @@ def test_one_video_cannot_be_held_out() -> None:
 def test_validation_on_built_data(
     monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(validation, "tracker_of", lambda preset: STILL)
+    monkeypatch.setattr(validation, "tracker_of", lambda preset: toy_training.STILL)
     (train,) = [p for p in source.built_below(data_fixtures.built()) if "got10k/train_f" in str(p)]
     preset = toy_pairs(steps=4, save_every=2, log_every=1)
     output = tmp_path / "run"

@@ -564,10 +564,9 @@ def test_a_process_that_does_not_come_is_one_line(
 def test_two_processes_equal_one(toy: Callable[..., int], tmp_path: pathlib.Path) -> None:
     """Two processes of two devices over Gloo: one process of four, but for the order of a sum."""
     output = tmp_path / "two"
-    for more in (
-        (),
-        ("--resume",),
-    ):  # the second time: read the checkpoint, write the weights again
+    first = ("--validate-every", 25)
+    for more in (first, ("--resume",)):
+        # The second time: read the checkpoint, write the weights again.
         (output / "weights.safetensors").unlink(missing_ok=True)
         for child in two(output, "toy", *more):
             _, errors = child.communicate(timeout=300)
@@ -577,4 +576,7 @@ def test_two_processes_equal_one(toy: Callable[..., int], tmp_path: pathlib.Path
     assert len(jax.devices()) == 4
     for name, array in weights(one).items():
         np.testing.assert_allclose(weights(output)[name], array, rtol=1e-4, atol=1e-6, err_msg=name)
+    validated = [x["step"] for x in log_lines(output) if "validation_ao" in x]
+    assert validated == [25, 50, 60]
+    assert (output / "weights-best.safetensors").exists()
     assert len(log_lines(output)) == len(log_lines(one))
