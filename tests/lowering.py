@@ -134,7 +134,7 @@ def update(preset: str, platform: str = "cuda") -> Size:
     state = jax.eval_shape(lambda variables: init_state(variables, optimizer), variables)
     step = make_update(task, optimizer, made.steps, made.epochs)
     index = jax.ShapeDtypeStruct((made.batch_size,), jnp.int32)
-    pairs = jax.eval_shape(make_draw(task), jnp.zeros((), jnp.int32), index, KEY)
+    pairs = jax.eval_shape(make_draw(task), jnp.zeros((), jnp.int32), index, KEY, {})
     mesh = Mesh(np.asarray(jax.devices()[:1]), (AXIS,))
     whole, shared = PartitionSpec(), PartitionSpec(AXIS)
     mapped = jax.shard_map(
@@ -148,7 +148,7 @@ def draw(preset: str, platform: str = "cuda") -> Size:
     made = presets.get(preset)
     index = jax.ShapeDtypeStruct((made.batch_size,), jnp.int32)
     drawn = make_draw(made.task, 1 if platform == "cpu" else 64)
-    return measure(drawn, jnp.zeros((), jnp.int32), index, KEY, platform=platform)
+    return measure(drawn, jnp.zeros((), jnp.int32), index, KEY, {}, platform=platform)
 
 
 def main(arguments: Sequence[str]) -> None:

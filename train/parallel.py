@@ -182,7 +182,10 @@ def place(tree: Any, devices: list[Any]) -> Any:
 
 
 def compile_update(
-    update: Callable[..., Any], devices: list[Any], draw: Callable[..., Any] | None = None
+    update: Callable[..., Any],
+    devices: list[Any],
+    draw: Callable[..., Any] | None = None,
+    mixed: bool = False,
 ) -> Callable[..., Any]:
     """Compile an update for the devices.
 
@@ -191,8 +194,9 @@ def compile_update(
             all of them (that is not checked: a forgotten mean over the devices shows only as a wrong
             result; ``tests/train/test_step.py`` looks for it).
         devices: from `local_devices`.
-        draw: ``(step, index, key) -> pairs`` (`train.step.make_draw`), for batches that hold nothing but
-            ``index``; a program of its own.
+        draw: ``(step, index, key, given) -> pairs`` (`train.step.make_draw`), for batches that hold nothing
+            but ``index``; a program of its own.
+        mixed: draw for batches that hold pairs, too.
 
     Returns:
         ``step(state, batch, key)``. The state is unstacked and consumed by the call (one process: its
@@ -209,15 +213,16 @@ def compile_update(
         devices=places,
         donate_argnums=donate,
     )
-    drawn = jax.pmap(draw, in_axes=(None, 0, None), devices=places) if draw else None
+    drawn = jax.pmap(draw, in_axes=(None, 0, None, 0), devices=places) if draw else None
 
     def split(leaf: Any) -> Any:
         return leaf.reshape(len(devices), leaf.shape[0] // len(devices), *leaf.shape[1:])
 
     def step(state: Any, batch: Any, key: Any) -> Any:
         batch = jax.tree.map(split, batch)
-        if drawn and batch.keys() <= {"index", LENGTH, STOP}:
-            batch = {**batch, **drawn(state.step, batch["index"], key)}
+        given = {name: x for name, x in batch.items() if name not in ("index", LENGTH, STOP)}
+        if drawn and (mixed or not given):
+            batch = {**batch, **drawn(state.step, batch["index"], key, given)}
         return mapped(state, batch, key)
 
     return step

@@ -66,6 +66,7 @@ class Options:
         minutes: length of the run by the clock: its speed is measured after compilation, and the whole
             schedule is squeezed into the steps that fit.
         data: ``synthetic`` (default), or the folder of built datasets.
+        synthetic: with --data: probability of a pair to be one of the synthetic world in its place.
         textures: folder of pictures that become textures in a share of the synthetic scenes
             (``task.world.real.photo``; .4 where the preset has none).
         recipe: with --data: insist on the datasets and ratios of the published recipe.
@@ -99,6 +100,7 @@ class Options:
     steps: Count = None
     minutes: Annotated[float | None, Range(low=0.01, high=100_000)] = None
     data: Annotated[str | None, Metavar("DIR")] = None
+    synthetic: Annotated[float | None, Range(low=0, high=0.99)] = None
     textures: pathlib.Path | None = None
     recipe: bool = False
     batch_size: Annotated[int | None, Range(low=1, high=65_536)] = None
@@ -149,6 +151,7 @@ def settings_of(options: Options, preset: Preset) -> dict[str, Any]:
         "precision": given("precision", "auto"),
         "seed": given("seed", 0),
         "data": given("data", SYNTHETIC),
+        "synthetic": given("synthetic", 0.0),
         "published_data": options.recipe,
         "init_from": given("init_from", ""),
         "validate_every": given("validate_every", 0),
@@ -178,7 +181,7 @@ def check_output(options: Options, output: pathlib.Path, preset: Preset) -> dict
         raise JaxtrackError(f"{output}: no run to resume (settings.json is not there)")
     if old["preset"] != options.preset:
         raise JaxtrackError(f"{output} holds a run of {old['preset']!r}, not {options.preset!r}")
-    old = {"precision": "highest", **old}  # as before it was a choice
+    old = {"precision": "highest", "synthetic": 0.0, **old}  # as before they were choices
     for name in (
         "steps",
         "minutes",
@@ -186,6 +189,7 @@ def check_output(options: Options, output: pathlib.Path, preset: Preset) -> dict
         "accumulate",
         "precision",
         "seed",
+        "synthetic",
         "validate_every",
     ):
         given = getattr(options, name)
@@ -279,6 +283,7 @@ def write_weights(
         "batch_size": preset.batch_size,
         "accumulate": 1,
         "seed": 0,
+        "synthetic": 0.0,
     }
     usual |= {"data": SYNTHETIC, "init_from": ""}
     for name, value in usual.items():
@@ -304,9 +309,11 @@ def data_seen(settings: dict[str, Any], preset: Preset) -> str:
         settings: of the run.
         preset: what was trained.
     """
-    seen = settings["data"]
-    real = world_of(preset)
-    if seen == SYNTHETIC and real is not None and real.photo:
+    seen, share, real = settings["data"], settings["synthetic"], world_of(preset)
+    drawn = share or seen == SYNTHETIC
+    if share:
+        seen = f"{1 - share:.2g} {seen}, {share:.2g} {SYNTHETIC}"
+    if drawn and real is not None and real.photo:
         seen += f", with the pictures of {pathlib.Path(real.textures).name} as textures"
     if not settings["init_from"]:
         return seen
@@ -393,8 +400,9 @@ def build(preset: Preset, settings: dict[str, Any], devices: list[Any]) -> Progr
     except ValueError as error:
         raise JaxtrackError(str(error)) from error
     update = make_update(preset.task, optimizer, steps, epochs, settings["accumulate"], preset.ema)
-    draw = make_draw(preset.task, _abreast(devices))
-    return Program(optimizer, parallel.compile_update(update, devices, draw), recipe)
+    share = settings["synthetic"]
+    draw = make_draw(preset.task, _abreast(devices), share)
+    return Program(optimizer, parallel.compile_update(update, devices, draw, share > 0), recipe)
 
 
 def rate_of(program: Program, preset: Preset, steps: int) -> Callable[[int], float]:
@@ -481,6 +489,8 @@ def _train(
         ) from error
     if options.steps is not None and options.minutes is not None:
         raise UsageError("--steps and --minutes: give one of them")
+    if options.synthetic and options.data in (None, SYNTHETIC) and not options.resume:
+        raise UsageError("--synthetic: a share beside --data DIR; without it, all is synthetic")
     check_output(options, output, preset)
     stack.enter_context(
         parallel.joined(

@@ -50,6 +50,8 @@ LENGTH = (
     "length"  # the length of the run, told with each batch: one program serves runs of all lengths
 )
 
+_MIXED = 2  # of a pair's key: whether it is drawn; 0 and 1 are its streams
+
 Batch = dict[str, Any]
 Variables = dict[str, Any]
 
@@ -273,8 +275,8 @@ def make_update(
 
 
 def make_draw(
-    task: Task, abreast: int = 1
-) -> Callable[[Int[Array, ""], Int[Array, "n"], Array], Batch]:
+    task: Task, abreast: int = 1, synthetic: float = 0.0
+) -> Callable[[Int[Array, ""], Int[Array, "n"], Array, Batch], Batch]:
     """Make the drawing of one device's pairs by the task's own ``sample``: a program of its own.
 
     So the update holds no synthetic world, and where the patches are the same, one world's program
@@ -284,13 +286,29 @@ def make_draw(
         task: whose pairs.
         abreast: at most so many pairs are drawn at once, as an accelerator needs it to be busy; 1: one
             after the other, which is faster on a CPU, whose caches hold one.
+        synthetic: probability that a drawn pair takes the place of a given one; every pair's own chance,
+            so that it is the same on any number of devices.
 
     Returns:
-        ``draw(step, index, key) -> pairs``, of the arguments of the update that they are for.
+        ``draw(step, index, key, given) -> pairs``, of the arguments of the update that they are for;
+        ``given`` is the pairs that there are already, ``{}`` for none.
     """
 
-    def draw(step: Int[Array, ""], index: Int[Array, "n"], key: Array) -> Batch:
-        keys, _ = streams(pair_keys(jax.random.fold_in(key, step), index), 2)
+    def draw(step: Int[Array, ""], index: Int[Array, "n"], key: Array, given: Batch) -> Batch:
+        own = pair_keys(jax.random.fold_in(key, step), index)
+        pairs = drawn(own)
+        if not given:
+            return pairs
+        chance = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, _MIXED)))(own)
+
+        def chosen(one: Array, other: Array) -> Array:
+            which = (chance < synthetic).reshape(-1, *(1,) * (other.ndim - 1))
+            return jnp.where(which, one, other)
+
+        return {name: chosen(pair, given[name]) for name, pair in pairs.items()}
+
+    def drawn(own: Array) -> Batch:
+        keys, _ = streams(own, 2)
         count = keys.shape[0]
         side = max(n for n in range(1, abreast + 1) if count % n == 0)
         if side == 1:

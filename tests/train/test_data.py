@@ -114,6 +114,42 @@ def test_siamfc_trains_on_a_built_dataset(
     assert [line["step"] for line in lines] == [1, 2]
 
 
+def test_a_share_of_the_pairs_is_synthetic(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Said by the card, kept by a run that goes on, refused where everything is synthetic."""
+
+    def sample(config: Any, keys: jax.Array) -> Any:
+        boxes = {f"{part}_box": jnp.zeros((len(keys), 4)) for part in ("template", "search")}
+        sides = {"template": 24, "search": 48}
+        dark = {k: jnp.zeros((len(keys), n, n, 3), jnp.uint8) for k, n in sides.items()}
+        return {**boxes, **dark, "negative": jnp.zeros(len(keys), bool)}
+
+    preset, output = toy_pairs(log_every=1), tmp_path / "mixed"
+    preset = dataclasses.replace(preset, task=dataclasses.replace(preset.task, sample=sample))
+    built = ("--data", data_fixtures.built())
+    mixed = (*built, "--steps", 2, "--batch-size", 8, "--save-every", 1, "--devices", 1)
+    assert call(monkeypatch, preset, *mixed, "--synthetic", 0.5, "--output", output) == 0
+    card = json.loads((output / "weights.json").read_text())
+    assert card["data"] == f"0.5 {data_fixtures.built()}, 0.5 synthetic"
+    assert "--synthetic 0.5" in card["command"]
+    assert call(monkeypatch, preset, *mixed, "--output", tmp_path / "built") == 0
+    some, every = (
+        [json.loads(x)["first"] for x in (path / "metrics.jsonl").read_text().splitlines()]
+        for path in (output, tmp_path / "built")
+    )
+    assert all(0 < one < other for one, other in zip(some, every, strict=True))
+    shutil.rmtree(output / "checkpoints" / "2")
+    before = (output / "weights.safetensors").read_bytes()
+    where = ("--resume", "--output", output)
+    assert call(monkeypatch, preset, *where, "--synthetic", 0.25) == 1
+    assert "was started with --synthetic 0.5, not 0.25" in capsys.readouterr().err
+    assert call(monkeypatch, preset, *where, "--devices", 1) == 0
+    assert (output / "weights.safetensors").read_bytes() == before
+    assert call(monkeypatch, preset, "--synthetic", 0.5, "--output", tmp_path / "x") == 2
+    assert "--synthetic: a share beside --data DIR" in capsys.readouterr().err
+
+
 def test_missing_datasets_are_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import types
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -58,12 +58,42 @@ def test_one_and_four_devices_agree() -> None:
 def test_pairs_are_the_same_however_many_are_drawn_at_once() -> None:
     task = toy_training.preset(TOY).task
     draws = [
-        make_draw(task, abreast)(jnp.int32(3), jnp.arange(4, 10), jax.random.key(2))
+        make_draw(task, abreast)(jnp.int32(3), jnp.arange(4, 10), jax.random.key(2), {})
         for abreast in (1, 2, 4, 64)
     ]
     for other in draws[1:]:
         assert jax.tree.map(jnp.shape, other) == jax.tree.map(jnp.shape, draws[0])
         assert largest_difference(draws[0], other) < 1e-6
+
+
+class Counted(NamedTuple):
+    """All that drawing asks of a state."""
+
+    step: jax.Array
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+def test_drawn_pairs_take_the_place_of_given_ones(devices: int) -> None:
+    """As many as asked for, the same on any number of devices, and those that a drawn run would have."""
+    task = toy_training.preset(TOY).task
+    index, key = np.arange(400, dtype=np.int32), jax.random.key(2)
+    pure = jax.device_get(make_draw(task)(jnp.int32(3), index, key, {}))
+    given = jax.tree.map(lambda x: np.full_like(x, 7), pure)
+    seen = []
+
+    def update(state: Any, batch: Any, key: Any) -> Any:
+        return state, jax.lax.all_gather(batch["x"], parallel.AXIS).reshape(400, -1)
+
+    for count in (1, devices):
+        step = parallel.compile_update(
+            update, parallel.local_devices(count), make_draw(task, synthetic=0.25), mixed=True
+        )
+        _, rows = step(Counted(jnp.int32(3)), {"index": index, **given}, key)
+        seen.append(np.asarray(rows))
+    np.testing.assert_array_equal(*seen)
+    drawn = (seen[0] != 7).any(axis=1)
+    assert 0.18 < drawn.mean() < 0.32
+    np.testing.assert_allclose(seen[0][drawn], pure["x"][drawn], atol=1e-6)
 
 
 def test_a_forgotten_mean_over_the_devices_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
