@@ -209,12 +209,14 @@ def _mobile(tracker: str, frozen_below: int) -> Config:
     return dataclasses.replace(
         _TINY,
         tracker=dataclasses.replace(config, network=network),
-        search=CropConfig(size=255, shift=4, scale=0.1, colour=1.0, blur=0.05),
+        # A padded network knows where the middle is: targets lie all over the window. The crop sees to it,
+        # not the world, for in patches of built datasets they lie in the middle.
+        search=CropConfig(size=255, shift=64, scale=0.18, colour=1.0, blur=0.05),
         patch=dataclasses.replace(
             _TINY.patch,
-            search=PatchSpec(size=287, nominal=255, factor=255 / 127),
-            # A padded network knows where the middle is: targets lie all over the window.
-            max_shift=64.0,
+            search=PatchSpec(size=431, nominal=255, factor=255 / 127),
+            max_shift=0.0,
+            max_scale=0.2,
             border_rate=0.4,
         ),
         world=WorldConfig(real=LIFELIKE),
