@@ -77,7 +77,7 @@ def test_the_loader_needs_jax_and_numpy_alone() -> None:
 def test_programs_take_frames_of_any_size(preset: str, tmp_path: pathlib.Path) -> None:
     pytest.importorskip("flatbuffers")
     assert main.main(["export", preset, "--output", str(tmp_path / "a")]) == 0
-    for height, width in ((90, 200), (201, 77)):
+    for height, width in ((90, 200), (201, 117)):
         frames, truth = draw(seed=7, count=3, height=height, width=width)
         boxes, _ = load_exported.track(frames, truth[0], tmp_path / "a")
         np.testing.assert_allclose(boxes, alive(preset, frames, truth[0])[0], atol=1e-3)

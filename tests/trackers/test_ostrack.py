@@ -158,11 +158,16 @@ def test_keep_rate_anneals_as_published():
 
 def small_task():
     tiny = task.PRESETS["ostrack-tiny"].task.config
-    crop = dataclasses.replace(tiny.crop, colours=None)
+    crop, patch = dataclasses.replace(tiny.crop, colours=None), tiny.patch
     return dataclasses.replace(
         tiny,
         tracker=dataclasses.replace(SMALL, depth=2, ce_blocks=(1,), ce_keep_ratios=(0.5,)),
         crop=crop,
+        patch=dataclasses.replace(
+            patch,
+            template=dataclasses.replace(patch.template, size=96, nominal=SMALL.template_size),
+            search=dataclasses.replace(patch.search, size=96, nominal=SMALL.search_size),
+        ),
     )
 
 
