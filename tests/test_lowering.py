@@ -20,7 +20,10 @@ def most_of(preset: str) -> int:
     return next((most for name, most in LARGER.items() if preset.startswith(name)), FRAME)
 
 
-@pytest.mark.parametrize("preset", ["siamfc", "siamrpnpp-r50", "ostrack-256-ce", "tadt", "mlt"])
+@pytest.mark.parametrize(
+    "preset",
+    ["siamfc", "siamrpnpp-r50", "ostrack-256-ce", "tadt", "mlt", "mlt-small", "siamfc-tiny-mlt"],
+)
 def test_frames_are_small(preset: str) -> None:
     assert lowering.frame(preset).operations < most_of(preset)
 

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
 _WEIGHT_ONE = 2048  # OpenCV's INTER_RESIZE_COEF_SCALE
+_ROUND = 256  # output pixels whose taps one function of a program gives
 
 
 class Window(NamedTuple):
@@ -58,7 +59,8 @@ class Taps(NamedTuple):
 
 def round_half_even(value: Float[Array, "*n"]) -> Int[Array, "*n"]:
     """Round to the nearest integer, halves to even, as Python's and NumPy's ``round``; int32."""
-    return jnp.rint(value).astype(jnp.int32)
+    # Not jnp.rint: a function of one operation, called by another.
+    return jax.lax.round(value, jax.lax.RoundingMethod.TO_NEAREST_EVEN).astype(jnp.int32)
 
 
 @functools.partial(jax.jit, static_argnames=("axis", "smooth"))
@@ -99,8 +101,8 @@ def linear_taps(
     return Taps(
         lower=jnp.clip(lower, 0, last),
         upper=jnp.clip(lower + 1, 0, last),
-        weight_lower=jnp.rint(_WEIGHT_ONE * (1 - fraction)).astype(jnp.int32),
-        weight_upper=jnp.rint(_WEIGHT_ONE * fraction).astype(jnp.int32),
+        weight_lower=round_half_even(_WEIGHT_ONE * (1 - fraction)),
+        weight_upper=round_half_even(_WEIGHT_ONE * fraction),
         fraction=fraction if smooth else None,
     )
 
@@ -197,6 +199,18 @@ def take_pixels(
     return jnp.where(inside[:, :, None], picked, fill.astype(picked.dtype))
 
 
+def _taps_of(
+    side: Int[Array, ""], count: int, axis: Literal["row", "column"], smooth: bool
+) -> Taps:
+    """Return `linear_taps` of all output pixels: the first of a round number of them.
+
+    So windows of most sizes share one function in a program.
+    """
+    index = jnp.arange(-(-count // _ROUND) * _ROUND)
+    taps = linear_taps(index, side, count, axis, smooth)
+    return jax.tree.map(lambda x: x[:count], taps)
+
+
 @functools.partial(jax.jit, static_argnames=("out_size",))
 def resize_window(
     frame: UInt8[Array, "h w k"] | Float[Array, "h w k"],
@@ -218,8 +232,8 @@ def resize_window(
         ``(*out_size, k)`` in the frame's dtype.
     """
     smooth = jnp.issubdtype(frame.dtype, jnp.floating)
-    rows = linear_taps(jnp.arange(out_size[0]), window.height, out_size[0], "row", smooth)
-    columns = linear_taps(jnp.arange(out_size[1]), window.width, out_size[1], "column", smooth)
+    rows = _taps_of(window.height, out_size[0], "row", smooth)
+    columns = _taps_of(window.width, out_size[1], "column", smooth)
     # One gather for both taps of both axes: the four corners are slices of one block.
     row_index = window.top + jnp.concatenate([rows.lower, rows.upper])
     column_index = window.left + jnp.concatenate([columns.lower, columns.upper])
@@ -253,6 +267,7 @@ def mean_colour(
     return whole.astype(wide) + fraction
 
 
+@jax.jit
 def context_side(size: Float[Array, "2"], amount: float = 0.5) -> Float[Array, ""]:
     """Return the side of the square that holds a target and its context: ``sqrt((w + p) (h + p))``.
 
@@ -285,6 +300,7 @@ def window_siamfc(centre_yx: Float[Array, "2"], side: Float[Array, ""]) -> Windo
     return Window(top=first[0], left=first[1], height=size, width=size)
 
 
+@jax.jit
 def windows_siamfc(
     centre_yx: Float[Array, "2"] | Float[Array, "n 2"], sides: Float[Array, "n"]
 ) -> Window:
@@ -305,14 +321,15 @@ def cut_siamfc(
 
     Args:
         frame: RGB.
-        windows: with a leading axis n.
+        windows: squares, with a leading axis n.
         size: side of the crops, pixels.
         fill: mean colour of the first frame.
         frame_size: ``(2,)`` true height and width.
     """
     colour = round_half_even(fill)
     # A few, one by one: every crop of this size in a program is then the same function.
-    each = [Window(*sides) for sides in zip(*windows)]
+    squares = zip(windows.top, windows.left, windows.height)
+    each = [Window(top, left, side, side) for top, left, side in squares]
     return jnp.stack(
         [resize_window(frame, window, (size, size), frame_size, colour) for window in each]
     )

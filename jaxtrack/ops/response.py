@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -102,7 +103,9 @@ def resize_maps(
 def first_peak(response: Float[Array, "h w"]) -> Int[Array, "2"]:
     """Return the row and column of the maximum; the first in row-major order on ties."""
     flat = jnp.argmax(response)
-    return jnp.stack([flat // response.shape[1], flat % response.shape[1]]).astype(jnp.int32)
+    width = jnp.asarray(response.shape[1], flat.dtype)
+    # Not // and %, which take a dozen operations each for numbers that may be negative.
+    return jnp.stack([jax.lax.div(flat, width), jax.lax.rem(flat, width)]).astype(jnp.int32)
 
 
 def entropy(response: Float[Array, "*n h w"], epsilon: float = 1e-12) -> Float[Array, "*n"]:

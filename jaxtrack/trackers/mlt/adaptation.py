@@ -342,7 +342,9 @@ def remember(
 ) -> Memory:
     """Put a patch into the next slot; when all are in use, the oldest but the first frame's gives way."""
     slots = memory.weights.shape[0]
-    later = 1 + (memory.filled - 1) % (slots - 1) if slots > 1 else jnp.zeros((), jnp.int32)
+    later = jnp.zeros((), jnp.int32)
+    if slots > 1:  # where it counts, all slots are filled: nothing here is negative
+        later = 1 + jax.lax.rem(memory.filled - 1, jnp.int32(slots - 1))
     slot = jnp.where(memory.filled < slots, memory.filled, later)
     return Memory(
         memory.features.at[slot].set(features),

@@ -9,6 +9,7 @@ tracking.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -68,6 +69,7 @@ def _affine(params: Any, stats: Any, epsilon: float) -> tuple[Array, Array]:
     return factor, params["bias"] - stats["mean"] * factor
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def last_layer(module: SiamFC, variables: Any) -> LastLayer:
     """Return the fifth convolution with its bias and normalisation."""
     network = module.network
@@ -81,6 +83,7 @@ def last_layer(module: SiamFC, variables: Any) -> LastLayer:
     return LastLayer(conv["kernel"], factor, conv["bias"] * factor + offset)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def head(module: SiamFC, variables: Any) -> Head:
     """Return the matching head at rest: scale and, where it has one, the one-channel normalisation."""
     if not module.match_norm:
@@ -116,8 +119,10 @@ def apply_last(
             conv2d(x, part, groups=groups, own=True) for part in jnp.split(kernel, [count], axis=-1)
         ]
         y = jnp.concatenate(parts, axis=-1)
-    factor = jnp.pad(layer.factor, (0, new), constant_values=1)
-    offset = jnp.pad(layer.offset, (0, new))
+    factor, offset = (
+        jax.lax.pad(x, jnp.asarray(rest, x.dtype), ((0, new, 0),))
+        for x, rest in ((layer.factor, 1), (layer.offset, 0))
+    )
     return y * factor[None, None, None] + offset[None, None, None]
 
 

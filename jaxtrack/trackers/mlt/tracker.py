@@ -26,6 +26,7 @@ far the peak stands out; it compares over time, not between networks. Tau is com
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -287,16 +288,26 @@ def with_layer(
     weight: Float[Array, "p"],
 ) -> State:
     """Put an adapted kernel and channel factors into the state, with the template made by them."""
+    template = _template(config, variables, state.exemplar, kernel, weight)
+    return state._replace(template=template, kernel=kernel, attention=weight)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _template(
+    config: Config, variables: Variables, exemplar: Array, kernel: Array, weight: Array
+) -> Array:
     base, groups = net.last_layer(module(config), variables), config.network.groups[4]
-    template = net.apply_last(base, kernel, groups, state.exemplar[None])[0]
-    return state._replace(template=template * weight[None, None], kernel=kernel, attention=weight)
+    return net.apply_last(base, kernel, groups, exemplar[None])[0] * weight[None, None]
 
 
 def chosen(config: Config, memory: Memory) -> tuple[Array, Array]:
     """Return trunk outputs and weights of the M patches of least entropy (fewer in the first frames)."""
     filled = jnp.minimum(memory.filled, config.memory_size)
     slots, used = adaptation.least_entropy(memory.responses, config.samples, filled)
-    return memory.features[slots], used * memory.weights[slots]
+    features, weights = (
+        x.at[slots].get(wrap_negative_indices=False) for x in (memory.features, memory.weights)
+    )
+    return features, used * weights
 
 
 def update_layer(config: Config, variables: Variables, state: State, rate: float | Array) -> State:
@@ -466,7 +477,7 @@ def update(
     if not config.adapts:
         return state
     rules = tuning(config, variables)
-    due = state.frame_index % config.update_interval == 0
+    due = jax.lax.rem(state.frame_index, jnp.int32(config.update_interval)) == 0
     weight = jnp.ones((), jnp.float32)
     if config.entry_softness:
         weight = jax.nn.sigmoid((decision.probability - rules.tau) / config.entry_softness)
