@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -102,9 +103,14 @@ STILL = Tracker(
 )
 
 
+def validate_quickly(change: Callable[[Any, str, Any], None]) -> None:
+    """Validate on one small clip, by the tracker that stands still: ``change(object, name, value)``."""
+    small = WorldConfig(height=48, width=64, length=3, target_size=(10.0, 20.0))
+    change(validation, "tracker_of", lambda preset: STILL)
+    change(validation, "Drawn", lambda: held.Drawn(1, small))
+
+
 def main(arguments: list[str] | None = None) -> int:
     presets.all_presets = lambda: PRESETS
-    validation.tracker_of = lambda preset: STILL
-    small = WorldConfig(height=48, width=64, length=3, target_size=(10.0, 20.0))
-    validation.Drawn = lambda: held.Drawn(1, small)
+    validate_quickly(setattr)
     return run.main(arguments)

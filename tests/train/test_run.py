@@ -560,6 +560,40 @@ def test_a_process_that_does_not_come_is_one_line(
     assert "process 1, 2 of 3 did not join the run" in only_line(capsys)
 
 
+def test_every_process_takes_part_in_what_is_done_together(
+    toy: Callable[..., int], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is not the first saves and reads when the first does, or each waits for the other."""
+    toy_training.validate_quickly(monkeypatch.setattr)
+    shared: list[tuple[str, int, list[str]]] = []
+    save, read = checkpoints.Checkpoints.save, checkpoints.Checkpoints.read
+
+    def saved(self: Any, state: Any, record: Any, metrics: dict[str, float]) -> None:
+        shared.append(("save", int(state.step), sorted(metrics)))
+        save(self, state, record, metrics)
+
+    def was_read(self: Any, template: Any, step: int) -> Any:
+        shared.append(
+            ("read", step if step == 60 else 0, [])
+        )  # which is best depends on the scores
+        return read(self, template, step)
+
+    monkeypatch.setattr(checkpoints.Checkpoints, "save", saved)
+    monkeypatch.setattr(checkpoints.Checkpoints, "read", was_read)
+    options = ("toy", "--validate-every", 25)
+    assert toy(*options, "--output", tmp_path / "first") == 0
+    of_first = shared[:]
+    shared.clear()
+    monkeypatch.setattr(toy_training.run.parallel, "is_main", lambda: False)
+    other = tmp_path / "other"
+    other.mkdir()
+    assert toy(*options, "--output", other) == 0
+    assert shared == of_first
+    assert ("save", 25, ["loss", "score"]) in shared
+    assert [kind for kind, *_ in shared].count("read") == 2
+    assert [path.name for path in other.iterdir()] == ["checkpoints"]
+
+
 @pytest.mark.slow
 def test_two_processes_equal_one(toy: Callable[..., int], tmp_path: pathlib.Path) -> None:
     """Two processes of two devices over Gloo: one process of four, but for the order of a sum."""
