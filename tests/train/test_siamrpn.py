@@ -206,16 +206,21 @@ def test_training_starts_from_the_convolutions_of_siamfc(tmp_path):
 )
 def test_targets_of_built_data_lie_all_over_the_window_of_a_padded_network(name: str) -> None:
     """In the patches that the pipeline cuts they lie in the middle; padding would teach that place."""
-    preset, count = presets.get(name), 24
-    patch = preset.task.config.patch
-    batch = {}
+    found, count = presets.get(name).task, 24
+    config = found.config
+    assert isinstance(config, task.Config)
+    assert found.view is not None
+    patch = config.patch
+    batch: dict[str, np.ndarray] = {}
     for part, spec in (("template", patch.template), ("search", patch.search)):
         batch[part] = np.zeros((count, spec.size, spec.size, 3), np.uint8)
         corner, side = spec.size / 2 - 30, 60.0
-        batch[f"{part}_box"] = np.tile(np.float32([corner, corner, side, side]), (count, 1))
+        batch[f"{part}_box"] = np.tile(
+            np.asarray([corner, corner, side, side], np.float32), (count, 1)
+        )
     batch["negative"] = np.zeros(count, bool)
     keys = jax.random.split(jax.random.key(0), count)
-    boxes = np.asarray(preset.task.view(preset.task.config, batch, keys).boxes)
+    boxes = np.asarray(found.view(config, batch, keys).boxes)
     centres = boxes[:, :2] + boxes[:, 2:] / 2 - 255 / 2
     assert (centres.std(axis=0) > 25).all()
     assert (np.abs(centres) < 90).all()
