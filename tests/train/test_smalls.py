@@ -240,7 +240,7 @@ def test_textures_become_a_share_of_photographs(tmp_path):
 
 def test_cards_say_what_weights_have_seen(tmp_path):
     preset = presets.get("siamfc-tiny")
-    settings = {"data": "synthetic", "init_from": ""}
+    settings = {"data": "synthetic", "synthetic": 0.0, "init_from": ""}
     assert run.data_seen(settings, preset) == "synthetic"
     settings["init_from"] = "siamfc-tiny"
     assert "started from siamfc-tiny (synthetic" in run.data_seen(settings, preset)
@@ -250,9 +250,13 @@ def test_cards_say_what_weights_have_seen(tmp_path):
     textured = presets.changed(
         preset, ["task.world.real.photo=0.1", "task.world.real.textures=some/photos"]
     )
-    assert "the pictures of photos as textures" in run.data_seen(
-        {**settings, "init_from": ""}, textured
-    )
+    settings["init_from"] = ""
+    assert "the pictures of photos as textures" in run.data_seen(settings, textured)
+    settings["data"] = "built"
+    assert run.data_seen(settings, textured) == "built"
+    settings["synthetic"] = 0.25
+    told = run.data_seen(settings, textured)
+    assert told == "0.75 built, 0.25 synthetic, with the pictures of photos as textures"
 
 
 def test_a_share_of_photographs_can_be_set_beside_their_folder(tmp_path, monkeypatch):
