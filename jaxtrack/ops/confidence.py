@@ -21,10 +21,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxtrack.ops.response import row_and_column
 from jaxtrack.ranges import NotNegative, PositiveShare, check_ranges
 
 
@@ -69,10 +69,9 @@ def margin(
     values = jnp.where(there, response, -jnp.inf)
     place = jnp.argmax(values)
     peak = values.reshape(-1)[place]
-    width = jnp.asarray(response.shape[1], place.dtype)
-    # Not // and %, which take a dozen operations each for numbers that may be negative.
-    down = jnp.abs(rows - jax.lax.div(place, width))[:, None]
-    across = jnp.abs(columns - jax.lax.rem(place, width))[None, :]
+    row, column = row_and_column(place, response.shape[1])
+    down = jnp.abs(rows - row)[:, None]
+    across = jnp.abs(columns - column)[None, :]
     elsewhere = there & (jnp.maximum(down, across) > radius)
     count = jnp.sum(elsewhere)
     second = jnp.max(jnp.where(elsewhere, response, -jnp.inf))

@@ -102,10 +102,14 @@ def resize_maps(
 
 def first_peak(response: Float[Array, "h w"]) -> Int[Array, "2"]:
     """Return the row and column of the maximum; the first in row-major order on ties."""
-    flat = jnp.argmax(response)
-    width = jnp.asarray(response.shape[1], flat.dtype)
+    return jnp.stack(row_and_column(jnp.argmax(response), response.shape[1])).astype(jnp.int32)
+
+
+def row_and_column(place: Int[Array, ""], width: int) -> tuple[Int[Array, ""], Int[Array, ""]]:
+    """Return the row and column of a place in a map of so many columns, counted in row-major order."""
+    columns = jnp.asarray(width, place.dtype)
     # Not // and %, which take a dozen operations each for numbers that may be negative.
-    return jnp.stack([jax.lax.div(flat, width), jax.lax.rem(flat, width)]).astype(jnp.int32)
+    return jax.lax.div(place, columns), jax.lax.rem(place, columns)
 
 
 def entropy(response: Float[Array, "*n h w"], epsilon: float = 1e-12) -> Float[Array, "*n"]:

@@ -573,9 +573,8 @@ def test_every_process_takes_part_in_what_is_done_together(
         save(self, state, record, metrics)
 
     def was_read(self: Any, template: Any, step: int) -> Any:
-        shared.append(
-            ("read", step if step == 60 else 0, [])
-        )  # which is best depends on the scores
+        # Which is the best depends on the scores.
+        shared.append(("read", step if step == 60 else 0, []))
         return read(self, template, step)
 
     monkeypatch.setattr(checkpoints.Checkpoints, "save", saved)
