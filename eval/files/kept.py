@@ -1,7 +1,7 @@
 """Results kept from an earlier run, and what they depend on.
 
 Beside the boxes of a tracker lies ``made_from/SEQ.json``: a fingerprint of the tracker (settings, weights,
-program version) and of the sequence (first box, list of frames, pictures, split, folder), and the checksums
+code) and of the sequence (first box, list of frames, pictures, split, folder), and the checksums
 of the result files. Results whose inputs changed, or whose files were damaged, are not kept: their sequence
 is tracked again.
 """

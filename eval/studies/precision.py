@@ -118,7 +118,7 @@ def measure(options: Options) -> list[Row]:
 
     entries = [parse_entry(text) for text in options.tracker]
     sequences = cut(benchmarks.load("synthetic"), options.clips, options.frames)
-    shown = {s.name: s.length for s in sequences}
+    shown = {s.name: s.inputs() for s in sequences}
     kept = Kept(options.output / "runs")
     rows = []
     with as_on_accelerators():
@@ -129,7 +129,7 @@ def measure(options: Options) -> list[Row]:
                     inputs = {
                         "tracker": entry.fingerprint(variables),
                         "digits": digits,
-                        "frames": shown,
+                        "sequences": shown,
                     }
                     found = kept.get(inputs)
                     if found is None:

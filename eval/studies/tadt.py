@@ -133,7 +133,7 @@ def measure(options: Options) -> list[Row]:
         raise UsageError(f"--tracker {entry.label}: not a preset of TADT")
     variables = entry.load()
     sequences = cut(benchmarks.load("synthetic"), options.clips, options.frames)
-    shown = {s.name: s.length for s in sequences}
+    shown = {s.name: s.inputs() for s in sequences}
     kept = Kept(options.output / "runs")
     names = [name for name in VARIANTS if not options.variants or name in options.variants]
     rows = []
@@ -143,7 +143,7 @@ def measure(options: Options) -> list[Row]:
         for seed in tqdm(seeds, desc=name, unit=" runs"):
             config = dataclasses.replace(record.config, seed=1234 + seed, **VARIANTS[name])  # type: ignore[type-var]
             tracker = dataclasses.replace(record, config=config)
-            inputs = {"tracker": fingerprint(tracker, variables), "frames": shown}
+            inputs = {"tracker": fingerprint(tracker, variables), "sequences": shown}
             result = kept.get(inputs)
             if result is None:
                 result = list(score(tracker, variables, sequences, options.slots))

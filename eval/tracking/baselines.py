@@ -12,12 +12,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-import jaxtrack
 from jaxtrack.errors import JaxtrackError, UsageError, brief, unknown
 from jaxtrack.io.paths import resolve
 from jaxtrack.io.records import checksum
 
-from . import slots
+from . import code, slots
 from .sequences import Sequence, first_box_fault
 from .slots import BrokenSequencesError, Track
 
@@ -49,7 +48,7 @@ class Peer:
     def fingerprint(self) -> str:
         """Return what its results depend on, in words."""
         sums = "".join(f", {checksum(Path(file))}" for file in self.files)
-        return f"{self.name}, OpenCV {cv2.__version__}, jaxtrack {jaxtrack.__version__}{sums}"
+        return f"{self.name}, OpenCV {cv2.__version__}, code {code.of_functions()}{sums}"
 
 
 def parse(text: str) -> Peer:

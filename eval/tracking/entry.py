@@ -23,13 +23,14 @@ from pathlib import PurePath
 import jax
 import numpy as np
 
-import jaxtrack
 from jaxtrack import settings, trackers
 from jaxtrack.base import Tracker, Variables
 from jaxtrack.cli import UsageError
 from jaxtrack.errors import JaxtrackError, brief
 from jaxtrack.loading import variables_of
 from jaxtrack.ops import precision
+
+from . import code
 
 _LONGEST_LABEL = 100  # bytes; a label is the name of a folder
 # What a label takes over from a path, a key or a value; everything else becomes a hyphen.
@@ -80,21 +81,22 @@ class Entry:
             variables: the learned values, of `load`.
 
         Returns:
-            A digest of the program's version, the tracker's functions and config, and the learned values;
-            the file they came from does not matter.
+            A digest of this library's code and the tracker's, its functions and config, and the learned
+            values; the file they came from does not matter.
         """
         return fingerprint(self.tracker, variables)
 
 
 def fingerprint(tracker: Tracker, variables: Variables) -> str:
-    """Return a digest of program version, functions, config and learned values of a tracker."""
+    """Return a digest of code, functions, config and learned values of a tracker."""
     digest = hashlib.sha256()
 
     def add(text: str) -> None:
         digest.update(f"{len(text)}:{text}".encode())
 
-    add(jaxtrack.__version__)
-    for function in (tracker.init, tracker.track_frame):
+    functions = tracker.init, tracker.track_frame
+    add(code.of_functions(*functions))
+    for function in functions:
         add(f"{function.__module__}.{getattr(function, '__qualname__', type(function).__name__)}")
     add(repr(tracker.config))
     if precision.current() != "highest":

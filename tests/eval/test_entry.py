@@ -1,6 +1,8 @@
 """One parser of the trackers on a command line."""
 
 import dataclasses
+import importlib
+import pathlib
 import sys
 import types
 
@@ -9,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from eval.tracking import code
 from eval.tracking.entry import fingerprint, parse_entries, parse_entry
 from jaxtrack import get_tracker
 from jaxtrack.base import Prediction, Tracker
@@ -83,6 +86,41 @@ class Config:
 
 def _variables(config, key):
     return {"params": {"gain": jnp.ones(2)}} if config.learned else {}
+
+
+def test_a_fingerprint_changes_with_the_code_of_a_tracker(tmp_path, monkeypatch):
+    """What was tracked by other code, in any module of its package, is not kept."""
+    package = tmp_path / "their_tracker"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "steps.py").write_text("STEP = 0\n")
+    (package / "tracker.py").write_text(
+        "from jaxtrack.base import Tracker\n"
+        "from . import steps\n"
+        "def init(*_): ...\n"
+        "def track_frame(*_): ...\n"
+        "TRACKER = Tracker((), lambda *_: {}, init, track_frame)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    record = parse_entry("their_tracker.tracker:TRACKER").tracker
+
+    def now() -> str:
+        code.of_package.cache_clear()
+        return fingerprint(record, {})
+
+    before = now()
+    assert now() == before
+    (package / "steps.py").write_text("STEP = 50\n")
+    assert now() != before
+
+
+def test_a_fingerprint_knows_the_code_of_this_library():
+    ours = {"jaxtrack": "ops/crop.py", "eval.tracking": "slots.py"}
+    for name, file in ours.items():
+        module = importlib.import_module(name)
+        assert (pathlib.Path(module.__path__[0]) / file).is_file()
+        assert code.of_package(name) in code.of_functions()
+        assert code.of_package(name) != code.of_package("no such package")
 
 
 def _init(config, variables, frame, box, frame_size):
