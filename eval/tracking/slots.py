@@ -381,6 +381,8 @@ class _Schedule(Generic[J]):
         return sound
 
     def _give_up(self, item: _Work[J], error: Exception) -> None:
+        # What is still being decoded is laid in the lane's rows, which the next sequence gets.
+        concurrent.futures.wait(item.frames)
         name = item.job.sequence.name
         self.faults[name] = fault_of(name, error)
         self.held[item.where] = None

@@ -1,6 +1,8 @@
 """Slots give what one video after the other gives; errors name their sequence."""
 
 import dataclasses
+import threading
+import time
 from typing import NamedTuple
 
 import jax
@@ -269,6 +271,36 @@ def test_a_broken_sequence_stops_no_restarts():
     with pytest.raises(runner.BrokenSequencesError, match=r"b: img/0006\.jpg"):
         found.extend(restart.run(FAKE, SPEED, [bad, *long_sequences()], slots=2, chunk=4))
     assert len(found) == len(long_sequences())
+
+
+def test_a_broken_sequence_lays_no_frame_among_the_next_ones(monkeypatch):
+    """Frames of it that are still being decoded when it is given up would be laid in the lane's rows."""
+    monkeypatch.setattr(runner, "decoders", lambda: 16)
+    frames, begun = list(long_sequences()[0].frames()), threading.Event()
+
+    def read(index):
+        if index == 3:
+            begun.set()
+            time.sleep(0.3)
+        return frames[index]
+
+    def slow(index):
+        if index == 1:
+            raise JaxtrackError("img/0002.jpg: truncated image")
+        if index > 1:
+            begun.wait(2)
+        return np.full_like(frames[0], 200)
+
+    sound = dataclasses.replace(long_sequences()[0], read=read)
+    alone = dict(restart.run(FAKE, SPEED, [sound], slots=1, chunk=4))[sound.name]
+    begun.clear()
+    bad = dataclasses.replace(sound, name="b", read=slow)
+    found = []
+    with pytest.raises(runner.BrokenSequencesError, match=r"b: img/0002\.jpg"):
+        found.extend(restart.run(FAKE, SPEED, [bad, sound], slots=1, chunk=4))
+    [(name, run)] = found
+    assert name == sound.name
+    np.testing.assert_array_equal(run.regions, alone.regions)
 
 
 def test_several_broken_sequences_are_one_line():
