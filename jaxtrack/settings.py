@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import inspect
 import math
 import pathlib
@@ -85,6 +86,19 @@ def _place(tree: dict[str, Any], leaf: _Leaf) -> None:
     tree[last] = leaf
 
 
+def _walk(value: Any, prefix: str) -> Iterator[tuple[str, type, str, Any]]:
+    """Yield every field that lies in a record or in a record of its tuples: path, class, name and value."""
+    for name in _names(type(value)):
+        inner, path = getattr(value, name), f"{prefix}{name}"
+        if _is_record(inner):
+            yield from _walk(inner, f"{path}.")
+        elif type(inner) is tuple and inner and all(map(_is_record, inner)):
+            for i, entry in enumerate(inner):
+                yield from _walk(entry, f"{path}.{i}.")
+        else:
+            yield path, type(value), name, inner
+
+
 def described(value: Any, prefix: str = "") -> dict[str, Any]:
     """Return every path of a dataclass that can be set, with its value.
 
@@ -92,14 +106,7 @@ def described(value: Any, prefix: str = "") -> dict[str, Any]:
         value: dataclass or NamedTuple.
         prefix: put before each path.
     """
-    found: dict[str, Any] = {}
-    for name in _names(type(value)):
-        inner, path = getattr(value, name), f"{prefix}{name}"
-        if _is_record(inner):
-            found |= described(inner, f"{path}.")
-        else:
-            found[path] = inner
-    return found
+    return {path: inner for path, _, _, inner in _walk(value, prefix)}
 
 
 class Explained(NamedTuple):
@@ -125,21 +132,15 @@ def explained(value: Any, prefix: str = "") -> Iterator[Explained]:
         value: dataclass or NamedTuple; functions in it are left out. Of all else there is nothing to set.
         prefix: put before each path.
     """
-    kind: Any = type(value)
     if not _is_record(value):
         return
-    meanings, declared = documentation(kind)[1], hints(kind)
-    marked = dict(ranges_of(kind)) if declared else {}
-    for name in _names(kind):
-        inner, path = getattr(value, name), f"{prefix}{name}"
-        if _is_record(inner):
-            yield from explained(inner, f"{path}.")
-        elif type(inner) is tuple and inner and all(map(_is_record, inner)):
-            for i, entry in enumerate(inner):
-                yield from explained(entry, f"{path}.{i}.")
-        elif not callable(inner):
-            wanted = str(marked[name]) if name in marked else _choices(declared.get(name))
-            yield Explained(path, as_text(inner), wanted, meanings.get(name, ""))
+    for path, kind, name, inner in _walk(value, prefix):
+        if callable(inner):
+            continue
+        declared = hints(kind)
+        marked = dict(ranges_of(kind)) if declared else {}
+        wanted = str(marked[name]) if name in marked else _choices(declared.get(name))
+        yield Explained(path, as_text(inner), wanted, documentation(kind)[1].get(name, ""))
 
 
 def _choices(hint: Any) -> str:
@@ -166,6 +167,7 @@ def as_text(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
+@functools.cache
 def documentation(kind: type) -> tuple[str, dict[str, str]]:
     """Return a dataclass's text above "Attributes:" and the text of each of its attributes."""
     lines = inspect.cleandoc(kind.__doc__ or "").splitlines()
@@ -261,6 +263,7 @@ def _value(leaf: _Leaf, hint: Any, before: Any) -> Any:
         raise UsageError(f"{leaf.shown}: {error}") from None
 
 
+@functools.cache
 def hints(kind: type) -> dict[str, Any]:
     """Return the type of each field of a class, without its range."""
     try:

@@ -131,6 +131,18 @@ def test_every_field_is_explained_and_what_is_shown_can_be_given_back():
         assert presets.changed(preset, [f"{f.path}={f.value}" for f in fields]) == preset
 
 
+def test_a_run_can_be_told_anew_by_its_changes():
+    """Of fields in the entries of a tuple as of all others: what a card and --resume say."""
+    for name in presets.all_presets():
+        preset = presets.get(name)
+        rates = [f.path for f in presets.explained(preset) if f.path.endswith(".rate")]
+        assert not preset.optim.groups or "optim.groups.0.rate" in rates
+        changed = presets.changed(preset, [f"{path}=.037" for path in rates])
+        told = presets.changes(changed)
+        assert set(told) == {f"{path}=0.037" for path in rates}
+        assert presets.changed(preset, told) == changed
+
+
 def test_configs_of_others_are_listed_as_far_as_they_say():
     @dataclasses.dataclass(frozen=True)
     class Bare:
