@@ -28,9 +28,11 @@ from jaxtrack.errors import JaxtrackError, UsageError
 from jaxtrack.io import paths
 from jaxtrack.io.atomic import write_whole
 from jaxtrack.io.records import json_text
+from jaxtrack.ops import precision
 
 from .files import datasets
 from .metrics.ope import evaluate_ope
+from .metrics.protocols import get_protocol
 from .sweep import compiled
 from .sweep.grid import Grid, parse_grid, track_sequences
 from .sweep.plot import plot
@@ -58,6 +60,8 @@ class Options:
         sequence: only these sequences.
         frames: only the first frames of each.
         protocol: scoring rules; by default the benchmark's own.
+        precision: digits of the networks' products: highest (float32), high (TF32 on GPUs) or bfloat16;
+            auto: highest on a CPU, high on accelerators.
         output: folder of table and plot.
         chunk: frames per compiled call.
         block: settings that go through the network at once; by default 1 on a CPU, all elsewhere.
@@ -76,6 +80,7 @@ class Options:
     sequence: tuple[str, ...] = ()
     frames: Annotated[int | None, cli.Range(low=2)] = None
     protocol: str | None = None
+    precision: precision.Choice = "auto"
     output: Path = Path("search")
     chunk: Annotated[int, cli.Range(low=1, high=4096)] = streaming.CHUNK
     block: Annotated[int | None, cli.Range(low=1)] = None
@@ -216,6 +221,8 @@ def search(options: Options) -> list[dict[str, float]]:
     tracker = entry.tracker
     compiled.check_fields(tracker, entry.label, grid.names)
     grid.check(tracker)
+    if options.protocol is not None:
+        get_protocol(options.protocol)
     dataset = datasets.find(options.benchmark, options.split)
     datasets.check_root(dataset, options.root)
     inputs = [path for path in (options.root, options.weights) if path is not None]
@@ -279,7 +286,8 @@ def _write(
 
 def _run(options: Options) -> None:
     cli.use_compilation_cache()
-    search(options)
+    with precision.using(options.precision):
+        search(options)
 
 
 def main(arguments: Items[str] | None = None) -> int:

@@ -221,7 +221,7 @@ def _card(
 
     frame = "RGB, rows and columns first, channels last, 0 to 255"
     return {
-        "preset": trackers.preset_of(tracker),
+        "preset": " or ".join(trackers.presets_of(tracker)) or None,
         "settings": settings.described(tracker.config),
         "frames": frame if size is None else f"{frame}; {size[1]}x{size[0]} pixels",
         "boxes": "x, y, w, h: left, top, width, height in pixels; the first pixel is 0",

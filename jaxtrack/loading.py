@@ -44,14 +44,25 @@ def load_weights(
         )
     record = trackers.get(tracker) if isinstance(tracker, str) else tracker
     if path is None:
-        name = tracker if isinstance(tracker, str) else trackers.preset_of(tracker)
-        if name is None:
-            raise JaxtrackError("this configuration is no preset: give the file of its weights")
-        path = weights.shipped_path(name)
+        path = _shipped((tracker,) if isinstance(tracker, str) else trackers.presets_of(tracker))
     template, tables = variable_shapes(record), trackers.family_of(record).tables
     return weights.load_into(
         template, path, tables, source=source, key=key, interpolate=interpolate
     )
+
+
+def _shipped(names: tuple[str, ...]) -> os.PathLike[str]:
+    """Return the weights that come with a tracker of these names, which are one and the same."""
+    if not names:
+        raise JaxtrackError("this configuration is no preset: give the file of its weights")
+    known = weights.shipped_names()
+    having = [name for name in names if name in known]
+    if len(having) > 1:
+        raise JaxtrackError(
+            f"this configuration is that of {' and '.join(having)}, with weights of its own each: give the"
+            " preset's name"
+        )
+    return weights.shipped_path(*having or names[:1])
 
 
 def variables_of(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import functools
 import inspect
 import math
 import pathlib
@@ -167,7 +166,6 @@ def as_text(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-@functools.cache
 def documentation(kind: type) -> tuple[str, dict[str, str]]:
     """Return a dataclass's text above "Attributes:" and the text of each of its attributes."""
     lines = inspect.cleandoc(kind.__doc__ or "").splitlines()
@@ -263,7 +261,6 @@ def _value(leaf: _Leaf, hint: Any, before: Any) -> Any:
         raise UsageError(f"{leaf.shown}: {error}") from None
 
 
-@functools.cache
 def hints(kind: type) -> dict[str, Any]:
     """Return the type of each field of a class, without its range."""
     try:

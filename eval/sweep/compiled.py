@@ -132,14 +132,16 @@ def check_fields(tracker: Tracker, name: str, wanted: Sequence[str]) -> None:
         wanted: names of fields.
 
     Raises:
-        UsageError: a field that is unknown, no float, built into the program, or without effect; those
-            that can be swept are named.
+        UsageError: a field that is unknown, within another one, no float, built into the program, or
+            without effect; those that can be swept are named.
     """
     config: Any = tracker.config
     known, floats = {field.name for field in dataclasses.fields(config)}, float_fields(tracker)
     for field in wanted:
-        if field not in known:
+        if field.partition(".")[0] not in known:
             reason = "is unknown"
+        elif field not in known:
+            reason = "lies in another field, where no search reaches"
         elif field not in floats:
             reason = "is no float"
         else:

@@ -102,10 +102,13 @@ def get(name: str, **changes: Any) -> Tracker:
     return one.tracker(one.presets[preset]).replace(**changes)
 
 
-def preset_of(tracker: Tracker) -> str | None:
-    """Return the name under which a tracker is a preset, or None; presets are compared by value."""
+def presets_of(tracker: Tracker) -> tuple[str, ...]:
+    """Return the names under which a tracker is a preset; presets are compared by value.
+
+    Several names mean the same network and settings, which other weights go with.
+    """
     one = family_of(tracker)
-    return next((name for name, config in one.presets.items() if config == tracker.config), None)
+    return tuple(name for name, config in one.presets.items() if config == tracker.config)
 
 
 def find(text: str) -> tuple[Family, str]:

@@ -194,6 +194,7 @@ def test_table_and_plot(made, tmp_path, monkeypatch, capsys):
         ({"set": ("a=1", "a=2")}, "given twice"),
         ({"set": ("windw=1",)}, "windw: this field of siamfc-tiny is unknown; .*window_influence"),
         ({"set": ("scale_count=3",)}, "is no float"),
+        ({"set": ("lost.below=.3",)}, r"lost\.below: .* lies in another field"),
         ({"set": ("input_divisor=1,2",)}, "built into the program; can be searched: .*scale_rate"),
         ({"set": ("scale_rate=1",), "random": 0}, "--random 0"),
         ({"set": ("scale_rate=1",), "compare": 2}, "--compare 2"),
@@ -209,6 +210,13 @@ def test_mistakes_are_one_line(options, words):
     with pytest.raises(JaxtrackError, match=words) as error:
         search.search(search.Options(**{"tracker": "siamfc-tiny", **options}))
     assert "\n" not in str(error.value)
+
+
+def test_what_is_wrong_is_told_before_anything_is_tracked(monkeypatch):
+    monkeypatch.setattr(search, "track_sequences", lambda *_, **__: pytest.fail("tracked"))
+    given = {"tracker": "siamfc-tiny", "set": ("scale_rate=1",), "protocol": "otbb"}
+    with pytest.raises(JaxtrackError, match="unknown protocol"):
+        search.search(search.Options(**given))
 
 
 @pytest.mark.parametrize(

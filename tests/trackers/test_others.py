@@ -4,11 +4,12 @@ import importlib
 import sys
 import textwrap
 
+import jax
 import numpy as np
 import pytest
 
 import jaxtrack
-from jaxtrack import JaxtrackError, trackers
+from jaxtrack import JaxtrackError, trackers, weights
 from jaxtrack.base import Family
 
 TOY = '''
@@ -78,7 +79,7 @@ def test_a_tracker_from_outside_tracks(toy):
     fast = jaxtrack.get_tracker("toy_of_others:FAMILY.toy-fast", speed=7)
     assert fast.config.speed == 7
     assert trackers.family_of(fast).name == "toy"
-    assert trackers.preset_of(fast.replace(speed=5.0)) == "toy-fast"
+    assert trackers.presets_of(fast.replace(speed=5.0)) == ("toy-fast",)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,7 @@ def test_an_installed_package_makes_its_presets_known(toy, monkeypatch):
         assert jaxtrack.get_tracker("toy-slow").config.speed == 1
     assert "toy-fast" in jaxtrack.tracker_names()
     assert isinstance(trackers.family_of("toy-fast"), Family)
-    assert trackers.preset_of(jaxtrack.get_tracker("toy-slow")) == "toy-slow"
+    assert trackers.presets_of(jaxtrack.get_tracker("toy-slow")) == ("toy-slow",)
     with pytest.raises(JaxtrackError, match="package bad declares it"):
         jaxtrack.get_tracker("bad")
     with pytest.raises(JaxtrackError, match=r"nearest: .*toy-slow"):
@@ -136,8 +137,21 @@ def test_presets_are_changed_by_field():
         tracker.replace(window_influence="much")
     with pytest.raises(JaxtrackError, match="nearest: siamfc"):
         jaxtrack.get_tracker("siamfcc")
-    assert trackers.preset_of(jaxtrack.get_tracker("mlt-tiny")) == "mlt-tiny"
-    assert trackers.preset_of(tracker) is None
+    assert trackers.presets_of(jaxtrack.get_tracker("mlt-tiny")) == ("mlt-tiny",)
+    assert trackers.presets_of(tracker) == ()
+
+
+def test_weights_come_with_a_tracker_whatever_else_its_preset_is_called(monkeypatch):
+    for name in weights.shipped_names():
+        tracker = jaxtrack.get_tracker(name)
+        assert name in trackers.presets_of(tracker)
+        one, other = jaxtrack.load_weights(tracker), jaxtrack.load_weights(name)
+        assert all(map(np.array_equal, jax.tree.leaves(one), jax.tree.leaves(other))), name
+    twice = trackers.presets_of(jaxtrack.get_tracker("siamrpnpp-small"))
+    assert len(twice) == 2
+    monkeypatch.setattr(weights, "shipped_names", lambda: list(twice))
+    with pytest.raises(JaxtrackError, match="with weights of its own each"):
+        jaxtrack.load_weights(jaxtrack.get_tracker("siamrpnpp-small"))
 
 
 @pytest.mark.parametrize("name", ["siamrpnpp-tiny", "ostrack-tiny"])
