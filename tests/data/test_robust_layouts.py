@@ -365,6 +365,42 @@ def test_the_truth_is_the_same_without_images(tmp_path, dataset):
         assert abs(len(one) - len(two)) <= (dataset in ("otb", "nfs"))
 
 
+def remove_last_image(root):
+    os.remove(max(path for path in files_below(root) if path.endswith(".jpg")))
+
+
+def board(root):
+    """As released: an annotation that is one row shorter than the images."""
+    fx.write_otb(root, ("Board",), 6)
+    rows = (root / "Board/groundtruth_rect.txt").read_text().splitlines(keepends=True)
+    (root / "Board/groundtruth_rect.txt").write_text("".join(rows[:-1]))
+
+
+def nfs_lost(root):
+    fx.write_nfs(root)
+    for rate in ("30", "240"):
+        remove_last_image(root / "airboard_1" / rate)
+
+
+COUNTED = {name: (name, *LAYOUTS[name]) for name in LAYOUTS}
+COUNTED |= {
+    "a row short": ("otb", board, None),
+    "an image short": ("nfs", nfs_lost, "fps30"),
+    "an image short of 240": ("nfs", nfs_lost, "fps240"),
+}
+
+
+@pytest.mark.parametrize("kind", COUNTED)
+def test_scores_count_the_frames_that_are_tracked(tmp_path, kind):
+    dataset, writer, split = COUNTED[kind]
+    writer(tmp_path)
+    tracked = layouts.read_layout(dataset, tmp_path, split)
+    scored = layouts.read_truth(dataset, tmp_path, split or layouts.resolve(dataset)[1])
+    assert [r.name for r in scored] == [r.name for r in tracked]
+    for one, two in zip(scored, tracked):
+        np.testing.assert_array_equal(one.boxes, two.boxes)
+
+
 def files_below(root):
     return [os.path.join(f, n) for f, _, names in os.walk(root) for n in names]
 

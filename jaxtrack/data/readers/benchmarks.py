@@ -105,14 +105,13 @@ def _nfs_video(path: Path, every_eighth: bool, frames: bool) -> Iterator[VideoRe
     folder = path.parent / name
     rows = _nfs_rows(path)
     images: tuple[str, ...] = ()
-    if not frames and every_eighth:
+    listed = files.list_images(folder)
+    if every_eighth and (not listed or len(rows) > len(listed) + 1):
         rows = rows[::_NFS_STEP]
+    # One frame more or less than rows is a published rounding of the frame count.
+    if listed and len(rows) == len(listed) + 1:
+        rows = rows[: len(listed)]
     if frames:
-        listed = files.list_images(folder)
-        if every_eighth and len(rows) > len(listed) + 1:
-            rows = rows[::_NFS_STEP]
-        rows = rows[: max(len(listed), 1)] if len(rows) == len(listed) + 1 else rows
-        # One frame more or less than rows is a published rounding of the frame count.
         images = pairing.pair(f"nfs {name}", listed, len(rows), (folder, path), 1, 1)
     lost = rows[:, _NFS_LOST] if rows.shape[1] > _NFS_LOST else np.zeros(len(rows))
     yield VideoRecord(
