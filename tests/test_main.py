@@ -277,9 +277,9 @@ def test_the_first_box_of_a_benchmark(
     (folder / "groundtruth_rect.txt").rename(folder / "groundtruth.txt")
     assert first(str(folder)) == "0,1,1.0000,2.0000,20.0000,10.0000,nan"
     assert first(str(folder / "groundtruth.txt")) == "0,1,1.0000,2.0000,20.0000,10.0000,nan"
-    (folder / "absence.label").write_text("0\n")  # GOT-10k counts from 1
+    (folder / "absence.label").write_text("0\n" * 11)  # GOT-10k counts from 1
     assert first(str(folder)) == "0,1,0.0000,1.0000,20.0000,10.0000,nan"
-    (folder / "groundtruth.txt").write_text("nan,nan,nan,nan\n")
+    (folder / "groundtruth.txt").write_text("nan,nan,nan,nan\n" * 11)
     assert main.main(["track", str(folder), "--first-box-from", str(folder)]) == 1
     assert "line 1: the target is not there in frame 0" in capsys.readouterr().err
     assert main.main(["track", str(folder), "--first-box-from", str(tmp_path)]) == 1

@@ -78,7 +78,7 @@ def find_custom(root: Path, split: str, frames: bool = True) -> Found:
         if not targets[name]:
             entries.append(Entry(name, functools.partial(_no_target, root, name)))
         for target, path in sorted(targets[name], key=lambda t: files.natural_key(t[0])):
-            read = functools.partial(_target, target, name, sources[name], path, frames)
+            read = functools.partial(read_target, target, name, sources[name], path, frames)
             entries.append(Entry(target, read, name))
     return Found(entries, problems=tuple(problems))
 
@@ -113,9 +113,18 @@ def _no_target(root: Path, name: str) -> Iterator[VideoRecord]:
     )
 
 
-def _target(
+def read_target(
     target: str, video: str, source: Path, path: Path, frames: bool
 ) -> Iterator[VideoRecord]:
+    """Read one target.
+
+    Args:
+        target: its name.
+        video: name of its video.
+        source: the clip, or the folder of images.
+        path: the text file with its boxes.
+        frames: whether images are looked for; those of a sparse annotation are anyway.
+    """
     numbers, boxes, absent = read_boxes(path)
     what = f"custom {target}"
     images: tuple[str, ...] = ()

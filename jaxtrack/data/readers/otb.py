@@ -68,7 +68,7 @@ def find_otb(root: Path, split: str, frames: bool = True) -> Found:
     for video in videos:
         targets = _annotations(video)
         entries += [
-            Entry(name, functools.partial(_otb_target, name, video, path, frames), video.name)
+            Entry(name, functools.partial(read_target, name, video, path, frames), video.name)
             for name, path in targets
             if not (split == "otb2013" and name == "Skating2-2")
         ]
@@ -84,14 +84,14 @@ def _empty(video: Path) -> Iterator[VideoRecord]:
     )
 
 
-def _is_excerpt(video: str, images: list[str], boxes: int) -> bool:
+def is_excerpt(video: str, images: list[str], boxes: int) -> bool:
     """Say whether a folder holds an excerpt, numbered anew: a row per image, none in the published range."""
     first, last = splits.OTB_RANGES[video]
     numbers = [files.frame_number(image) or 0 for image in images]
     return len(images) == boxes and not any(first <= number <= last for number in numbers)
 
 
-def _otb_target(name: str, video: Path, path: Path, frames: bool) -> Iterator[VideoRecord]:
+def read_target(name: str, video: Path, path: Path, frames: bool) -> Iterator[VideoRecord]:
     """Read one target (David has 770 images and 471 boxes).
 
     Which rows count depends on the images, so that those which are there are always looked at.
@@ -99,7 +99,7 @@ def _otb_target(name: str, video: Path, path: Path, frames: bool) -> Iterator[Vi
     what = f"otb {name}"
     boxes = text.read_numbers(path, (4,))
     images = files.list_images(video / "img")
-    if video.name in splits.OTB_RANGES and not _is_excerpt(video.name, images, len(boxes)):
+    if video.name in splits.OTB_RANGES and not is_excerpt(video.name, images, len(boxes)):
         first, last = splits.OTB_RANGES[video.name]
         inside = [first <= (files.frame_number(f) or 0) <= last for f in images]
         if images and len(boxes) == len(images):  # Tiger1: every image has a row, five are left out

@@ -51,14 +51,15 @@ def find_got10k(root: Path, split: str, frames: bool = True) -> Found:
         raise files.wrong_layout("got10k", root, GOT10K_LAYOUT.replace("train/", f"{subset}/"))
     lost = tuple(n for n in names if n not in set(there))
     entries = [
-        Entry(n, functools.partial(_got10k_video, folder / n, subset, frames))
+        Entry(n, functools.partial(read_got10k, folder / n, subset, frames))
         for n in names
         if n not in set(lost)
     ]
     return Found(entries, lost, str(listed))
 
 
-def _got10k_video(video: Path, subset: str, frames: bool) -> Iterator[VideoRecord]:
+def read_got10k(video: Path, subset: str, frames: bool) -> Iterator[VideoRecord]:
+    """Read one video of GOT-10k; of the subset ``test`` the first box may be all there is."""
     what = f"got10k {video.name}"
     images = files.list_images(video) if frames else []
     path = video / "groundtruth.txt"
@@ -121,7 +122,7 @@ def find_lasot(root: Path, split: str, frames: bool = True) -> Found:
     if not kept:
         raise JaxtrackError(f"lasot: {root} has {len(videos)} videos but none of the {split} split")
     kept.sort(key=lambda v: files.natural_key(v.name))
-    return Found([Entry(v.name, functools.partial(_lasot_video, v, frames)) for v in kept])
+    return Found([Entry(v.name, functools.partial(read_lasot, v, frames)) for v in kept])
 
 
 def _is_video(folder: Path) -> bool:
@@ -129,7 +130,8 @@ def _is_video(folder: Path) -> bool:
     return (folder / "groundtruth.txt").exists() or (folder / "img").is_dir()
 
 
-def _lasot_video(video: Path, frames: bool) -> Iterator[VideoRecord]:
+def read_lasot(video: Path, frames: bool) -> Iterator[VideoRecord]:
+    """Read one video of LaSOT, with its flags for full occlusion and out of view."""
     what = f"lasot {video.name}"
     truth = video / "groundtruth.txt"
     boxes = text.read_numbers(truth, (4,))
