@@ -1,4 +1,4 @@
-"""Frames in, predictions out: every driver of a tracker goes through here.
+"""Frames in, predictions out: a clip, a live source, or many videos side by side.
 
 A clip is cut into chunks of one fixed length; each runs as one compiled program (`track_clip`), the last
 one padded and its surplus dropped, so that nothing is traced twice. While the device works on a chunk, a
@@ -79,6 +79,7 @@ def init_targets(
     Returns:
         The states, stacked along a leading axis.
     """
+    checks.variables(variables, verbs.variable_shapes(tracker))
     start = functools.partial(tracker.init, tracker.config, variables, frame)
     return jax.vmap(lambda box: start(box, frame_size))(boxes)
 

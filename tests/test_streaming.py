@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jaxtrack import base as verbs
-from jaxtrack import streaming
+from jaxtrack import get_tracker, streaming
 from jaxtrack.base import Prediction, Tracker
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io.prefetch import prefetch
@@ -191,6 +191,16 @@ def test_bad_clips() -> None:
 
 def threads() -> int:
     return sum(thread.name == "jaxtrack-prefetch" for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("boxes", [[5.0, 5, 9, 9], [[5.0, 5, 9, 9], [7, 7, 8, 8]]])
+def test_the_weights_of_another_tracker_are_told_for_any_number_of_targets(boxes: Any) -> None:
+    tracker, other = get_tracker("siamfc-tiny"), get_tracker("siamrpnpp-tiny")
+    shapes = verbs.variable_shapes(other)
+    variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    frames = [np.zeros((48, 64, 3), np.uint8)] * 3
+    with pytest.raises(JaxtrackError, match="these variables are not this tracker's"):
+        list(streaming.track(tracker, variables, frames, np.asarray(boxes, np.float32)))
 
 
 def test_prefetch_keeps_order_and_ends_its_thread() -> None:

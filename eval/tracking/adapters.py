@@ -23,6 +23,8 @@ from jaxtrack.errors import JaxtrackError
 from jaxtrack.io.images import read_image
 from jaxtrack.streaming import pad_frame
 
+from .sequences import box_fault
+
 CANVAS_STEP = 64
 
 
@@ -69,18 +71,14 @@ class FrameTracker:
             box: (4,), (x, y, w, h), 0-based corner, pixels.
 
         Raises:
-            JaxtrackError: the frame is no RGB image, or the box is empty, not finite or outside of it.
+            JaxtrackError: the frame is no RGB image, or the box is empty, not finite, outside of it or far
+                larger.
         """
         frame, box = _rgb(frame), np.asarray(box, np.float32).reshape(-1)
         height, width = frame.shape[:2]
-        if box.shape != (4,) or not np.isfinite(box).all() or (box[2:] <= 0).any():
-            raise JaxtrackError(
-                f"the first box {box.tolist()} is not a box x, y, w, h of positive size"
-            )
-        if (box[:2] + box[2:] <= 0).any() or box[0] >= width or box[1] >= height:
-            raise JaxtrackError(
-                f"the first box {box.tolist()} lies outside the {width}x{height} frame"
-            )
+        fault = box_fault(box, (height, width), "the first box")
+        if fault is not None:
+            raise JaxtrackError(fault)
         self._size = frame.shape
         self._state = verbs.init(
             self.tracker,

@@ -167,7 +167,7 @@ def box_fault(box: np.ndarray, size: tuple[int, int], name: str) -> str | None:
         return f"{name} has {len(box)} numbers; x, y, w, h are wanted"
     shown = "[" + ", ".join(f"{value:g}" for value in box) + "]"
     if not np.isfinite(box).all() or (box[2:] <= 0).any():
-        return f"{name} {shown} has no size; correct its annotation"
+        return f"{name} {shown} has no positive size; correct its annotation"
     height, width = size
     if (box[:2] + box[2:] <= 0).any() or box[0] >= width or box[1] >= height:
         return f"{name} {shown} lies outside the {width}x{height} frame; correct its annotation"
