@@ -164,7 +164,7 @@ def box_fault(box: np.ndarray, size: tuple[int, int], name: str) -> str | None:
     """
     box = np.asarray(box, np.float64).reshape(-1)
     if box.shape != (4,):
-        return f"{name} has {len(box)} numbers; x, y, w, h are wanted"
+        return f"{name} has {len(box)} numbers; x, y, w, h of positive size are wanted"
     shown = "[" + ", ".join(f"{value:g}" for value in box) + "]"
     if not np.isfinite(box).all() or (box[2:] <= 0).any():
         return f"{name} {shown} has no positive size; correct its annotation"
