@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
 import pathlib
 import sys
 from typing import Any, Protocol
 
 import numpy as np
 
-from jaxtrack.errors import JaxtrackError, brief
+from jaxtrack.errors import JaxtrackError, brief, reason
 from jaxtrack.io import paths
+from jaxtrack.io.records import checksum, json_text, read_json
 from jaxtrack.ops.patch import PatchSpec
 
-from . import held
+from . import held, presets
 from .held import Held
 from .presets import DataConfig, Preset
 from .step import Batch
 
 SYNTHETIC = "synthetic"
+KEPT = "kept.json"  # what a folder of `train.keep` holds, beside an array for each part of a batch
 
 
 class Batches(Protocol):
@@ -178,6 +182,96 @@ class Built:
         self._iterator.close()
 
 
+class Kept:
+    """What `train.keep` computed, over and over in an order of the run's own.
+
+    Args:
+        root: its folder.
+        preset: what is trained on it.
+        share: of every batch.
+        seed: of the run.
+        init_from: file of the weights that the run began with; None: random ones.
+
+    Attributes:
+        held: nothing: validation draws with a key of its own.
+
+    Raises:
+        JaxtrackError: it was computed by other weights or settings, or is not whole.
+    """
+
+    held: Held | None = None
+
+    def __init__(
+        self,
+        root: pathlib.Path,
+        preset: Preset,
+        share: Share,
+        seed: int,
+        init_from: pathlib.Path | None,
+    ) -> None:
+        record = read_json(root / KEPT, "the record of kept outputs", dict)
+        own = json.loads(json_text(kept_settings(preset)))
+        try:
+            others = [name for name in own if record["task"].get(name) != own[name]]
+            self._arrays = {
+                name: np.load(root / f"{name}.npy", mmap_mode="r").view(np.ndarray)
+                for name in record["arrays"]
+            }
+            self._count, start = int(record["count"]), str(record["init_from"])
+            whole = self._count > 0 and all(len(x) == self._count for x in self._arrays.values())
+        except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError) as error:
+            raise JaxtrackError(
+                f"{root}: kept outputs that are damaged ({reason(error)})"
+            ) from error
+        if others or record["task"].keys() != own.keys():
+            raise JaxtrackError(
+                f"{root} was kept with other settings of {preset.name}: task.{others[0] if others else '*'}"
+            )
+        if init_from is None or checksum(init_from) != start:
+            raise JaxtrackError(
+                f"{root} was computed with other weights: give the --init-from that it was kept with"
+            )
+        if not whole:
+            raise JaxtrackError(f"{root}: kept outputs of different lengths; keep them anew")
+        self._index, self._total = share.places(), share.size * share.count
+        self._seed, self._drawn = seed, 0
+
+    def next(self) -> tuple[Batch, str]:
+        """See `Batches`."""
+        first = self._drawn * self._total
+        self._drawn += 1
+        places = (first + self._index).tolist()
+        rows = [
+            int(_order(self._seed, n // self._count, self._count)[n % self._count]) for n in places
+        ]
+        batch = {name: array[rows] for name, array in self._arrays.items()}
+        return {**batch, "index": self._index}, f"kept pairs {', '.join(map(str, rows[:8]))}"
+
+    def position(self) -> Any:
+        """See `Batches`."""
+        return self._drawn
+
+    def seek(self, position: Any) -> None:
+        """See `Batches`."""
+        self._drawn = int(position)
+
+    def close(self) -> None:
+        """See `Batches`."""
+
+
+@functools.lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """Return the order in which an epoch goes through what is kept."""
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def kept_settings(preset: Preset) -> dict[str, Any]:
+    """Return the settings that what is kept of a preset depends on."""
+    assert preset.task.keep is not None
+    settings = presets.describe(preset)["task"]["config"]
+    return {name: value for name, value in settings.items() if name not in preset.task.keep.free}
+
+
 def choose_datasets(
     name: str, root: pathlib.Path, template: PatchSpec, search: PatchSpec, published: bool
 ) -> tuple[Any, list[Any], str]:
@@ -246,17 +340,19 @@ def open_batches(
     workers: int = 0,
     published: bool = False,
     validate: bool = False,
+    init_from: pathlib.Path | None = None,
 ) -> Batches:
     """Open the batches of one process.
 
     Args:
-        data: ``synthetic``, or the folder with the built datasets.
+        data: ``synthetic``, the folder with the built datasets, or one of `train.keep`.
         preset: names the datasets and their ratios.
         share: of every batch.
         seed: of the run.
         workers: processes that decode; 0: in this one.
         published: insist on the datasets of the preset's recipe.
         validate: hold out some of the data, to validate on.
+        init_from: file of the weights that the run begins with, which kept outputs are compared by.
 
     Raises:
         JaxtrackError: no such folder; a dataset is not in it; the preset names none.
@@ -269,6 +365,10 @@ def open_batches(
             f"--data {brief(data)}: no such folder; give 'synthetic' or the folder of built datasets"
             " (python -m jaxtrack.data.prepare)"
         )
+    if (root / KEPT).is_file():
+        if preset.task.keep is None:
+            raise JaxtrackError(f"{root} holds kept outputs, which {preset.name} does not train on")
+        return Kept(root, preset, share, seed, init_from)
     if preset.data is None:
         raise JaxtrackError("this preset trains on the synthetic world only; leave --data out")
     return Built(root, preset.data, share, seed, workers, published, validate)

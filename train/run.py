@@ -32,7 +32,7 @@ from jaxtrack.weights import Card, load_into, save_weights
 from . import checkpoints as saved
 from . import optim, parallel, presets
 from .checkpoints import Checkpoints, read_settings, write_settings
-from .data import SYNTHETIC, Batches, Share, open_batches
+from .data import SYNTHETIC, Batches, Kept, Share, open_batches
 from .logging import Meter, RunLog
 from .presets import Preset
 from .step import TrainState, init_state, make_draw, make_update
@@ -524,8 +524,13 @@ def _train(
         options.workers,
         settings["published_data"],
         validate=settings["validate_every"] > 0,
+        init_from=start_file(settings["init_from"]) if settings["init_from"] else None,
     )
     stack.callback(batches.close)
+    if settings["synthetic"] and isinstance(batches, Kept):
+        raise UsageError(
+            f"--synthetic goes with built datasets; {settings['data']} holds kept outputs"
+        )
     key_init, key = jax.random.split(jax.random.key(seed))
     program = build(preset, settings, devices)
 

@@ -88,6 +88,19 @@ class View(NamedTuple):
     stride: float
 
 
+class Keep(NamedTuple):
+    """The part of a loss that no step changes, which can be computed once and kept (`train.keep`).
+
+    Attributes:
+        compute: ``(config, params, batch_stats, batch, keys) -> batch``: what the loss takes in place of
+            the raw pairs; ``keys`` as the loss has them.
+        free: fields of the config that it does not depend on.
+    """
+
+    compute: Callable[[Any, Any, Any, Batch, Array], Batch]
+    free: tuple[str, ...]
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """A training task as a hashable value: equal when config and functions are equal. Not a pytree.
@@ -105,6 +118,7 @@ class Task:
             None: nothing to be seen.
         gradient: ``(config, params, batch_stats, batch, keys) -> ((scalar, Aux), gradient)``, where the
             loss has a cheaper way to it than being differentiated as a whole; None: it is.
+        keep: what of the loss can be kept; None: nothing.
     """
 
     config: Hashable
@@ -115,6 +129,7 @@ class Task:
     gradient: Callable[..., tuple[tuple[Array, Aux], Any]] | None = dataclasses.field(
         default=None, metadata={"described": False}
     )
+    keep: Keep | None = dataclasses.field(default=None, metadata={"described": False})
 
 
 class TrainState(NamedTuple):

@@ -38,7 +38,7 @@ from jaxtrack.weights import load_into
 from ..augment import AugmentConfig, augment, refuse_sizes
 from ..optim import Group, OptimConfig, Schedule
 from ..presets import Preset, same_patches
-from ..step import Aux, Batch, Task, View, streams
+from ..step import Aux, Batch, Keep, Task, View, streams
 from . import siamfc as matching
 
 
@@ -111,6 +111,10 @@ class Config:
     def needs_others(self) -> bool:
         """Whether a video takes something from another one of its batch."""
         return self.other_videos > 0 or self.pasted > 0
+
+
+# The settings of what comes after the trunk.
+_AFTER = ("fewest", "other_videos", "peak", "given", "learns")
 
 
 class Video(NamedTuple):
@@ -393,18 +397,20 @@ def video_loss(
     return value, metrics
 
 
-def loss(
-    config: Config, params: Any, batch_stats: Any, batch: Batch, keys: Array
-) -> tuple[Float[Array, ""], Aux]:
-    """Return the mean of `video_loss` over the videos of a batch; see `train.step`."""
-    key_crops, key_videos = streams(keys, 2)
-    params = {k: v if k in config.learns else jax.lax.stop_gradient(v) for k, v in params.items()}
-    variables = {"params": params, "batch_stats": batch_stats}
+def embed(config: Config, variables: Any, batch: Batch, keys: Array) -> Batch:
+    """Cut the patches of a batch and embed them, as far as no step of the meta-learner changes it.
+
+    Args:
+        config: settings.
+        variables: the matching network's.
+        batch: raw.
+        keys: as `loss` has them.
+
+    Returns:
+        ``exemplar``, ``patches`` and ``places`` of `Video`, with a leading axis of videos.
+    """
+    key_crops, _ = streams(keys, 2)
     count = len(batch["template"])
-    if config.needs_others and count < 2:
-        raise JaxtrackError(
-            "other_videos and pasted need two videos per device at least: --batch-size"
-        )
     z, x, boxes = _cut(config, batch, key_crops)
     exemplars = mlt.trunk(config.tracker, variables, z)
     if config.followed:
@@ -418,6 +424,31 @@ def loss(
     flat = mlt.trunk(config.tracker, variables, x.reshape(-1, *x.shape[2:]))
     patches = flat.reshape(count, config.patches, *flat.shape[1:])
     places = (boxes[..., :2] + boxes[..., 2:] / 2 - config.context.size / 2)[..., ::-1]
+    return {"exemplar": exemplars, "patches": patches, "places": places}
+
+
+def _kept(config: Config, params: Any, batch_stats: Any, batch: Batch, keys: Array) -> Batch:
+    """Return what `embed` does, in half the bytes."""
+    found = embed(config, {"params": params, "batch_stats": batch_stats}, batch, keys)
+    half = {name: found[name].astype(jnp.float16) for name in ("exemplar", "patches")}
+    return {**found, **half}
+
+
+def loss(
+    config: Config, params: Any, batch_stats: Any, batch: Batch, keys: Array
+) -> tuple[Float[Array, ""], Aux]:
+    """Return the mean of `video_loss` over the videos of a batch, raw or kept; see `train.step`."""
+    _, key_videos = streams(keys, 2)
+    params = {k: v if k in config.learns else jax.lax.stop_gradient(v) for k, v in params.items()}
+    variables = {"params": params, "batch_stats": batch_stats}
+    if config.needs_others and len(keys) < 2:
+        raise JaxtrackError(
+            "other_videos and pasted need two videos per device at least: --batch-size"
+        )
+    found = batch if "exemplar" in batch else embed(config, variables, batch, keys)
+    exemplars, patches, places = (
+        found[name].astype(jnp.float32) for name in ("exemplar", "patches", "places")
+    )
     others = _of_another(patches[:, : max(1, config.patches // 4)])
     videos = Video(exemplars, patches, places, others)
     per_video = jax.vmap(lambda video, key: video_loss(config, variables, video, key))
@@ -442,7 +473,8 @@ def view(config: Config, batch: Batch, keys: Array) -> View:
 
 def task(config: Config) -> Task:
     """Return the task record of the meta stage."""
-    return Task(config, init_variables, sample, loss, view)
+    keep = Keep(_kept, _AFTER) if config.learns == ("meta",) else None
+    return Task(config, init_variables, sample, loss, view, keep=keep)
 
 
 def _matching(tracker: mlt.Config, like: matching.Config) -> matching.Config:
