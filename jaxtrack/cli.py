@@ -238,6 +238,7 @@ def _run(action: Callable[[], object], debug: bool) -> int:
         _say(str(error) or ("terminated" if terminated else "interrupted"))
         return TERMINATED if terminated else INTERRUPTED
     except Exception as error:
+        error = _without_device(error)
         known = isinstance(error, JaxtrackError) or is_broken_input(error) or _of_device(error)
         if not known:
             raise  # a bug
@@ -245,6 +246,16 @@ def _run(action: Callable[[], object], debug: bool) -> int:
         _say(f"error: {_line(error)}")
         return USAGE if isinstance(error, UsageError) else FAILURE
     return 0
+
+
+def _without_device(error: Exception) -> Exception:
+    """Return why there is no device, where that is what an error of JAX comes from; else the error."""
+    if isinstance(error, (RuntimeError, AssertionError)) and "jax" in sys.modules:
+        try:
+            devices()
+        except JaxtrackError as fault:
+            return fault
+    return error
 
 
 def _trace(debug: bool) -> None:
@@ -631,10 +642,10 @@ def devices() -> list[jax.Device]:
 
     try:
         return jax.devices()
-    except RuntimeError as error:
-        line = str(error).splitlines()[0]
+    except (RuntimeError, AssertionError) as error:  # the latter where a plugin is not installed
+        first, *_ = str(error).splitlines() or [f"JAX_PLATFORMS={jax.config.jax_platforms}"]  # type: ignore[attr-defined]
         raise JaxtrackError(
-            f"no device to run on ({line}); JAX_PLATFORMS=cpu runs on the processor"
+            f"no device to run on ({brief(first)}); JAX_PLATFORMS=cpu runs on the processor"
         ) from error
 
 

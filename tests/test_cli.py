@@ -374,6 +374,31 @@ def test_missing_device_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         cli.devices()
 
 
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (AssertionError(), "no device to run on (JAX_PLATFORMS="),  # a plugin that is not installed
+        (RuntimeError("Unable to initialize backend 'x'\nmore"), "no device to run on (Unable"),
+    ],
+)
+def test_any_command_without_a_device_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fault: Exception, told: str
+) -> None:
+    def action(options: Options) -> None:
+        raise type(fault)("as JAX says it, in many lines\nof its own")
+
+    def none() -> list[Any]:
+        raise fault
+
+    with pytest.raises(type(fault)):
+        cli.command(Options, action, "thing", ["a"])  # there is a device: a bug
+    monkeypatch.setattr(jax, "devices", none)
+    assert cli.command(Options, action, "thing", ["a"]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {told}")
+    assert "JAX_PLATFORMS=cpu runs on the processor" in line
+
+
 def test_cache_folder_that_cannot_be_made_is_said(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -94,6 +94,60 @@ def test_other_broken_files(tmp_path):
     assert "000001.xml is not a readable annotation" in message("vid", tmp_path / "v")
 
 
+def write_test_videos(dataset, root):
+    """Two videos of a test split, whose annotation is the first box, and no image of the second."""
+    if dataset == "got10k":
+        fx.write_got10k(root, "test", numbers=(1, 2))
+        for image in (root / "test/GOT-10k_Test_000002").glob("*.jpg"):
+            image.unlink()
+        return "GOT-10k_Test_000002"
+    fx.write_trackingnet(root, "TEST")
+    (root / "TEST/anno/lost_0.txt").write_text("1,2,3,4\n")
+    return "lost_0"
+
+
+@pytest.mark.parametrize("dataset", ["got10k", "trackingnet"])
+def test_a_test_video_that_was_not_downloaded_stops_no_other(tmp_path, dataset):
+    lost = write_test_videos(dataset, tmp_path)
+    assert f"{dataset} {lost}: no image files in" in message(dataset, tmp_path, "test")
+    problems: list[JaxtrackError] = []
+    found = layouts.read_layout(dataset, tmp_path, "test", None, problems.append)
+    names = [record.name for record in found]
+    assert names
+    assert lost not in names
+    assert len(problems) == 1
+    assert {r.name for r in layouts.read_truth(dataset, tmp_path, "test")} > {lost}
+
+
+def test_lists_flags_and_parts_that_do_not_fit_are_told(tmp_path):
+    got = tmp_path / "g"
+    fx.write_got10k(got, "val", numbers=(1,))
+    listed = got / "val/list.txt"
+    listed.write_text("GOT-10k_Val_000001\nGOT-10k_val_000002\n")
+    assert "list.txt names GOT-10k_val_000002; videos of val are called" in message(
+        "got10k", got, "val"
+    )
+    listed.write_text("000001\n")
+    assert "list.txt names 000001; videos of val are called GOT-10k_Val_000001" in message(
+        "got10k", got, "val"
+    )
+    (got / "train").mkdir()
+    assert "looked for train/GOT-10k_Train_000001/" in message("got10k", got, "train")
+    fx.write_lasot(tmp_path / "l")
+    flags = tmp_path / "l/airplane/airplane-1/out_of_view.txt"
+    flags.write_text(flags.read_text().replace("0", "nan", 1))
+    assert "out_of_view.txt holds something else than numbers" in message(
+        "lasot", tmp_path / "l", "full"
+    )
+    fx.write_trackingnet(tmp_path / "t", "TRAIN_2")
+    assert "--split train_2 is what is there" in message("trackingnet", tmp_path / "t", "train")
+    fx.write_vot(tmp_path / "v")
+    (tmp_path / "v/ants1/groundtruth.txt").write_text("m0,0,3,3,1,2\nm0,0,3,3,1,2\n")
+    assert "holds masks; boxes and polygons of four points are read" in message(
+        "vot2018", tmp_path / "v"
+    )
+
+
 def test_custom_messages(tmp_path):
     fx.write_custom(tmp_path, with_clip=False)
     (tmp_path / "cat.txt").write_text("1,2,3,four\n")

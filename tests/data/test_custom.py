@@ -24,6 +24,39 @@ def message(root) -> str:
     return str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "boxes", "sparse"),
+    [
+        ("absent\n1,2,3,4\nabsent,\n", [None, [1, 2, 3, 4], None], False),
+        ("10,20,30,40,absent\n1 2 3 4\n5;6;7;8;\n", [None, [1, 2, 3, 4], [5, 6, 7, 8]], False),
+        ("1,absent\n2,1,2,3,4,absent\n3,5,6,7,8\n", [None, None, [5, 6, 7, 8]], True),
+    ],
+)
+def test_absence_may_stand_alone_or_behind_a_box(tmp_path, text, boxes, sparse):
+    folder(tmp_path, "cam")
+    (tmp_path / "cam.txt").write_text(text)
+    [record] = layouts.read_layout("custom", tmp_path)
+    assert record.sparse == sparse
+    assert record.absent.tolist() == [box is None for box in boxes]
+    for box, found in zip(boxes, record.boxes):
+        if box is not None:
+            np.testing.assert_array_equal(found, box)
+
+
+def test_videos_in_a_folder_below_are_told(tmp_path):
+    fx.write_custom(tmp_path / "inner")
+    fx.write_custom(tmp_path, with_clip=False)
+    assert f"{tmp_path}/inner holds videos of its own, which are not read" in message(tmp_path)
+    problems: list[JaxtrackError] = []
+    found = layouts.read_layout("custom", tmp_path, on_problem=problems.append)
+    assert len(found) == 2
+    assert len(problems) == 1
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/cat.txt").write_text("no video")  # nothing that looks like a target
+    layouts.read_layout("custom", tmp_path, on_problem=problems.append)
+    assert len(problems) == 2
+
+
 def test_a_name_with_a_dot_is_a_video_of_its_own(tmp_path):
     for name in ("cam", "cam.2", "cam.2.1"):
         folder(tmp_path, name)

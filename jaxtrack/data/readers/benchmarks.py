@@ -172,6 +172,10 @@ def find_vot(root: Path, split: str, frames: bool = True) -> Found:
 
 def _vot_video(video: Path, frames: bool) -> Iterator[VideoRecord]:
     path = video / "groundtruth.txt"
+    if text.read_text(path).lstrip().startswith("m"):
+        raise JaxtrackError(
+            f"vot {video.name}: {path} holds masks; boxes and polygons of four points are read"
+        )
     regions = text.read_numbers(path, (4, 8))
     count = len(regions)
     images: tuple[str, ...] = ()

@@ -95,6 +95,10 @@ def _sources(root: Path) -> tuple[dict[str, Path], list[str]]:
             if not clips.frames_of(path):
                 if is_clip:
                     problems.append(f"{path} is a folder without images, not a video")
+                elif _holds_targets(path):
+                    problems.append(
+                        f"{path} holds videos of its own, which are not read: give it as a folder by itself"
+                    )
                 continue
         elif is_clip and path.is_file():
             name = path.stem
@@ -105,6 +109,18 @@ def _sources(root: Path) -> tuple[dict[str, Path], list[str]]:
         else:
             found[name] = path
     return found, problems
+
+
+def _holds_targets(folder: Path) -> bool:
+    """Say whether a clip or a folder of images with its text file lies in a folder."""
+    stems = {path.stem for path in files.named(folder, ".txt")}
+    return any(
+        name in stems or (folder / name / "groundtruth.txt").exists()
+        for entry in files.entries(folder)
+        for name in (Path(entry.name).stem,)
+        if (entry.is_dir() and clips.frames_of(folder / entry.name))
+        or Path(entry.name).suffix.lower() in clips.VIDEO_SUFFIXES
+    )
 
 
 def _no_target(root: Path, name: str) -> Iterator[VideoRecord]:
@@ -170,9 +186,11 @@ def read_boxes(path: Path) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
         raise JaxtrackError(f"{path} is empty: one line x,y,w,h per frame was expected")
     plain = []
     for number, line in enumerate(lines, 1):
-        words = re.split(r"[,;\s]+", line.strip())
+        words = re.split(r"[,;\s]+", line.strip(",; \t"))
         if words[-1].lower() == "absent":
-            line = " ".join([*words[:-1], *["nan"] * 4])
+            # Behind a box, which then counts for nothing, or alone; the frame before it where lines have one.
+            frame = words[:1] if len(words) in (2, 6) else words[:-5]
+            line = " ".join([*frame, *["nan"] * 4])
         elif number == 1 and not _is_number(words[0]) and _HEADER.match(line.strip()):
             raise JaxtrackError(
                 f"{path} line 1: {line.strip()[:60]!r} is a header: delete the line, boxes alone are read"

@@ -105,8 +105,11 @@ def read_flags(path: Path, count: int, what: str) -> np.ndarray:
     words = text.read_text(path).replace(",", " ").split()
     try:
         values = np.array(words, dtype=np.float64)
+        sound = bool(np.isfinite(values).all())
     except ValueError:
-        raise JaxtrackError(f"{what}: {path} holds something else than numbers") from None
+        sound = False
+    if not sound:
+        raise JaxtrackError(f"{what}: {path} holds something else than numbers")
     if len(values) != count:
         raise JaxtrackError(f"{what}: {count} frames but {len(values)} flags in {path}")
     return values

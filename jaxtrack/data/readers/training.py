@@ -45,17 +45,24 @@ def find_got10k(root: Path, split: str, frames: bool = True) -> Found:
     there = [v.name for v in files.subfolders(folder)]
     listed = folder / "list.txt"
     names = files.names_listed(listed, text.read_text(listed)) if listed.exists() else there
+    strange = [n for n in names if not n.startswith(prefix)] if listed.exists() else []
     forbidden = splits.got10k_vot_forbidden() if split.endswith("_vot") else frozenset()
     names = [n for n in names if n.startswith(prefix) and n not in forbidden]
+    problems = [
+        f"{listed} names {n}; videos of {subset} are called {prefix}000001" for n in strange
+    ]
+    if not names and problems:
+        raise JaxtrackError(f"got10k: {problems[0]}")
     if not names:
-        raise files.wrong_layout("got10k", root, GOT10K_LAYOUT.replace("train/", f"{subset}/"))
+        own = GOT10K_LAYOUT.replace("train/", f"{subset}/").replace("Train_", prefix[8:])
+        raise files.wrong_layout("got10k", root, own)
     lost = tuple(n for n in names if n not in set(there))
     entries = [
         Entry(n, functools.partial(read_got10k, folder / n, subset, frames))
         for n in names
         if n not in set(lost)
     ]
-    return Found(entries, lost, str(listed))
+    return Found(entries, lost, str(listed), tuple(problems))
 
 
 def read_got10k(video: Path, subset: str, frames: bool) -> Iterator[VideoRecord]:
@@ -65,7 +72,7 @@ def read_got10k(video: Path, subset: str, frames: bool) -> Iterator[VideoRecord]
     path = video / "groundtruth.txt"
     boxes = text.read_numbers(path, (4,))
     withheld = subset == "test" and len(boxes) == 1 and len(images) != 1
-    if withheld and frames:
+    if withheld and images:
         boxes = geometry.first_box_only(boxes, len(images))
     count = len(boxes)
     absent = np.zeros(count, dtype=bool)
@@ -195,18 +202,29 @@ def find_trackingnet(root: Path, split: str, frames: bool = True) -> Found:
         One entry per video. The test split has the first box only; later rows are NaN.
     """
     entries = []
-    for part in trackingnet_parts(split):
+    parts = trackingnet_parts(split)
+    for part in parts:
         annotations = files.named(root / part / "anno", ".txt")
         if not annotations:
-            raise files.wrong_layout(
+            error = files.wrong_layout(
                 "trackingnet", root, TRACKINGNET_LAYOUT.replace("TRAIN_0", part)
             )
+            raise type(error)(f"{error}{_other_parts(root, parts)}")
         annotations.sort()
         entries += [
             Entry(p.stem, functools.partial(_trackingnet_video, root / part, p, frames))
             for p in annotations
         ]
     return Found(entries)
+
+
+def _other_parts(root: Path, parts: tuple[str, ...]) -> str:
+    """Return how the parts that are there are asked for, where some are not; else nothing."""
+    there = [int(p.removeprefix("TRAIN_")) for p in parts if p != "TEST" and (root / p).is_dir()]
+    if not there or there != list(range(there[0], there[-1] + 1)):
+        return ""
+    split = "_".join(map(str, dict.fromkeys((there[0], there[-1]))))
+    return f"; --split train_{split} is what is there"
 
 
 def _trackingnet_video(part: Path, path: Path, frames: bool) -> Iterator[VideoRecord]:
@@ -219,7 +237,7 @@ def _trackingnet_video(part: Path, path: Path, frames: bool) -> Iterator[VideoRe
         if not images and archive.exists():
             folder, images = archive, files.list_zip_images(archive)
     withheld = part.name == "TEST" and len(boxes) == 1 and len(images) != 1
-    if withheld and frames:
+    if withheld and images:
         boxes = geometry.first_box_only(boxes, len(images))
     what = f"trackingnet {name}"
     yield VideoRecord(
