@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import jax
@@ -145,6 +145,48 @@ def local_devices(count: int | None = None) -> list[Any]:
     return devices[:count]
 
 
+def check_alike(devices: list[Any]) -> None:
+    """Refuse processes that train on different numbers of devices; all have to ask.
+
+    Args:
+        devices: of this process, from `local_devices`.
+
+    Raises:
+        JaxtrackError: in all processes.
+    """
+    if jax.process_count() == 1:
+        return
+    from jax.experimental import multihost_utils
+
+    counts = np.ravel(multihost_utils.process_allgather(np.int32(len(devices)))).tolist()
+    if len(set(counts)) > 1:
+        listed = ", ".join(map(str, counts[:8])) + (", ..." if len(counts) > 8 else "")
+        error = JaxtrackError(
+            f"the processes would train on {listed} devices: give each the same --devices, which all of them"
+            " have"
+        )
+        error.in_order = True  # type: ignore[attr-defined] # no process is lost: each has this line
+        raise error
+
+
+def first_of_each(devices: Iterable[Any], count: int) -> list[Any]:
+    """Return the first devices of every process, process by process.
+
+    Args:
+        devices: of all processes; each has a ``process_index``.
+        count: how many of each process.
+    """
+    of_process: dict[int, list[Any]] = {}
+    for device in devices:
+        of_process.setdefault(device.process_index, []).append(device)
+    return [device for process in sorted(of_process) for device in of_process[process][:count]]
+
+
+def _everywhere(devices: list[Any]) -> list[Any]:
+    """Return the devices of the whole run, of which these are this process's; the same in all processes."""
+    return devices if jax.process_count() == 1 else first_of_each(jax.devices(), len(devices))
+
+
 def is_main() -> bool:
     """Return whether this process writes logs and talks to the user."""
     return jax.process_index() == 0
@@ -172,7 +214,7 @@ def local_batch_size(batch_size: int, devices: list[Any], accumulate: int = 1) -
 
 
 def replicated(devices: list[Any]) -> NamedSharding:
-    """Return the sharding of a state: a whole copy on each local device."""
+    """Return the sharding of a state: a whole copy on each of the devices."""
     return NamedSharding(Mesh(np.asarray(devices), (AXIS,)), PartitionSpec())
 
 
@@ -204,7 +246,7 @@ def compile_update(
     """
     _draw_by_kernels(devices)
     donate = (0,) if jax.process_count() == 1 else ()
-    places = devices if jax.process_count() == 1 else None
+    places = _everywhere(devices)
     mapped = jax.pmap(
         update,
         axis_name=AXIS,
@@ -239,9 +281,15 @@ def to_save(tree: Any) -> Any:
     """Return a state as Orbax takes it: global arrays where there are several processes."""
     if jax.process_count() == 1:
         return tree
-    from orbax.checkpoint.utils import fully_replicated_host_local_array_to_global_array
 
-    return jax.tree.map(fully_replicated_host_local_array_to_global_array, tree)
+    # Orbax has a function for this, which takes every device of a process to hold a copy.
+    def whole(leaf: Any) -> Any:
+        shards = leaf.addressable_shards
+        everywhere = replicated(_everywhere([shard.device for shard in shards]))
+        copies = [shard.data for shard in shards]
+        return jax.make_array_from_single_device_arrays(leaf.shape, everywhere, copies)
+
+    return jax.tree.map(whole, tree)
 
 
 def from_saved(tree: Any, devices: list[Any]) -> Any:

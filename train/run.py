@@ -82,7 +82,7 @@ class Options:
         save_every: steps between checkpoints (default: the preset's).
         log_every: steps between lines of the log (default: the preset's).
         workers: processes that decode frames of built datasets.
-        devices: use the first N local devices (default: all).
+        devices: use the first N devices of each process (default: all).
         coordinator: many processes: HOST:PORT of process 0, or ``auto`` under SLURM, Open MPI or Cloud TPU.
         processes: many processes: how many.
         process_id: many processes: which one this is, from 0.
@@ -498,6 +498,7 @@ def _train(
         )
     )
     devices = parallel.local_devices(options.devices)
+    parallel.check_alike(devices)
     if parallel.is_main():
         stack.enter_context(saved.held(output))
     settings = check_output(options, output, preset)

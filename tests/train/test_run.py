@@ -518,13 +518,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def two(output: pathlib.Path, *arguments: object) -> list[subprocess.Popen[str]]:
-    """Two processes of two devices each, that train together."""
+def two(
+    output: pathlib.Path, *arguments: object, own: tuple[tuple[object, ...], ...] = ((), ())
+) -> list[subprocess.Popen[str]]:
+    """Two processes of two devices each, that train together; ``own`` is what each alone is told."""
     where = f"127.0.0.1:{free_port()}"
     return [
         subprocess.Popen(
             command(
-                *(*arguments, "--output", output, "--processes", 2),
+                *(*arguments, *own[i], "--output", output, "--processes", 2),
                 *("--coordinator", where, "--process-id", i),
             ),
             cwd=ROOT,
@@ -613,3 +615,34 @@ def test_two_processes_equal_one(toy: Callable[..., int], tmp_path: pathlib.Path
     assert validated == [25, 50, 60]
     assert (output / "weights-best.safetensors").exists()
     assert len(log_lines(output)) == len(log_lines(one))
+
+
+@pytest.mark.slow
+def test_processes_train_on_the_first_of_their_devices(
+    toy: Callable[..., int], tmp_path: pathlib.Path
+) -> None:
+    """One device of each of two processes: one process of two, through a save and a resume."""
+    output, one = tmp_path / "two", tmp_path / "one"
+    for more in (("--devices", 1), ("--devices", 1, "--resume")):
+        (output / "weights.safetensors").unlink(missing_ok=True)
+        shutil.rmtree(output / "checkpoints" / "60", ignore_errors=True)
+        for child in two(output, "toy", *more):
+            _, errors = child.communicate(timeout=300)
+            assert child.returncode == 0, errors
+    assert json.loads((output / "settings.json").read_text())["devices"] == 2
+    assert toy("toy", "--output", one, "--devices", 2) == 0
+    for name, array in weights(one).items():
+        np.testing.assert_allclose(weights(output)[name], array, rtol=1e-4, atol=1e-6, err_msg=name)
+    assert len(log_lines(output)) == len(log_lines(one))
+
+
+@pytest.mark.slow
+def test_processes_with_different_devices_are_refused(tmp_path: pathlib.Path) -> None:
+    children = two(tmp_path / "x", "toy", own=(("--devices", 1), ("--devices", 2)))
+    for child in children:
+        _, errors = child.communicate(timeout=300)
+        assert child.returncode == 1, errors
+        lines = [line for line in errors.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1, errors
+        assert "the processes would train on 1, 2 devices: give each the same --devices" in lines[0]
+    assert not (tmp_path / "x").exists()

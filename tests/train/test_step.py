@@ -126,6 +126,16 @@ def test_processes_share_the_places_of_a_batch(count: int) -> None:
     assert sorted(np.concatenate(shares).tolist()) == list(range(8))
 
 
+def test_devices_are_the_first_of_every_process() -> None:
+    """In the order of the processes, however the platform lists them: each feeds its own share."""
+    listed = [(1, 4), (0, 0), (1, 5), (0, 1), (2, 7), (2, 6), (0, 2)]
+    devices = [types.SimpleNamespace(process_index=p, id=i) for p, i in listed]
+    for count, wanted in ((1, [0, 4, 7]), (2, [0, 1, 4, 5, 7, 6])):
+        assert [d.id for d in parallel.first_of_each(devices, count)] == wanted
+    here = jax.devices()
+    assert parallel.first_of_each(here, 3) == here[:3]
+
+
 def test_pairs_differ_by_place_and_step() -> None:
     seen = set()
     for step in range(3):
