@@ -86,6 +86,22 @@ def test_train_and_eval_do_not_import_each_other():
         assert not {"train", "eval", "tests"} & {name.split(".")[0] for name in imports(path)}, path
 
 
+def absolute_imports(text):
+    """The first part of every absolute import in a module, inside functions, too."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module.split(".")[0]
+
+
+def test_train_and_eval_import_their_own_relatively():
+    """In a wheel they lie below `jaxtrack`: by an absolute name they are not there."""
+    assert "train" in set(absolute_imports("def f():\n    from train.step import Task"))
+    for path in [p for folder in ("train", "eval") for p in modules(folder)]:
+        assert not {"train", "eval", "tests"} & set(absolute_imports(path.read_text())), path
+
+
 def test_linen_is_imported_only_where_networks_are():
     for path in [p for folder in ("jaxtrack", "train", "eval") for p in modules(folder)]:
         inside = {ROOT / "jaxtrack/models", ROOT / "jaxtrack/trackers"} & set(path.parents)

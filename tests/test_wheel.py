@@ -72,6 +72,35 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return python.parent
 
 
+# Imports every module of the installed package, and says which it could not.
+_EVERY_MODULE = """
+import importlib, pkgutil, jaxtrack
+
+def faults(package):
+    for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        try:
+            module = importlib.import_module(found.name)
+        except Exception as error:
+            yield f"{found.name}: {error!r}"
+        else:
+            yield from faults(module) if found.ispkg else ()
+
+print(*faults(jaxtrack), sep="\\n", end="")
+"""
+
+
+@pytest.mark.slow
+def test_every_module_can_be_imported_after_an_install(
+    installed: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "XLA_FLAGS")}
+    done = subprocess.run(
+        [installed / "python", "-c", _EVERY_MODULE],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == ""
+
+
 def clip(path: pathlib.Path, count: int = 6) -> None:
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25, (96, 64))
     for i in range(count):

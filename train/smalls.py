@@ -399,7 +399,7 @@ def _note_scores(benchmark: str, names: list[str], output: pathlib.Path) -> None
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    return cli.command(Options, smalls, "python -m train.smalls", arguments)
+    return cli.command(Options, smalls, f"python -m {__package__}.smalls", arguments)
 
 
 if __name__ == "__main__":

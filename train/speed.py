@@ -22,8 +22,9 @@ import jax.numpy as jnp
 from jaxtrack import cli
 from jaxtrack.io.turns import Turns
 from jaxtrack.ops import precision
-from train import optim, parallel, presets
-from train.step import init_state, make_update, pair_keys
+
+from . import optim, parallel, presets
+from .step import init_state, make_update, pair_keys
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +120,7 @@ def _run(options: Options) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    return cli.command(Options, _run, "python -m train.speed", arguments)
+    return cli.command(Options, _run, f"python -m {__package__}.speed", arguments)
 
 
 if __name__ == "__main__":
