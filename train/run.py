@@ -195,6 +195,15 @@ def check_output(options: Options, output: pathlib.Path, preset: Preset) -> dict
         given = getattr(options, name)
         if given is not None and given != old[name]:
             _refuse(output, name, old[name], given)
+    if options.recipe and not old["published_data"]:
+        raise JaxtrackError(
+            f"{output} was started without --recipe: leave the flag out, or start a new run"
+        )
+    if options.from_step is not None and not saved.steps_in(output / saved.FOLDER):
+        raise JaxtrackError(
+            f"{output}: no checkpoint is left, that of step {options.from_step} neither: without --from-step,"
+            " --resume begins at the first step"
+        )
     if options.init_from is not None and not _same(options.init_from, old["init_from"]):
         _refuse(output, "init_from", old["init_from"] or "random values", options.init_from)
     if options.data is not None and not _same(options.data, old["data"]):
@@ -277,29 +286,43 @@ def write_weights(
         state: its state; the moving average is written where one is kept.
         expected: the scores measured on held-out clips, by name.
     """
-    words = [*PROG.split(), settings["preset"]]
-    usual: dict[str, Any] = {
-        "steps": preset.steps,
-        "batch_size": preset.batch_size,
-        "accumulate": 1,
-        "seed": 0,
-        "synthetic": 0.0,
-    }
-    usual |= {"data": SYNTHETIC, "init_from": ""}
-    for name, value in usual.items():
-        if settings[name] != value:
-            words += [f"--{name.replace('_', '-')}", str(settings[name])]
-    for change in settings["set"]:
-        words += ["--set", change]
     card = Card(
         preset=preset.tracker,
         data=data_seen(settings, preset),
         steps=int(state.step),
         commit=settings["commit"],
         expected={name: round(float(value), 4) for name, value in expected.items()},
-        command=shlex.join(words),
+        command=command_of(settings, preset),
     )
     save_weights(path, jax.device_get(state.variables), card)
+
+
+def command_of(settings: dict[str, Any], preset: Preset) -> str:
+    """Return the command that does a run again: with everything of its settings that is not as usual.
+
+    Args:
+        settings: of the run. Minutes have become steps; what was drawn is the same on any number of devices.
+        preset: what was trained.
+    """
+    words = [*PROG.split(), settings["preset"]]
+    usual: dict[str, Any] = {
+        "steps": preset.steps,
+        "batch_size": preset.batch_size,
+        "accumulate": 1,
+        "precision": "auto",
+        "seed": 0,
+        "data": SYNTHETIC,
+        "synthetic": 0.0,
+        "init_from": "",
+        "validate_every": 0,  # may hold out some of the data, and chooses the best weights
+    }
+    for name, value in usual.items():
+        if settings[name] != value:
+            words += [f"--{name.replace('_', '-')}", str(settings[name])]
+    words += ["--recipe"] if settings["published_data"] else []
+    for change in settings["set"]:
+        words += ["--set", change]
+    return shlex.join(words)
 
 
 def data_seen(settings: dict[str, Any], preset: Preset) -> str:

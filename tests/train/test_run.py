@@ -144,6 +144,7 @@ def test_bad_input_is_one_line(
         (1, (*again, "--seed", 3), "started with --seed 0, not 3"),
         (1, (*again, "--set", "ema=.9"), "started with --set nothing, not ema=0.9"),
         (1, (*again, "--from-step", 3), "no checkpoint of step 3; there is: 4"),
+        (1, (*again, "--recipe"), "was started without --recipe: leave the flag out"),
         (1, ("toy", "--output", tmp_path / "none", "--resume"), "no run to resume"),
         (2, (*x, "--from-step", 3), "--from-step goes with --resume"),
         (2, (*x, "--steps", 0), "--steps 0: give"),
@@ -256,6 +257,41 @@ def test_a_damaged_checkpoint_names_the_whole_one_before_it(
     (output / "checkpoints" / "30" / "metrics" / "metrics").write_bytes(b"")
     assert toy(*again) == 1
     assert f"move {output}/checkpoints/30 away: --resume then goes on" in only_line(capsys)
+
+
+def test_a_step_that_is_gone_is_not_the_first(
+    toy: Callable[..., int], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Asked for a checkpoint where none is left, a run does not begin anew in silence."""
+    output = tmp_path / "run"
+    again = ("toy", "--output", output, "--resume")
+    assert toy("toy", "--output", output, "--steps", 20) == 0
+    shutil.rmtree(output / "checkpoints")
+    before = (output / "metrics.jsonl").read_text()
+    capsys.readouterr()
+    assert toy(*again, "--from-step", 10) == 1
+    assert f"{output}: no checkpoint is left, that of step 10 neither" in only_line(capsys)
+    assert (output / "metrics.jsonl").read_text() == before
+    assert toy(*again) == 0
+
+
+def test_the_card_says_all_that_changed_the_result(
+    toy: Callable[..., int], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each option of a run that rules what its weights are stands in the command, and is read back."""
+    toy_training.validate_quickly(monkeypatch.setattr)
+    output, again = tmp_path / "run", tmp_path / "again"
+    asked = ("--steps", 4, "--batch-size", 4, "--seed", 3, "--precision", "bfloat16")
+    assert toy("toy", *asked, "--validate-every", 2, "--set", "ema=.5", "--output", output) == 0
+    said = json.loads((output / "weights.json").read_text())["command"]
+    start, words = said.split()[:3], shlex.split(said)[3:]
+    assert start == ["python", "-m", "train.run"]
+    assert toy(*words, "--output", again) == 0
+    settings = [json.loads((x / "settings.json").read_text()) for x in (output, again)]
+    assert settings[0] == settings[1]
+    recipe = {**settings[0], "published_data": True}
+    assert " --recipe" in toy_training.run.command_of(recipe, toy_training.PRESETS["toy"])
+    assert " --recipe" not in said
 
 
 def test_a_folder_has_one_owner(
