@@ -19,7 +19,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxtrack.errors import JaxtrackError
 from jaxtrack.ranges import BelowOne, NotNegative, Positive, Share, Whole, check_ranges
+from jaxtrack.settings import is_exactly
 
 from .step import epoch_of
 
@@ -58,8 +60,19 @@ class Schedule:
     warmup_kind: Literal["linear", "geometric"] = "linear"
 
     def __post_init__(self) -> None:
-        """Refuse numbers outside their ranges, by name."""
+        """Refuse numbers outside their ranges, by name, and equal ratios from or to nothing."""
         check_ranges(self)
+        if self.kind == "geometric" and is_exactly(self.final, 0):
+            raise JaxtrackError("final is 0; above 0 with kind=geometric, whose ratios are equal")
+        if self.warms_by_ratios and is_exactly(self.warmup_start, 0):
+            raise JaxtrackError(
+                "warmup_start is 0; above 0 with warmup_kind=geometric, whose ratios are equal"
+            )
+
+    @property
+    def warms_by_ratios(self) -> bool:
+        """Return whether there is a warm-up of equal ratios."""
+        return self.warmup_epochs > 0 and self.warmup_kind == "geometric"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,8 +128,12 @@ class OptimConfig:
     restart: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse numbers outside their ranges, by name."""
+        """Refuse numbers outside their ranges, by name, and equal ratios from or to a rate of nothing."""
         check_ranges(self)
+        schedule = self.schedule
+        if is_exactly(self.rate, 0) and (schedule.kind == "geometric" or schedule.warms_by_ratios):
+            field = "kind" if schedule.kind == "geometric" else "warmup_kind"
+            raise JaxtrackError(f"rate is 0; above 0 with schedule.{field}=geometric")
 
 
 class OptimState(NamedTuple):
@@ -141,6 +158,9 @@ def scaled_rate(config: OptimConfig, batch_size: int, preset_batch_size: int) ->
         warmup_start=config.schedule.warmup_start * factor,
     )
     return dataclasses.replace(config, rate=config.rate * factor, schedule=schedule)
+
+
+_LEAST = 1e-9  # share of a run; a cycle may rise in all of it, or in nothing
 
 
 def learning_rate(
@@ -169,8 +189,8 @@ def learning_rate(
     elif schedule.kind == "cosine":
         rate = _cosine(peak, schedule.final, part)
     elif schedule.kind == "onecycle":
-        up = _cosine(peak / 25, peak, jnp.clip(part / schedule.rise, 0, 1))
-        fall = jnp.clip((part - schedule.rise) / (1 - schedule.rise), 0, 1)
+        up = _cosine(peak / 25, peak, jnp.clip(part / max(schedule.rise, _LEAST), 0, 1))
+        fall = jnp.clip((part - schedule.rise) / max(1 - schedule.rise, _LEAST), 0, 1)
         rate = jnp.where(part < schedule.rise, up, _cosine(peak, schedule.final, fall))
     else:
         raise ValueError(f"unknown schedule {schedule.kind!r}")

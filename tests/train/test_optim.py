@@ -10,6 +10,8 @@ import numpy as np
 import optax
 import pytest
 
+from jaxtrack.errors import UsageError
+from jaxtrack.settings import replaced
 from train.optim import Group, OptimConfig, Schedule, learning_rate, make, scaled_rate
 
 
@@ -54,6 +56,47 @@ def test_smooth_schedules() -> None:
     cosine = OptimConfig("adam", 1.0, Schedule("cosine", final=0.2, warmup_epochs=2))
     at = [float(learning_rate(cosine, epoch, 10)) for epoch in (0, 1, 2, 6, 10)]
     np.testing.assert_allclose(at, [0, 0.5, 1, 0.6, 0.2], rtol=1e-6)
+
+
+RATIOS = Schedule("geometric", final=1e-4)
+RISING = Schedule("cosine", warmup_epochs=2, warmup_start=1e-4, warmup_kind="geometric")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "change", "words"),
+    [
+        (RATIOS, "rate=0", "rate is 0; above 0 with schedule.kind=geometric"),
+        (RISING, "rate=0", "rate is 0; above 0 with schedule.warmup_kind=geometric"),
+        (RATIOS, "schedule.final=0", "final is 0; above 0 with kind=geometric"),
+        (RISING, "schedule.warmup_start=0", "warmup_start is 0; above 0 with warmup_kind="),
+        (Schedule(), "schedule.kind=geometric", "final is 0"),
+    ],
+)
+def test_equal_ratios_begin_and_end_above_nothing(
+    schedule: Schedule, change: str, words: str
+) -> None:
+    config = OptimConfig("sgd", 0.1, schedule)
+    with pytest.raises(UsageError, match=f"{change}: {words}"):
+        replaced(config, [change])
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        *(Schedule(kind) for kind in ("constant", "step", "cosine", "onecycle")),
+        Schedule("cosine", warmup_epochs=2),
+        Schedule("constant", warmup_kind="geometric"),  # of no epochs
+    ],
+)
+def test_other_schedules_take_a_rate_of_nothing(schedule: Schedule) -> None:
+    """What is measured then is the network as it was, with its batch statistics moved."""
+    assert rates(OptimConfig("sgd", 0.0, schedule), 5).tolist() == [0.0] * 5
+
+
+@pytest.mark.parametrize("rise", [0.0, 1.0])
+def test_one_cycle_may_only_rise_or_only_fall(rise: float) -> None:
+    schedule = Schedule("onecycle", rise=rise, per_epoch=True, endpoint=True)
+    assert np.isfinite(rates(OptimConfig("sgd", 0.1, schedule), 5)).all()
 
 
 def steps_of(config: OptimConfig, count: int, epochs: int, gradient: float = 1.0) -> list[Any]:
