@@ -14,6 +14,7 @@ from jaxtrack.errors import JaxtrackError
 from jaxtrack.ranges import Count, NotNegative, Positive, Share, Whole, check_ranges
 from jaxtrack.synthetic.objects import Object, Pose, Sprite, bake, draw_object, place
 from jaxtrack.synthetic.realism import (
+    PHOTO_SIDE,
     PLAIN,
     Camera,
     Realism,
@@ -46,10 +47,11 @@ class WorldConfig:
         target_size: sqrt(width x height) of the target in clips, pixels.
         aspect: width / height of objects, before rotation.
         behind: objects that the target may cover.
-        front: objects that may cover the target.
+        front: objects that may cover the target; at least one where targets are hidden.
         lookalike_rate: share of the objects behind that look like the target.
         attribute_rate: probability of each attribute of a clip.
-        texture_size: texels along a side of an object's texture.
+        texture_size: texels along a side of an object's texture; even and at most 128 where
+            photographs become textures.
         sprite_size: cells along a side of the grid that an object is drawn on.
         background_grid: knots along a side of the background's random grids.
         noise: largest standard deviation of the sensor's noise, of 1.
@@ -76,12 +78,20 @@ class WorldConfig:
     real: Realism = PLAIN
 
     def __post_init__(self) -> None:
-        """Refuse numbers outside their ranges, and ranges that end before they begin, by name."""
+        """Refuse numbers outside their ranges, and fields that do not go together, by name."""
         check_ranges(self)
         for name in ("target_size", "aspect"):
             least, most = getattr(self, name)
             if least > most:
                 raise JaxtrackError(f"{name} is {least:g} to {most:g}; the smallest comes first")
+        if self.real.hidden and not self.front:
+            raise JaxtrackError(
+                f"real.hidden is {self.real.hidden:g}, but front is 0: an object in front hides the target"
+            )
+        if self.real.photo and (self.texture_size % 2 or self.texture_size > PHOTO_SIDE):
+            raise JaxtrackError(
+                f"texture_size is {self.texture_size}; even, at most {PHOTO_SIDE}, with real.photo above 0"
+            )
 
 
 class Scene(NamedTuple):

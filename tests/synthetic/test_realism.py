@@ -27,6 +27,28 @@ def test_shares_are_shares():
         Realism(photo=0.5)
 
 
+def test_a_target_is_hidden_by_something():
+    """Without an object in front a pair would be marked negative, its target in plain sight."""
+    with pytest.raises(JaxtrackError, match=r"real\.hidden is 0\.1, but front is 0"):
+        WorldConfig(front=0, real=Realism(hidden=0.1))
+    assert WorldConfig(front=0).front == 0
+
+
+@pytest.mark.parametrize("size", [1, 15, 129, 130])
+def test_photographs_have_pieces_of_certain_sizes(size, tmp_path):
+    with pytest.raises(JaxtrackError, match=f"texture_size is {size}; even, at most 128"):
+        WorldConfig(texture_size=size, real=Realism(photo=0.5, textures=str(tmp_path)))
+    assert WorldConfig(texture_size=size).texture_size == size
+
+
+@pytest.mark.parametrize("size", [2, 128])
+def test_the_smallest_and_the_largest_piece_of_a_photograph(size, tmp_path):
+    cv2.imwrite(str(tmp_path / "grey.png"), np.full((40, 60, 3), 90, np.uint8))
+    real = Realism(photo=1.0, textures=str(tmp_path))
+    assert WorldConfig(texture_size=size, real=real).texture_size == size
+    assert realism.photo_piece(real, draws(7), size).shape == (3, size, size)
+
+
 def test_nothing_is_drawn_of_a_plain_world():
     around = realism.draw_surroundings(Realism(), draws(0), jnp.float32(1), jnp.float32(0))
     assert jax.tree.leaves(around) == []
