@@ -7,7 +7,7 @@ import functools
 import json
 import pathlib
 import sys
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from . import held, presets
 from .held import Held
 from .presets import DataConfig, Preset
 from .step import Batch
+
+if TYPE_CHECKING:
+    from jaxtrack.data.source import FrameSource
 
 SYNTHETIC = "synthetic"
 KEPT = "kept.json"  # what a folder of `train.keep` holds, beside an array for each part of a batch
@@ -316,7 +319,7 @@ def choose_datasets(
         )
     training = [s for s in usable if s.split.startswith("train")] or usable
     # Of a dataset that was built in both forms, the crops: they decode faster.
-    chosen = {(s.name, s.split): s for s in sorted(training, key=lambda s: bool(s.crop))}
+    chosen = {_build_of(s): s for s in sorted(training, key=lambda s: bool(s.crop))}
     found = [f"{s.name} ({s.split}, {s.num_videos} videos)" for s in chosen.values()]
     note = ""
     if recipe.ingredients:
@@ -330,6 +333,15 @@ def choose_datasets(
         note += "; negative pairs need two targets, there is one: none are drawn"
     weight = None if recipe.ingredients else 1.0
     return bare, [Dataset(s.path, weight) for s in chosen.values()], note
+
+
+def _build_of(source: FrameSource) -> tuple[pathlib.Path, str, str]:
+    """Return what a build has in common with the same data in another form, and with nothing else.
+
+    They lie side by side: ``DIR/got10k/train_frames/1.0.0`` and ``DIR/got10k/train_crop511/1.0.0``. Several
+    builds may have one name: everybody's own videos are ``custom``.
+    """
+    return pathlib.Path(source.path).parent.parent, source.name, source.split
 
 
 def open_batches(

@@ -194,6 +194,31 @@ def test_training_splits_are_preferred(tmp_path: pathlib.Path) -> None:
     assert note == ""
 
 
+def chosen(root: pathlib.Path) -> list[tuple[str, int]]:
+    """Folder and crop of what is trained on, sorted."""
+    patch = PatchSpec(24, 24, 1.0)
+    _, mixture, _ = data.choose_datasets("all", root, patch, patch, False)
+    sources = [source.FrameSource(dataset.path) for dataset in mixture]
+    return sorted((str(pathlib.Path(s.path).relative_to(root)), s.crop) for s in sources)
+
+
+def test_builds_of_one_name_are_all_trained_on(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everybody's own videos are "custom"; two forms of one build are one, and the crops are read."""
+    videos, output = tmp_path / "videos", tmp_path / "built"
+    videos.mkdir()
+    data_fixtures.write_custom(videos, with_clip=False)
+    for place, crop in (("a", 0), ("b", 0), ("b", 128)):
+        data_fixtures.build("custom", videos, output / place, crop=crop)
+    names = [path for path, _ in chosen(output)]
+    assert [name.split("/")[:2] for name in names] == [["a", "custom"], ["b", "custom"]]
+    assert [crop for _, crop in chosen(output)] == [0, 128]
+    assert [crop for _, crop in chosen(output / "b")] == [128]
+    monkeypatch.chdir(output / "a" / "custom" / "train_frames" / "1.0.0")
+    assert chosen(pathlib.Path()) == [(".", 0)]
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_processes_share_the_pairs_of_one_batch(count: int) -> None:
     """Each process's pairs, put at their places, are the batch of one process."""
