@@ -23,7 +23,7 @@ from jaxtrack.ranges import (
     ranges_of,
 )
 from jaxtrack.settings import explained, replaced
-from train import presets, run
+from train import data, presets, run
 
 # Numbers that may take every value: scores are compared with them, or they are signed by nature.
 FREE = {
@@ -154,13 +154,12 @@ def test_configs_of_others_are_listed_as_far_as_they_say():
 
 def test_built_data_are_cut_as_the_synthetic_patches():
     preset = presets.changed(presets.get("siamfc-tiny"), ["task.patch.search.size=231"])
-    assert preset.data.search == preset.task.config.patch.search
-    assert preset.data.search.size == 231
+    cuts = data.patches_of(preset.task)
+    assert cuts.search == preset.task.config.patch.search
+    assert cuts.search.size == 231
     assert presets.changed(presets.get("siamfc-tiny"), presets.changes(preset)) == preset
-    words = ["task.patch.search.size=231", "data.search.size=240"]  # as asked
-    assert presets.changed(presets.get("siamfc-tiny"), words).data.search.size == 240
     meta = presets.changed(presets.get("mlt-tiny-meta"), ["task.patches=12"])
-    assert meta.data.patches == 12
+    assert data.patches_of(meta.task).patches == 12
 
 
 def test_a_recipes_fields_are_shown(capsys):

@@ -7,19 +7,19 @@ import functools
 import json
 import pathlib
 import sys
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from jaxtrack.errors import JaxtrackError, brief, reason
+from jaxtrack.errors import JaxtrackError, brief, reason, unknown
 from jaxtrack.io import paths
 from jaxtrack.io.records import checksum, json_text, read_json
 from jaxtrack.ops.patch import PatchSpec
 
 from . import held, presets
 from .held import Held
-from .presets import DataConfig, Preset
-from .step import Batch
+from .presets import Preset
+from .step import Batch, Task
 
 if TYPE_CHECKING:
     from jaxtrack.data.source import FrameSource
@@ -109,12 +109,43 @@ class Synthetic:
         """See `Batches`."""
 
 
+class Cuts(NamedTuple):
+    """How the patches of a task are cut from stored frames: as the synthetic world cuts its own.
+
+    Attributes:
+        template: the template's patch.
+        search: the search patch.
+        patches: search patches per video, where a task wants several (``patches`` and ``patch_boxes`` in
+            place of ``search`` and ``search_box``); 0: pairs.
+    """
+
+    template: PatchSpec
+    search: PatchSpec
+    patches: int
+
+
+def patches_of(task: Task) -> Cuts:
+    """Return how a task has its patches cut: ``patch.template``, ``patch.search``, ``patches`` of its config.
+
+    Raises:
+        JaxtrackError: the config does not say.
+    """
+    config: Any = task.config
+    try:
+        return Cuts(config.patch.template, config.patch.search, getattr(config, "patches", 0))
+    except AttributeError as error:
+        raise JaxtrackError(
+            f"{type(config).__name__} of this preset's task does not say how built data are cut: it lacks a"
+            " field patch with template and search (jaxtrack.synthetic.world.PatchConfig)"
+        ) from error
+
+
 class Built:
     """Patches of built datasets, through `jaxtrack.data.pipeline`.
 
     Args:
         root: the folder of built datasets.
-        config: recipe and patches.
+        preset: names the recipe; its task says how patches are cut.
         share: of every batch.
         seed: of the run.
         workers: processes that decode; 0: threads of this one.
@@ -133,7 +164,7 @@ class Built:
     def __init__(
         self,
         root: pathlib.Path,
-        config: DataConfig,
+        preset: Preset,
         share: Share,
         seed: int,
         workers: int,
@@ -148,9 +179,11 @@ class Built:
             ) from error
 
         self._index = share.places()
-        cuts = config.template, config.search
-        recipe, mixture, note = choose_datasets(config.recipe, root, *cuts, published)
-        pairs = recipes.pair_config(recipe, *cuts, config.patches)
+        cuts = patches_of(preset.task)
+        recipe, mixture, note = choose_datasets(
+            preset.data_recipe, root, cuts.template, cuts.search, published
+        )
+        pairs = recipes.pair_config(recipe, *cuts)
         notes = [note]
         if validate:
             mixture, pairs, self.held, line = held.hold_out(mixture, root, pairs)
@@ -294,13 +327,15 @@ def choose_datasets(
         frames belong to its datasets and go with them.
 
     Raises:
-        JaxtrackError: a dataset of the recipe is not there, or none at all.
+        JaxtrackError: no such recipe; a dataset of it is not there, or none at all.
     """
     from jaxtrack.data import recipes
     from jaxtrack.data.pipeline import Dataset
     from jaxtrack.data.sampling import FrameFilter
     from jaxtrack.data.source import FrameSource
 
+    if name not in recipes.RECIPES:
+        raise unknown("data recipe", name, recipes.RECIPES)
     recipe = recipes.RECIPES[name]
     if recipe.ingredients:
         try:
@@ -381,6 +416,6 @@ def open_batches(
         if preset.task.keep is None:
             raise JaxtrackError(f"{root} holds kept outputs, which {preset.name} does not train on")
         return Kept(root, preset, share, seed, init_from)
-    if preset.data is None:
+    if not preset.data_recipe:
         raise JaxtrackError("this preset trains on the synthetic world only; leave --data out")
-    return Built(root, preset.data, share, seed, workers, published, validate)
+    return Built(root, preset, share, seed, workers, published, validate)

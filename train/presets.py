@@ -12,41 +12,12 @@ import jax
 
 from jaxtrack import settings
 from jaxtrack.errors import unknown
-from jaxtrack.ops.patch import PatchSpec
-from jaxtrack.ranges import BelowOne, Count, Whole, check_ranges
+from jaxtrack.ranges import BelowOne, Count, check_ranges
 from jaxtrack.settings import Explained, as_text, described, replaced
-from jaxtrack.synthetic.world import PatchConfig
 
 from . import tasks
 from .optim import OptimConfig
 from .step import Task
-
-
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """What the input pipeline delivers from built datasets.
-
-    Attributes:
-        recipe: datasets, ratios and pair rules, by name (`jaxtrack.data.recipes.RECIPES`).
-        template: the template's patch.
-        search: the search patch.
-        patches: search patches per video, where a task wants several (``patches`` and ``patch_boxes``
-            in place of ``search`` and ``search_box``); 0: pairs.
-    """
-
-    recipe: str
-    template: PatchSpec
-    search: PatchSpec
-    patches: Whole = 0
-
-    def __post_init__(self) -> None:
-        """Refuse numbers outside their ranges, by name."""
-        check_ranges(self)
-
-
-def same_patches(recipe: str, patch: PatchConfig, patches: int = 0) -> DataConfig:
-    """Describe patches of built datasets, cut as the synthetic world cuts its own."""
-    return DataConfig(recipe, patch.template, patch.search, patches)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +31,9 @@ class Preset:
         batch_size: pairs per step of the whole run, over all devices.
         steps: length of the run.
         epochs: the same length in epochs, the unit of schedules and of ``batch["epoch"]``.
-        data: what the input pipeline is to deliver from built datasets (`train.data`); None: this
-            preset trains on the synthetic world only.
+        data_recipe: datasets, ratios and pair rules of built data, by name
+            (`jaxtrack.data.recipes.RECIPES`); their patches are cut as the task's config has it
+            (`train.data.patches_of`). "": this preset trains on the synthetic world only.
         source: where the recipe is published.
         log_every: steps between lines of the log.
         save_every: steps between checkpoints.
@@ -80,7 +52,7 @@ class Preset:
     batch_size: Count
     steps: Count
     epochs: Count = 1
-    data: DataConfig | None = None
+    data_recipe: str = ""
     source: str = ""
     log_every: Count = 20
     save_every: Count = 500
@@ -123,25 +95,7 @@ def changed(preset: Preset, texts: Iterable[str]) -> Preset:
         UsageError: a field that there is not, or a value that it does not take.
     """
     spelt = [_spelt_out(text) for text in texts]
-    return _cut_alike(preset, replaced(preset, spelt)) if spelt else preset
-
-
-def _cut_alike(before: Preset, after: Preset) -> Preset:
-    """Return a changed preset whose built data are cut as its synthetic patches are, where they were before.
-
-    A change of ``task.patch`` would else reach the synthetic world alone, and that of the data be silent.
-    """
-    if before.data is None or after.data is None:
-        return after
-    follow: dict[str, Any] = {}
-    for name, of in (("template", "patch"), ("search", "patch"), ("patches", None)):
-        old, new = (
-            getattr(getattr(p.task.config, of, None) if of else p.task.config, name, None)
-            for p in (before, after)
-        )
-        if old != new and getattr(after.data, name) == old:
-            follow[name] = new
-    return dataclasses.replace(after, data=dataclasses.replace(after.data, **follow))
+    return replaced(preset, spelt) if spelt else preset
 
 
 def _spelt_out(change: str) -> str:

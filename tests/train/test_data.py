@@ -25,12 +25,19 @@ from jaxtrack.trackers.siamfc import losses
 from tests import data_fixtures, toy_training
 from train import data, held, look, presets, run, validation
 from train.augment import AugmentConfig
-from train.presets import DataConfig, Preset
+from train.presets import Preset
 from train.step import Aux, Task, View, init_state
 from train.tasks import siamfc
 
 KEY = jax.random.split(jax.random.key(0), 1)
-PATCHES = DataConfig("siamfc_got10k", PatchSpec(24, 20, 1.0), PatchSpec(48, 40, 2.0))
+PATCHES = PatchConfig(PatchSpec(24, 20, 1.0), PatchSpec(48, 40, 2.0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(toy_training.Config):
+    """The toy's settings, and how its patches are cut."""
+
+    patch: PatchConfig = PATCHES
 
 
 def toy_pairs(**changes: Any) -> Preset:
@@ -43,8 +50,9 @@ def toy_pairs(**changes: Any) -> Preset:
         value, aux = toy_training.loss(config, params, stats, rows, keys)
         return value, Aux(aux.batch_stats, {**aux.metrics, "first": jnp.sum(seen)})
 
-    task = Task(toy_training.Config(), toy_training.init_variables, toy_training.sample, loss)
-    return toy_training.preset(toy_training.Config(), task=task, data=PATCHES, **changes)
+    task = Task(Config(), toy_training.init_variables, toy_training.sample, loss)
+    fields: dict[str, Any] = {"task": task, "data_recipe": "siamfc_got10k", **changes}
+    return toy_training.preset(toy_training.Config(), **fields)
 
 
 def call(monkeypatch: pytest.MonkeyPatch, preset: Preset, *arguments: object) -> int:
@@ -98,10 +106,7 @@ def small_siamfc() -> Preset:
             search=PatchSpec(size=111, nominal=103, factor=103 / 87),
         ),
     )
-    specs = PatchSpec(95, 87, 1.0), PatchSpec(111, 103, 103 / 87)
-    return dataclasses.replace(
-        published, task=siamfc.task(small), data=DataConfig("siamfc_got10k", *specs), log_every=1
-    )
+    return dataclasses.replace(published, task=siamfc.task(small), log_every=1)
 
 
 def test_siamfc_trains_on_a_built_dataset(
@@ -160,19 +165,23 @@ def test_missing_datasets_are_named(
     assert "the recipe needs got10k (train)" in capsys.readouterr().err
     assert call(monkeypatch, toy_pairs(), *where) == 1
     assert "no built dataset" in capsys.readouterr().err
-    none = dataclasses.replace(toy_pairs(), data=None)
+    none = toy_pairs(data_recipe="")
     assert call(monkeypatch, none, *where) == 1
     assert "trains on the synthetic world only" in capsys.readouterr().err
+    assert call(monkeypatch, toy_pairs(), *where, "--set", "data_recipe=siamfc_got10") == 2
+    assert "unknown data recipe 'siamfc_got10'; nearest: siamfc_got10k" in capsys.readouterr().err
+    task = dataclasses.replace(toy_pairs().task, config=toy_training.Config())
+    assert call(monkeypatch, toy_pairs(task=task), *where) == 1
+    assert "Config of this preset's task does not say how built data are cut" in (
+        capsys.readouterr().err
+    )
     assert not (tmp_path / "x").exists()
 
 
 def test_what_a_folder_holds_serves_every_recipe(
     monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    preset = dataclasses.replace(
-        toy_pairs(steps=2, save_every=2, log_every=1),
-        data=dataclasses.replace(PATCHES, recipe="siamrpn"),
-    )
+    preset = toy_pairs(steps=2, save_every=2, log_every=1, data_recipe="siamrpn")
     where = ("--data", data_fixtures.built(), "--batch-size", 4, "--output", tmp_path / "x")
     assert call(monkeypatch, preset, *where, "--recipe") == 1
     assert "the recipe needs vid (train)" in capsys.readouterr().err

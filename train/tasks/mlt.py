@@ -37,7 +37,7 @@ from jaxtrack.weights import load_into
 
 from ..augment import AugmentConfig, augment, refuse_sizes
 from ..optim import Group, OptimConfig, Schedule
-from ..presets import Preset, same_patches
+from ..presets import Preset
 from ..step import Aux, Batch, Keep, Task, View, streams
 from . import siamfc as matching
 
@@ -524,7 +524,7 @@ def _meta_preset(tracker: str, small: bool, init_from: str = _STAGE_1) -> Preset
         optim=recipe,
         batch_size=4 if small else 8,
         steps=1000 if small else 50_000,
-        data=same_patches("mlt", config.patch, config.patches),
+        data_recipe="mlt",
         save_every=100 if small else 1000,
         source=_OURS if small else _DESCRIBED,
         init_from=init_from,
@@ -565,7 +565,6 @@ def _for_accelerators(preset: Preset, batch_size: int, steps: int) -> Preset:
         steps=steps,
         save_every=max(steps // 20, 100),
         source=f"{_OURS}, for an accelerator",
-        data=same_patches("mlt", config.patch, config.patches),
     )
 
 
@@ -576,7 +575,7 @@ PRESETS: dict[str, Preset] = {
         optim=OptimConfig("adam", 1e-4),
         batch_size=8,
         steps=95_000,
-        data=same_patches("mlt", _FULL.patch),
+        data_recipe="mlt",
         save_every=1000,
         source=_DESCRIBED,
     ),

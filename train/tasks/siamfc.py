@@ -20,7 +20,7 @@ from jaxtrack.trackers.siamfc.losses import focal, ghm_c, ghm_c_init, hard_negat
 
 from ..augment import AugmentConfig, augment_pairs, refuse_sizes
 from ..optim import OptimConfig, Schedule
-from ..presets import Preset, same_patches
+from ..presets import Preset
 from ..step import Aux, Batch, Task, View
 
 
@@ -254,7 +254,7 @@ PRESETS: dict[str, Preset] = {
         batch_size=8,
         steps=1166 * 50,  # one pair of each of GOT-10k's 9335 training videos per epoch
         epochs=50,
-        data=same_patches("siamfc_got10k", _PUBLISHED.patch),
+        data_recipe="siamfc_got10k",
         save_every=1166,
         source="huanglianghua/siamfc-pytorch, train.py",
     ),
@@ -265,7 +265,7 @@ PRESETS: dict[str, Preset] = {
         batch_size=8,
         steps=4500,
         log_every=20,
-        data=same_patches("all", _TINY.patch),
+        data_recipe="all",
         save_every=250,
         source="jaxtrack: the synthetic world",
     ),
@@ -278,7 +278,7 @@ PRESETS: dict[str, Preset] = {
         batch_size=64,
         steps=50_000,
         log_every=100,
-        data=same_patches("all", _SMALL.patch),
+        data_recipe="all",
         save_every=2000,
         source="jaxtrack: the synthetic world, for an accelerator",
         ema=0.999,

@@ -23,7 +23,7 @@ from jaxtrack.weights import is_own, load_into, read_published
 
 from ...augment import AugmentConfig, refuse_patch
 from ...optim import OptimConfig, Schedule
-from ...presets import Preset, same_patches
+from ...presets import Preset
 from ...step import Aux, Batch, Task, View, streams
 from .crops import CropConfig, cut
 from .recipe import Annealing, keep_table, optimiser
@@ -270,7 +270,7 @@ def _published(
         batch_size=128,
         steps=per_epoch * annealing.epochs,
         epochs=annealing.epochs,
-        data=same_patches(data, patch),
+        data_recipe=data,
         source=f"botaoye/OSTrack, experiments/ostrack/{yaml}.yaml",
         save_every=per_epoch,
         init_from="MAE's ViT-B (mae_pretrain_vit_base.pth)",
@@ -340,7 +340,7 @@ PRESETS: dict[str, Preset] = {
         batch_size=8,
         steps=5000,
         epochs=100,
-        data=same_patches("all", _TINY.patch),
+        data_recipe="all",
         log_every=20,
         save_every=500,
         source="jaxtrack: the synthetic world",
@@ -360,7 +360,7 @@ PRESETS: dict[str, Preset] = {
         batch_size=128,
         steps=40_000,
         epochs=100,
-        data=same_patches("all", _SMALL.patch),
+        data_recipe="all",
         log_every=100,
         save_every=2000,
         source="jaxtrack: the synthetic world, for an accelerator",

@@ -24,7 +24,7 @@ from jaxtrack.weights import from_published, is_own, load_into, read_published
 from jaxtrack.weights.names import NameTable
 
 from ...optim import Group, OptimConfig, Schedule
-from ...presets import Preset, same_patches
+from ...presets import Preset
 from . import recipe as recipes
 from .crops import CropConfig
 from .loss import Config, init_variables, task
@@ -166,7 +166,7 @@ def _published_preset(
         steps=per_epoch * recipe.epochs,
         epochs=recipe.epochs,
         save_every=per_epoch,
-        data=same_patches(data, config.patch),
+        data_recipe=data,
         source=source,
         init_from=init_from,
         load=load,
@@ -288,7 +288,7 @@ def _mobile_preset(tracker: str, frozen_below: int, backbone: float, init_from: 
         steps=40_000,
         log_every=100,
         save_every=2000,
-        data=same_patches("all", config.patch),
+        data_recipe="all",
         source="jaxtrack: the synthetic world, for an accelerator",
         init_from=init_from,
         load=load,
