@@ -7,6 +7,7 @@ import functools
 import json
 import pathlib
 import sys
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -33,9 +34,11 @@ class Batches(Protocol):
 
     Attributes:
         held: what is held out of them; None where a run need not ask.
+        seen: which data they are, in words, for the card of the weights.
     """
 
     held: Held | None
+    seen: str
 
     def next(self) -> tuple[Batch, str]:
         """Return the next batch of this process, host arrays, and a line that names what is in it."""
@@ -82,9 +85,11 @@ class Synthetic:
 
     Attributes:
         held: nothing: what is drawn for validation has a key of its own.
+        seen: that they are synthetic.
     """
 
     held: Held | None = None
+    seen: str = SYNTHETIC
 
     def __init__(self, share: Share) -> None:
         self._index = share.places()
@@ -154,6 +159,7 @@ class Built:
 
     Attributes:
         held: these videos; None where none were asked for.
+        seen: the datasets with their splits and numbers of videos.
 
     Raises:
         JaxtrackError: a dataset is not there or damaged, or a library that reads them is missing.
@@ -173,6 +179,7 @@ class Built:
     ) -> None:
         try:
             from jaxtrack.data import pipeline, recipes
+            from jaxtrack.data.source import FrameSource
         except ImportError as error:
             raise JaxtrackError(
                 f"--data reads built datasets with {error.name}: pip install {error.name}"
@@ -188,6 +195,9 @@ class Built:
         if validate:
             mixture, pairs, self.held, line = held.hold_out(mixture, root, pairs)
             notes.append(line)
+        self.seen = ", ".join(
+            named(FrameSource(dataset.path), dataset.videos) for dataset in mixture
+        )
         for line in filter(None, notes if share.number == 0 else ()):
             print(f"note: {line}", file=sys.stderr)
         self._iterator = pipeline.make_iterator(
@@ -230,6 +240,7 @@ class Kept:
 
     Attributes:
         held: nothing: validation draws with a key of its own.
+        seen: what was drawn and kept.
 
     Raises:
         JaxtrackError: it was computed by other weights or settings, or is not whole.
@@ -254,6 +265,7 @@ class Kept:
                 for name in record["arrays"]
             }
             self._count, start = int(record["count"]), str(record["init_from"])
+            self.seen = str(record["seen"])
             whole = self._count > 0 and all(len(x) == self._count for x in self._arrays.values())
         except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError) as error:
             raise JaxtrackError(
@@ -355,12 +367,12 @@ def choose_datasets(
     training = [s for s in usable if s.split.startswith("train")] or usable
     # Of a dataset that was built in both forms, the crops: they decode faster.
     chosen = {_build_of(s): s for s in sorted(training, key=lambda s: bool(s.crop))}
-    found = [f"{s.name} ({s.split}, {s.num_videos} videos)" for s in chosen.values()]
     note = ""
     if recipe.ingredients:
         wanted = ", ".join(part.dataset for part in recipe.ingredients)
+        found = ", ".join(map(named, chosen.values()))
         note = (
-            f"recipe {name} is published for {wanted}; trained on what {root} holds: {', '.join(found)}"
+            f"recipe {name} is published for {wanted}; trained on what {root} holds: {found}"
             " (--recipe insists on the published datasets)"
         )
     if recipe.negative and sum(s.num_targets for s in chosen.values()) < 2:
@@ -368,6 +380,13 @@ def choose_datasets(
         note += "; negative pairs need two targets, there is one: none are drawn"
     weight = None if recipe.ingredients else 1.0
     return bare, [Dataset(s.path, weight) for s in chosen.values()], note
+
+
+def named(source: FrameSource, videos: Collection[int] | None = None) -> str:
+    """Return a built dataset in words: name, split, how many of its videos are used (None: all)."""
+    whole = source.num_videos
+    count = f"{whole:,}" if videos is None else f"{len(videos):,} of {whole:,}"
+    return f"{source.name} ({source.split}, {count} video{'s' if whole != 1 else ''})"
 
 
 def _build_of(source: FrameSource) -> tuple[pathlib.Path, str, str]:

@@ -117,12 +117,13 @@ def keep(options: Options) -> pathlib.Path:
                         _write_head(files[name], (options.count, *rows.shape[1:]), rows.dtype)
                     files[name].write(np.ascontiguousarray(rows).tobytes())
             bar.update(options.batch_size)
+    drawn = {"data": data.SYNTHETIC, "synthetic": 0.0, "init_from": ""}
     record = {
         "task": data.kept_settings(preset),
         "init_from": checksum(start),
         "count": options.count,
         "arrays": sorted(files),
-        "seen": run.data_seen({"data": data.SYNTHETIC, "synthetic": 0.0, "init_from": ""}, preset),
+        "seen": run.data_seen(drawn, preset, data.SYNTHETIC),
     }
     write_json(folder / data.KEPT, record)
     return folder

@@ -41,6 +41,7 @@ from .validation import MEASURES, Validation
 
 # As `train` in a checkout, as `jaxtrack.train` once installed.
 PROG = f"python -m {__package__}.run"
+WEIGHTS = "weights.safetensors"
 _PHOTO = 0.4  # share of photographs where they are asked for without one
 _ABREAST = 64  # pairs that an accelerator draws at once: some gigabytes of its memory
 Count = Annotated[int | None, Range(low=1, high=2**31 - 1)]
@@ -156,6 +157,7 @@ def settings_of(options: Options, preset: Preset) -> dict[str, Any]:
         "init_from": given("init_from", ""),
         "validate_every": given("validate_every", 0),
         "devices": 0,  # not known before the devices are
+        "seen": "",  # nor before the data are opened
         "commit": revision(),
         "recipe": presets.describe(preset),
     }
@@ -288,7 +290,7 @@ def write_weights(
     """
     card = Card(
         preset=preset.tracker,
-        data=data_seen(settings, preset),
+        data=settings["seen"],
         steps=int(state.step),
         commit=settings["commit"],
         expected={name: round(float(value), 4) for name, value in expected.items()},
@@ -325,26 +327,43 @@ def command_of(settings: dict[str, Any], preset: Preset) -> str:
     return shlex.join(words)
 
 
-def data_seen(settings: dict[str, Any], preset: Preset) -> str:
+def data_seen(settings: dict[str, Any], preset: Preset, seen: str) -> str:
     """Return in words what the weights of a run have seen: its data, and those of its start.
 
     Args:
         settings: of the run.
         preset: what was trained.
+        seen: the data of its batches (`train.data.Batches`).
     """
-    seen, share, real = settings["data"], settings["synthetic"], world_of(preset)
-    drawn = share or seen == SYNTHETIC
+    share, real = settings["synthetic"], world_of(preset)
+    drawn = share or settings["data"] == SYNTHETIC
     if share:
-        seen = f"{1 - share:.2g} {seen}, {share:.2g} {SYNTHETIC}"
+        seen = f"{seen} for {1 - share:.2g} of the pairs, {SYNTHETIC} for {share:.2g}"
     if drawn and real is not None and real.photo:
         seen += f", with the pictures of {pathlib.Path(real.textures).name} as textures"
     if not settings["init_from"]:
         return seen
     try:
-        before = weights.read_card(start_file(settings["init_from"])).data
+        before = _seen_by(start_file(settings["init_from"]))
     except JaxtrackError:  # weights of others, or gone by now
         before = preset.init_from or "data not known"
-    return f"{seen}; started from {pathlib.Path(settings['init_from']).name} ({before})"
+    name = pathlib.Path(settings["init_from"]).absolute().name
+    return f"{seen}; started from {name} ({before})"
+
+
+def _seen_by(path: pathlib.Path) -> str:
+    """Return what the weights in a file, or in the folder of a run or of its checkpoints, have seen.
+
+    Raises:
+        JaxtrackError: nothing says so.
+    """
+    if path.is_dir():
+        inside = path.absolute()  # OUTPUT, OUTPUT/checkpoints, .../STEP or .../STEP/state
+        for output in (inside, *inside.parents[:3]):
+            if (told := read_settings(output)) is not None:
+                # A run of an older version says it in the card of what it wrote in the end.
+                return told.get("seen") or weights.read_card(output / WEIGHTS).data
+    return weights.read_card(path).data
 
 
 def fitting_steps(
@@ -555,6 +574,9 @@ def _train(
         raise UsageError(
             f"--synthetic goes with built datasets; {settings['data']} holds kept outputs"
         )
+    # One that goes on knew its start, which may be gone by now.
+    seen = settings.get("seen") or data_seen(settings, preset, batches.seen)
+    settings = {**settings, "seen": seen}
     key_init, key = jax.random.split(jax.random.key(seed))
     program = build(preset, settings, devices)
 
@@ -638,7 +660,7 @@ def finish(
 
     All processes read, for they do so together; the first one writes.
     """
-    steps = {"weights.safetensors": int(state.step)}
+    steps = {WEIGHTS: int(state.step)}
     if settings["validate_every"] and checkpoints.best is not None:
         steps["weights-best.safetensors"] = checkpoints.best
     for name, step in steps.items():

@@ -136,7 +136,7 @@ def test_a_share_of_the_pairs_is_synthetic(
     mixed = (*built, "--steps", 2, "--batch-size", 8, "--save-every", 1, "--devices", 1)
     assert call(monkeypatch, preset, *mixed, "--synthetic", 0.5, "--output", output) == 0
     card = json.loads((output / "weights.json").read_text())
-    assert card["data"] == f"0.5 {data_fixtures.built()}, 0.5 synthetic"
+    assert card["data"] == "got10k (train, 7 videos) for 0.5 of the pairs, synthetic for 0.5"
     assert "--synthetic 0.5" in card["command"]
     assert call(monkeypatch, preset, *mixed, "--output", tmp_path / "built") == 0
     some, every = (
@@ -346,6 +346,7 @@ def test_validation_on_built_data(
     assert [x["step"] for x in measured] == [2, 4]
     assert all(0 < x["validation_ao"] < 1 and 0 < x["validation_loss"] < 100 for x in measured)
     best = json.loads((output / "weights-best.json").read_text())
+    assert best["data"] == "got10k (train, 6 of 7 videos)"
     assert best["expected"]["validation AO"] == pytest.approx(
         measured[0]["validation_ao"], abs=1e-4
     )

@@ -492,7 +492,20 @@ def test_init_from_takes_the_weights_alone(toy: Callable[..., int], tmp_path: pa
     assert toy(*start, second, "--init-from", first / "weights.safetensors") == 0
     assert toy(*start, tmp_path / "third") == 0
     assert log_lines(second)[0]["loss"] < 0.7 * log_lines(tmp_path / "third")[0]["loss"]
-    assert toy(*start, tmp_path / "fourth", "--init-from", first) == 0  # the Orbax folder
+    # The Orbax folder: the run's, or one in it.
+    for place in (first, first / "checkpoints", first / "checkpoints" / "40" / "state"):
+        fourth = tmp_path / "fourth" / place.name
+        assert toy(*start, fourth, "--init-from", place) == 0
+        card = json.loads((fourth / "weights.json").read_text())
+        assert card["data"] == f"synthetic; started from {place.name} (synthetic)"
+    # What an older version has left says it in its card alone.
+    settings = checkpoints.read_settings(first)
+    assert settings is not None
+    checkpoints.write_settings(first, {k: v for k, v in settings.items() if k != "seen"})
+    assert toy_training.run._seen_by(first) == "synthetic"
+    (first / "weights.json").unlink()
+    with pytest.raises(JaxtrackError, match="no model card"):
+        toy_training.run._seen_by(first)
 
 
 def test_init_from_of_another_network_is_refused(

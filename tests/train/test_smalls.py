@@ -241,22 +241,26 @@ def test_textures_become_a_share_of_photographs(tmp_path):
 def test_cards_say_what_weights_have_seen(tmp_path):
     preset = presets.get("siamfc-tiny")
     settings = {"data": "synthetic", "synthetic": 0.0, "init_from": ""}
-    assert run.data_seen(settings, preset) == "synthetic"
+    assert run.data_seen(settings, preset, "synthetic") == "synthetic"
     settings["init_from"] = "siamfc-tiny"
-    assert "started from siamfc-tiny (synthetic" in run.data_seen(settings, preset)
+    assert "started from siamfc-tiny (synthetic" in run.data_seen(settings, preset, "synthetic")
     settings["init_from"] = str(tmp_path / "mobilenet.pth")
-    told = run.data_seen(settings, presets.get("siamrpnpp-small-imagenet"))
+    told = run.data_seen(settings, presets.get("siamrpnpp-small-imagenet"), "synthetic")
     assert told == "synthetic; started from mobilenet.pth (torchvision's MobileNetV2 (ImageNet))"
     textured = presets.changed(
         preset, ["task.world.real.photo=0.1", "task.world.real.textures=some/photos"]
     )
     settings["init_from"] = ""
-    assert "the pictures of photos as textures" in run.data_seen(settings, textured)
-    settings["data"] = "built"
-    assert run.data_seen(settings, textured) == "built"
+    assert "the pictures of photos as textures" in run.data_seen(settings, textured, "synthetic")
+    settings["data"] = "/home/somebody/built"
+    assert run.data_seen(settings, textured, "got10k (train, 7 videos)") == (
+        "got10k (train, 7 videos)"
+    )
     settings["synthetic"] = 0.25
-    told = run.data_seen(settings, textured)
-    assert told == "0.75 built, 0.25 synthetic, with the pictures of photos as textures"
+    assert run.data_seen(settings, textured, "got10k (train, 7 videos)") == (
+        "got10k (train, 7 videos) for 0.75 of the pairs, synthetic for 0.25, with the pictures of photos as"
+        " textures"
+    )
 
 
 def test_a_share_of_photographs_can_be_set_beside_their_folder(tmp_path, monkeypatch):
