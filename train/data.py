@@ -145,6 +145,18 @@ def patches_of(task: Task) -> Cuts:
         ) from error
 
 
+def _not_shifted(preset: Preset) -> str:
+    """Return what to tell of a sampling that the synthetic world does as it draws; "" where there is none."""
+    config: Any = preset.task.config
+    shift = getattr(config.patch, "max_shift", 0)
+    if not shift:
+        return ""
+    return (
+        f"task.patch.max_shift={shift:g} is of the synthetic world alone: targets lie in the middle of built"
+        " patches, and only the task's own augmentation moves them (task.search.shift)"
+    )
+
+
 class Built:
     """Patches of built datasets, through `jaxtrack.data.pipeline`.
 
@@ -191,7 +203,7 @@ class Built:
             preset.data_recipe, root, cuts.template, cuts.search, published
         )
         pairs = recipes.pair_config(recipe, *cuts)
-        notes = [note]
+        notes = [note, _not_shifted(preset)]
         if validate:
             mixture, pairs, self.held, line = held.hold_out(mixture, root, pairs)
             notes.append(line)

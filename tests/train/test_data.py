@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import pathlib
 import shutil
@@ -191,6 +192,27 @@ def test_what_a_folder_holds_serves_every_recipe(
     assert "(--recipe insists on the published datasets)" in said
     settings = json.loads((tmp_path / "x" / "settings.json").read_text())
     assert (settings["data"], settings["published_data"]) == (str(data_fixtures.built()), False)
+
+
+def test_every_preset_takes_built_data(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each opens them, and gets the patches that its task cuts of the synthetic world."""
+    opened: set[Any] = set()
+    for name in presets.all_presets():
+        preset = presets.get(name)
+        cuts = data.patches_of(preset.task)
+        if (preset.data_recipe, cuts) in opened:
+            continue
+        opened.add((preset.data_recipe, cuts))
+        batches = data.open_batches(str(data_fixtures.built()), preset, data.Share(2))
+        batch, _ = batches.next()
+        batches.close()
+        drawn = jax.eval_shape(functools.partial(preset.task.sample, preset.task.config), KEY)
+        for part in drawn.keys() - {"negative"}:
+            assert batch[part].shape[1:] == drawn[part].shape[1:], (name, part)
+        # What only the synthetic world does is said.
+        shift = preset.task.config.patch.max_shift  # type: ignore[attr-defined]
+        said = f"task.patch.max_shift={shift:g} is of the synthetic world alone"
+        assert (said in capsys.readouterr().err) == (shift > 0), name
 
 
 def test_training_splits_are_preferred(tmp_path: pathlib.Path) -> None:

@@ -252,6 +252,7 @@ def _small(config: Config, tracker: str, steps: int) -> Preset:
         optim=OptimConfig("adamw", 2e-3, Schedule("onecycle"), weight_decay=1e-4, clip_norm=10.0),
         batch_size=8,
         steps=steps,
+        data_recipe="all",
         log_every=20,
         save_every=500,
         source="jaxtrack: the synthetic world",
