@@ -276,6 +276,16 @@ def start_file(given: str) -> pathlib.Path:
     )
 
 
+def _start_of(settings: dict[str, Any]) -> pathlib.Path | None:
+    """Return the weights that a run began with; None: random ones, or they are gone by now.
+
+    A run that goes on does not need them; one that begins says so when it reads them.
+    """
+    with contextlib.suppress(JaxtrackError):
+        return start_file(settings["init_from"]) if settings["init_from"] else None
+    return None
+
+
 def write_weights(
     path: pathlib.Path, settings: dict[str, Any], preset: Preset, state: TrainState, expected: Any
 ) -> None:
@@ -567,7 +577,7 @@ def _train(
         options.workers,
         settings["published_data"],
         validate=settings["validate_every"] > 0,
-        init_from=start_file(settings["init_from"]) if settings["init_from"] else None,
+        init_from=_start_of(settings),
     )
     stack.callback(batches.close)
     if settings["synthetic"] and isinstance(batches, Kept):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxtrack.errors import JaxtrackError
-from jaxtrack.weights import save_weights
+from jaxtrack.weights import read_card, save_weights
 from tests.trackers.test_mlt import variables_of
 from tests.train.test_mlt import KEYS, small
 from train import data, keep, presets, run
@@ -66,6 +66,8 @@ def test_a_run_on_kept_outputs_goes_on_as_without_a_stop(recipe, start, tmp_path
     again = run.Options(recipe, tmp_path / "cut", resume=True, from_step=2)
     cut = run.train(again)
     assert int(cut.step) == 4
+    seen = read_card(tmp_path / "cut" / "weights.safetensors").data
+    assert seen.startswith("synthetic; started from start.safetensors (")
     for one, two in zip(jax.tree.leaves(whole.params), jax.tree.leaves(cut.params), strict=True):
         np.testing.assert_array_equal(one, two)
     fixed = jax.device_get(variables_of(small().tracker))["params"]

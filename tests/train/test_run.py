@@ -508,6 +508,23 @@ def test_init_from_takes_the_weights_alone(toy: Callable[..., int], tmp_path: pa
         toy_training.run._seen_by(first)
 
 
+def test_a_run_goes_on_without_the_weights_that_it_began_with(
+    toy: Callable[..., int], tmp_path: pathlib.Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert toy("toy", "--output", first, "--steps", 2) == 0
+    start = ("--init-from", first / "weights.safetensors")
+    assert toy("toy", "--output", second, "--steps", 20, *start) == 0
+    before = json.loads((second / "weights.json").read_text())
+    shutil.rmtree(first)
+    shutil.rmtree(second / "checkpoints" / "20")
+    assert toy("toy", "--output", second, "--resume") == 0
+    after = json.loads((second / "weights.json").read_text())
+    assert after.pop("replaces", None) is None
+    assert after == before
+    assert after["data"] == "synthetic; started from weights.safetensors (synthetic)"
+
+
 def test_init_from_of_another_network_is_refused(
     toy: Callable[..., int], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
