@@ -40,7 +40,8 @@ class Options:
     """Write a picture of what a preset trains on.
 
     Attributes:
-        preset: which recipe; ``python -m train.run list`` names them all.
+        preset: which recipe; ``python -m train.run list`` names them all. ``package.module:PRESET``: one
+            of your own.
         output: the picture, .png or .jpg.
         pairs: rows of the picture.
         seed: of the run whose first pairs are shown.

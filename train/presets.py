@@ -1,4 +1,7 @@
-"""Training presets: what a published recipe fixes, as one value. Families define them in ``train/tasks``."""
+"""Training presets: what a published recipe fixes, as one value. Families define them in ``train/tasks``.
+
+Those of others are imported, as their trackers are: ``package.module:PRESET`` serves wherever a name does.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,12 @@ from typing import Any
 import jax
 
 from jaxtrack import settings
-from jaxtrack.errors import unknown
+from jaxtrack.errors import JaxtrackError, brief, nearest, unknown
 from jaxtrack.ranges import BelowOne, Count, check_ranges
 from jaxtrack.settings import Explained, as_text, described, replaced
+
+# Trackers and trainings of others are found in the same way.
+from jaxtrack.trackers import _module as import_module
 
 from . import tasks
 from .optim import OptimConfig
@@ -26,7 +32,8 @@ class Preset:
 
     Attributes:
         task: what is trained.
-        tracker: the tracker preset (`jaxtrack.trackers`) that the weights are for.
+        tracker: the tracker preset (`jaxtrack.trackers`) that the weights are for; it may be
+            ``package.module:TRACKER``.
         optim: the optimiser for `batch_size`.
         batch_size: pairs per step of the whole run, over all devices.
         steps: length of the run.
@@ -77,13 +84,38 @@ def all_presets() -> dict[str, Preset]:
 def get(name: str) -> Preset:
     """Return the preset of a name.
 
+    Args:
+        name: of one of the library's, or ``package.module:PRESET`` of somebody else's. The working folder is
+            looked into last.
+
     Raises:
-        JaxtrackError: unknown; the nearest names are offered.
+        JaxtrackError: unknown, the nearest names are offered; or no such module, an error in it, no such
+            name in it, or no preset.
     """
+    if ":" in name:
+        return dataclasses.replace(_found(name), name=name)
     presets = all_presets()
     if name not in presets:
         raise unknown("training preset", name, presets)
     return dataclasses.replace(presets[name], name=name)
+
+
+def _found(text: str) -> Preset:
+    """Import a preset of somebody else's."""
+    place, _, name = text.partition(":")
+    where = f"training preset {brief(repr(text), 100)}"
+    if not all(part.isidentifier() for part in [*place.split("."), name]):
+        raise JaxtrackError(f"{where}: give package.module:PRESET")
+    inside = vars(import_module(place, where))
+    if name not in inside:
+        there = [key for key, value in inside.items() if isinstance(value, Preset)]
+        raise JaxtrackError(f"{where}: {place} has no {name}; {nearest(name, there)}")
+    value = inside[name]
+    if not isinstance(value, Preset):
+        raise JaxtrackError(
+            f"{where}: {place}:{name} is {type(value).__name__}; a {__name__}.Preset is wanted"
+        )
+    return value
 
 
 def changed(preset: Preset, texts: Iterable[str]) -> Preset:
@@ -114,7 +146,7 @@ def _as_written(path: str) -> str:
 
 def changes(preset: Preset) -> list[str]:
     """Return how a preset differs from the one of its name, as ``FIELD=VALUE`` texts for ``--set``."""
-    if preset.name not in all_presets():
+    if ":" not in preset.name and preset.name not in all_presets():
         return []
     before, now = described(get(preset.name)), described(preset)
     return [

@@ -55,7 +55,7 @@ class Options:
     try, --resume to go on after a stop, --data DIR to train on built datasets.
 
     Attributes:
-        preset: which recipe; ``list`` names them all.
+        preset: which recipe; ``list`` names them all. ``package.module:PRESET``: one of your own.
         output: folder of the run (default: runs/PRESET).
         resume: go on with the run in the output folder, to the same bits as without a stop.
         from_step: with --resume: go on from this checkpoint instead of the newest; those after it go.
@@ -532,7 +532,9 @@ def _train(
     options: Options, preset: Preset, started: float, stack: contextlib.ExitStack
 ) -> TrainState:
     """Do what `train` says; the stack closes what was opened, last first."""
-    output = paths.output_folder(options.output or pathlib.Path("runs") / options.preset)
+    output = paths.output_folder(
+        options.output or pathlib.Path("runs") / options.preset.replace(":", ".")
+    )
     try:
         str(output.absolute()).encode()
     except UnicodeEncodeError as error:

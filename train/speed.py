@@ -32,7 +32,7 @@ class Options:
     """Measure training steps.
 
     Attributes:
-        preset: recipes to measure, or `list`.
+        preset: recipes to measure (``package.module:PRESET``: of your own), or `list`.
         seconds: measured time of each.
         batch_size: pairs of a step (default: the recipe's).
         turn: a file shared with other measuring processes: nothing is timed while one of them compiles.
