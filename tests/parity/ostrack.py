@@ -162,12 +162,12 @@ def check_schedule(case: Case, report: Report) -> None:
     known("inputs", case.meta["inputs"], set())
     epochs = np.arange(1, cfg["epochs"] + 1)
     report.check("epochs", epochs)
-    annealing = recipe.Annealing(cfg["ce_start_epoch"], cfg["ce_warm_epoch"], cfg["epochs"])
+    annealing = recipe.Annealing(cfg["ce_start_epoch"], cfg["ce_warm_epoch"])
     ratios = tuple(cfg["keep_ratio"])
     rates = [recipe.keep_rate(annealing, ratios[0], int(epoch)) for epoch in epochs]
     report.check("keep_rate_f64", np.asarray(rates))
     tokens = (cfg["search_size"] // cfg.get("stride", 16)) ** 2
-    report.check("tokens_left", recipe.keep_table(annealing, ratios, tokens))
+    report.check("tokens_left", recipe.keep_table(annealing, ratios, tokens, cfg["epochs"]))
     settings = recipe.optimiser(
         cfg["lr"], cfg["backbone_multiplier"], drop_epoch=cfg["lr_drop_epoch"]
     )

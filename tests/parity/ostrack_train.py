@@ -63,6 +63,7 @@ def _training_step(case: Case, config: ostrack.Config) -> tuple[Any, Any]:
             annealing,
             (case.config["ce_keep_ratio"][0],) * len(config.ce_blocks),
             config.search_grid**2,
+            inputs["epoch"],
         )
         counts = jnp.asarray(table[inputs["epoch"] - 1])
 
@@ -98,8 +99,7 @@ def annealing_of(case: Case) -> recipe.Annealing:
     warm = overrides.get(
         "TRAIN.CE_WARM_EPOCH", case.config.get("ce_warm_epoch", 50 if got10k else 80)
     )
-    epochs = max(100 if got10k else 300, case.meta["inputs"].get("epoch", 1))
-    return recipe.Annealing(start, warm, epochs)
+    return recipe.Annealing(start, warm)
 
 
 def _probes(case: Case, config: ostrack.Config) -> Any:

@@ -140,7 +140,7 @@ def test_negative_pairs_want_an_empty_map_and_no_box():
 
 
 def test_keep_rate_anneals_as_published():
-    annealing = recipe.Annealing(20, 80, 300)
+    annealing = recipe.Annealing(20, 80)
     assert [recipe.keep_rate(annealing, 0.7, e) for e in (1, 19, 20, 100, 300)] == [
         1,
         1,
@@ -149,11 +149,24 @@ def test_keep_rate_anneals_as_published():
         0.7,
     ]
     assert recipe.keep_rate(annealing, 0.7, 60) == pytest.approx(0.85)
-    table = recipe.keep_table(annealing, (0.7, 0.5, 0.5), 256)  # the first ratio counts for all
+    table = recipe.keep_table(
+        annealing, (0.7, 0.5, 0.5), 256, 300
+    )  # the first ratio counts for all
     assert table[24].tolist() == [256, 256, 256]
     assert table[25, 0] == 255  # epoch 26 drops the first token
     assert table[-1].tolist() == [180, 126, 89]
     assert (np.diff(table, axis=0) <= 0).all()
+
+
+@pytest.mark.parametrize("annealing", [(20, 80), (0, 0), (0, 9), (150, 400)])
+def test_the_annealing_goes_by_the_epochs_of_the_run(annealing):
+    """Whatever length the recipe had: a run of other epochs anneals to the end, and stays there."""
+    schedule = recipe.Annealing(*annealing)
+    tracker = dataclasses.replace(SMALL, ce_blocks=(1,), ce_keep_ratios=(0.5,))
+    config = dataclasses.replace(small_task(), tracker=tracker, annealing=schedule)
+    whole = recipe.keep_table(schedule, (0.5,), SMALL.search_grid**2, 700)
+    for epoch in (0, 8, 9, 20, 99, 100, 299, 300, 549, 699):
+        assert task.kept_tokens(config, jnp.float32(epoch)).tolist() == whole[epoch].tolist()
 
 
 def small_task():
@@ -197,7 +210,7 @@ def test_the_whole_annealing_is_one_trace():
         return jax.grad(loss, has_aux=True)(params)
 
     kept = []
-    for epoch in range(0, config.annealing.epochs, 11):
+    for epoch in range(0, 100, 11):
         batch = {**small_batch(), "epoch": jnp.asarray(epoch, jnp.float32)}
         keys = jax.random.split(jax.random.key(epoch), len(batch["negative"]))
         grads, aux = gradient(variables["params"], batch, keys)

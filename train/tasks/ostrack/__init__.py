@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxtrack.ops.boxes import cxcywh_to_xyxy, iou_xyxy, xywh_to_xyxy
 from jaxtrack.ops.patch import PatchSpec
@@ -166,6 +166,15 @@ def cut_pairs(
     return template, search
 
 
+def kept_tokens(config: Config, epoch: Float[Array, ""]) -> Int[Array, "stages"]:
+    """Return how many search tokens each stage of elimination keeps after so many epochs."""
+    tracker, epochs = config.tracker, config.annealing.epochs
+    tokens = tracker.search_grid**2
+    table = keep_table(config.annealing, tracker.ce_keep_ratios, tokens, epochs)
+    row = jnp.clip(jnp.floor(epoch).astype(jnp.int32), 0, epochs - 1)
+    return jnp.asarray(table)[row]
+
+
 def loss(
     config: Config, params: Any, batch_stats: Any, batch: Batch, keys: Array
 ) -> tuple[Float[Array, ""], Aux]:
@@ -177,12 +186,7 @@ def loss(
     tracker = config.tracker
     *key_crops, key_drop = streams(keys, 4)
     (z, z_box), (x, x_box) = cut_pairs(config, batch, key_crops)
-    keep_counts = None
-    if tracker.ce_blocks:
-        tokens = tracker.search_grid**2
-        table = keep_table(config.annealing, tracker.ce_keep_ratios, tokens)
-        row = jnp.clip(jnp.floor(batch["epoch"]).astype(jnp.int32), 0, config.annealing.epochs - 1)
-        keep_counts = jnp.asarray(table)[row]
+    keep_counts = kept_tokens(config, batch["epoch"]) if tracker.ce_blocks else None
     rows = None
     if tracker.ce_template_range == "GT_BOX":
         rows = jax.vmap(lambda box: ostrack.template_mask(tracker, box))(z_box)
@@ -239,9 +243,15 @@ def load(config: Config, path: pathlib.Path, key: Array) -> dict[str, Any]:
 _PAIRS_PER_EPOCH = 60_000
 
 
-def _published(
-    name: str, data: str, size: str, annealing: Annealing, drop: int, yaml: str
-) -> Preset:
+class _Length(NamedTuple):
+    """What goes by epochs in a published recipe: its length, the last one at the full rate, the annealing."""
+
+    epochs: int
+    drop: int
+    annealing: Annealing
+
+
+def _published(name: str, data: str, size: str, length: _Length, yaml: str) -> Preset:
     """Return a published recipe: 60,000 pairs per epoch in batches of 4 x 32."""
     tracker = ostrack.PRESETS[name]
     jitter = {"256": (3.0, 0.25), "384": (4.5, 0.5)}[size]
@@ -261,15 +271,15 @@ def _published(
         ),
     )
     crop = CropConfig(centre_jitter=jitter[0], scale_jitter=jitter[1])
-    config = Config(tracker=tracker, patch=patch, crop=crop, annealing=annealing)
+    config = Config(tracker=tracker, patch=patch, crop=crop, annealing=length.annealing)
     per_epoch = _PAIRS_PER_EPOCH // 128
     return Preset(
         task=task(config),
         tracker=name,
-        optim=optimiser(drop_epoch=drop),
+        optim=optimiser(drop_epoch=length.drop),
         batch_size=128,
-        steps=per_epoch * annealing.epochs,
-        epochs=annealing.epochs,
+        steps=per_epoch * length.epochs,
+        epochs=length.epochs,
         data_recipe=data,
         source=f"botaoye/OSTrack, experiments/ostrack/{yaml}.yaml",
         save_every=per_epoch,
@@ -278,7 +288,8 @@ def _published(
     )
 
 
-_FULL, _GOT10K = Annealing(20, 80, 300), Annealing(20, 50, 100)
+_FULL = _Length(300, 240, Annealing(20, 80))
+_GOT10K = _Length(100, 80, Annealing(20, 50))
 
 _TINY = Config(
     tracker=ostrack.PRESETS["ostrack-tiny"],
@@ -293,7 +304,7 @@ _TINY = Config(
         colours=AugmentConfig(size=128, contrast=0.2, offset=8.0),
     ),
     box_at_target=True,
-    annealing=Annealing(40, 40, 100),
+    annealing=Annealing(40, 40),
 )
 
 # For an accelerator: the frame ends within the window more often, as in real video.
@@ -305,24 +316,19 @@ _SMALL = dataclasses.replace(
 )
 
 PRESETS: dict[str, Preset] = {
-    "ostrack-256": _published(
-        "ostrack-256", "ostrack", "256", _FULL, 240, "vitb_256_mae_32x4_ep300"
-    ),
+    "ostrack-256": _published("ostrack-256", "ostrack", "256", _FULL, "vitb_256_mae_32x4_ep300"),
     "ostrack-256-ce": _published(
-        "ostrack-256-ce", "ostrack", "256", _FULL, 240, "vitb_256_mae_ce_32x4_ep300"
+        "ostrack-256-ce", "ostrack", "256", _FULL, "vitb_256_mae_ce_32x4_ep300"
     ),
-    "ostrack-384": _published(
-        "ostrack-384", "ostrack", "384", _FULL, 240, "vitb_384_mae_32x4_ep300"
-    ),
+    "ostrack-384": _published("ostrack-384", "ostrack", "384", _FULL, "vitb_384_mae_32x4_ep300"),
     "ostrack-384-ce": _published(
-        "ostrack-384-ce", "ostrack", "384", _FULL, 240, "vitb_384_mae_ce_32x4_ep300"
+        "ostrack-384-ce", "ostrack", "384", _FULL, "vitb_384_mae_ce_32x4_ep300"
     ),
     "ostrack-256-got10k": _published(
         "ostrack-256-got10k",
         "ostrack_got10k",
         "256",
         _GOT10K,
-        80,
         "vitb_256_mae_ce_32x4_got10k_ep100",
     ),
     "ostrack-tiny": Preset(

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from jaxtrack.ranges import Count, Whole, check_ranges
+from jaxtrack.ranges import Whole, check_ranges
 from jaxtrack.trackers.ostrack import elimination
 
 from ...optim import Group, OptimConfig, Schedule
@@ -20,16 +20,19 @@ class Annealing:
     Attributes:
         start_epoch: last epoch that keeps all tokens.
         warm_epochs: length of the cosine between.
-        epochs: length of the run.
     """
 
     start_epoch: Whole = 20
     warm_epochs: Whole = 80
-    epochs: Count = 300
 
     def __post_init__(self) -> None:
         """Refuse numbers outside their ranges, by name."""
         check_ranges(self)
+
+    @property
+    def epochs(self) -> int:
+        """Return after how many epochs, one at least, nothing changes any more, however long the run is."""
+        return max(1, self.start_epoch + self.warm_epochs)
 
 
 def keep_rate(annealing: Annealing, ratio: float, epoch: int) -> float:
@@ -51,19 +54,22 @@ def keep_rate(annealing: Annealing, ratio: float, epoch: int) -> float:
     return ratio + (1 - ratio) * (1 + math.cos(math.pi * done / annealing.warm_epochs)) / 2
 
 
-def keep_table(annealing: Annealing, ratios: tuple[float, ...], tokens: int) -> np.ndarray:
+def keep_table(
+    annealing: Annealing, ratios: tuple[float, ...], tokens: int, epochs: int
+) -> np.ndarray:
     """Return the search tokens kept by each stage in each epoch, counted in double precision.
 
     Args:
         annealing: the schedule.
         ratios: configured keep ratios; training uses the first for all stages, as published.
         tokens: search tokens.
+        epochs: how many rows; `Annealing.epochs` of them say all.
 
     Returns:
         ``(epochs, stages)`` int32; row 0 is epoch 1.
     """
-    table = np.zeros((annealing.epochs, len(ratios)), np.int32)
-    for row in range(annealing.epochs if ratios else 0):
+    table = np.zeros((epochs, len(ratios)), np.int32)
+    for row in range(epochs if ratios else 0):
         rate = keep_rate(annealing, ratios[0], row + 1)
         table[row] = elimination.keep_counts((rate,) * len(ratios), tokens)
     return table
