@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
+from jaxtrack.ops.patch import context_side
 from jaxtrack.ranges import Count, NotNegative, Share, check_ranges
 
 from ...augment import bilinear_weights, cross_blur, to_grey
@@ -199,7 +200,5 @@ def centred_box(
     Returns:
         ``x1, y1, x2, y2`` about pixel ``image_size // 2``.
     """
-    pad = context * jnp.sum(size)
-    side = jnp.sqrt((size[0] + pad) * (size[1] + pad))
-    half = size * (exemplar_size / side) / 2
+    half = size * (exemplar_size / context_side(size[0], size[1], context)) / 2
     return jnp.concatenate([image_size // 2 - half, image_size // 2 + half])
