@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from jaxtrack.ops.patch import context_side
 from jaxtrack.ranges import Count, NotNegative, Share, check_ranges
 
 from ...augment import bilinear_weights, cross_blur, to_grey
@@ -184,21 +183,3 @@ def apply(
     box = (box - jnp.tile(corners[:2], 2)) / jnp.tile(scale, 2)
     mirrored = jnp.stack([size - 1 - box[2], box[1], size - 1 - box[0], box[3]])
     return crop, jnp.where(drawn.flip, mirrored, box)
-
-
-def centred_box(
-    image_size: int, size: Float[Array, "2"], exemplar_size: int = 127, context: float = 0.5
-) -> Float[Array, "4"]:
-    """Return the target's box in a stored crop, re-made from its annotated size.
-
-    Args:
-        image_size: side of the stored crop.
-        size: ``(2,)`` annotated width and height in frame pixels.
-        exemplar_size: side of the template crop.
-        context: context amount.
-
-    Returns:
-        ``x1, y1, x2, y2`` about pixel ``image_size // 2``.
-    """
-    half = size * (exemplar_size / context_side(size[0], size[1], context)) / 2
-    return jnp.concatenate([image_size // 2 - half, image_size // 2 + half])
