@@ -9,11 +9,11 @@ exact for whole-pixel shifts.
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.ranges import Count, NotNegative, OddCount, Share, check_ranges
@@ -156,8 +156,7 @@ def augment(
         jax.random.fold_in(pair_key, 1), config.pair_grey
     )
     if config.grey or config.pair_grey:
-        luma = jnp.sum(crop * jnp.asarray(_LUMA)[None, None], axis=-1, keepdims=True)
-        crop = jnp.where(grey, luma, crop)
+        crop = jnp.where(grey, to_grey(crop), crop)
     crop = change_colours(config, keys[3], crop)
     return change_detail(config, keys[4], crop), box
 
@@ -250,10 +249,9 @@ def sample_window(
     mean = jnp.mean(pixels, axis=(0, 1))
     index = jnp.arange(size, dtype=jnp.float32)
     columns = jnp.where(flip, size - 1 - index, index)
-    across = _weights(
-        start[0] + (columns + 0.5) * step[0] - 0.5, patch.shape[1], step[0], antialias
-    )
-    down = _weights(start[1] + (index + 0.5) * step[1] - 0.5, patch.shape[0], step[1], antialias)
+    wide = step if antialias else (None, None)
+    across = bilinear_weights(start[0] + (columns + 0.5) * step[0] - 0.5, patch.shape[1], wide[0])
+    down = bilinear_weights(start[1] + (index + 0.5) * step[1] - 0.5, patch.shape[0], wide[1])
     # The mean is taken off first: where weights do not reach the patch, zero is then the mean colour.
     centred = pixels - mean[None, None]
     rows = jnp.einsum("yv,vuc->yuc", down, centred, precision="highest")
@@ -263,21 +261,43 @@ def sample_window(
     return crop, jnp.stack([x, corner[1], extent[0], extent[1]])
 
 
-def _weights(
-    position: Float[Array, "s"], count: int, step: Float[Array, ""], antialias: bool
+def bilinear_weights(
+    position: Float[Array, "s"], count: int, step: Float[Array, ""] | None = None
 ) -> Float[Array, "s p"]:
-    """Rows of bilinear weights over ``count`` pixels, at positions in pixel indices."""
+    """Return what each of ``count`` pixels counts at each position; a crop is two such matrices' product.
+
+    Args:
+        position: in pixel indices (pixel 0's centre is 0), anywhere.
+        count: pixels.
+        step: pixels from one position to the next, for antialiasing: where it is above 1, the kernel is
+            that much wider. None: plain bilinear weights.
+
+    Returns:
+        One row for each position, in its dtype; a row sums to less than 1 where pixels end.
+    """
+    width = None if step is None else jnp.maximum(step, 1.0)
 
     def hat(distance: Array) -> Array:
-        return jnp.maximum(0.0, 1 - jnp.abs(distance) / width)
+        distance = jnp.abs(distance)
+        return jnp.maximum(0, 1 - (distance if width is None else distance / width))
 
-    width = jnp.maximum(step, 1.0) if antialias else jnp.ones(())
-    weights = hat(position[:, None] - jnp.arange(count, dtype=jnp.float32)[None, :])
-    if antialias:  # normalised over the endless grid, so that what lies outside keeps its share
-        reach = jnp.arange(-_REACH, _REACH + 1, dtype=jnp.float32)
+    weights = hat(position[:, None] - jnp.arange(count, dtype=position.dtype)[None, :])
+    if step is not None:  # normalised over the endless grid: what lies outside keeps its share
+        reach = jnp.arange(-_REACH, _REACH + 1, dtype=position.dtype)
         fraction = position - jnp.floor(position)
         weights = weights / jnp.sum(hat(fraction[:, None] - reach[None, :]), axis=1, keepdims=True)
     return weights
+
+
+def to_grey(image: Float[Array, "h w 3"], whole: bool = False) -> Float[Array, "h w 3"]:
+    """Return RGB as grey in three equal channels, by the luma of ITU-R BT.601.
+
+    Args:
+        image: levels 0..255.
+        whole: round to whole levels, as the published codes' images are.
+    """
+    luma = jnp.sum(image * jnp.asarray(_LUMA, image.dtype)[None, None], axis=-1)
+    return jax.lax.broadcast_in_dim(jnp.round(luma) if whole else luma, image.shape, (0, 1))
 
 
 def change_colours(
@@ -309,23 +329,41 @@ def change_detail(
         # Odd sizes 5, 7, ... blur_size; a column of weight m / n and a row of weight (1 - m) / n.
         half = jax.random.randint(key_size, (), 2, config.blur_size // 2 + 1)
         mix = jax.random.uniform(key_mix, ())
-        mean = _box_matrix(crop.shape[0], half)
-        down = jnp.einsum("yv,vxc->yxc", mean, crop)
-        across = jnp.einsum("xu,yuc->yxc", mean, crop)
-        blurred = mix * down + (1 - mix) * across
+        blurred = cross_blur(crop, half, mix)
         crop = jnp.where(_happens(key_flag, config.blur), blurred, crop)
     if config.noise:
         crop = crop + config.noise * jax.random.normal(key_noise, crop.shape)
     return crop
 
 
-def _box_matrix(size: int, half: Array) -> Float[Array, "s s"]:
-    """Return the moving average over ``2 * half + 1`` pixels, mirrored at the border (its pixel once)."""
+def cross_blur(
+    image: Float[Array, "s s 3"],
+    half: Int[Array, ""],
+    mix: Float[Array, ""],
+    precision: Literal["highest"] | None = None,
+) -> Float[Array, "s s 3"]:
+    """Return the mean over a column of pixels, mixed with the mean over a row of as many.
+
+    Args:
+        image: 0..255.
+        half: column and row have ``2 half + 1`` pixels; borders are mirrored, the border pixel once.
+        mix: weight of the column's mean; the row's has the rest.
+        precision: of the products; None: the platform's own, which is enough for a change at random.
+    """
+    mean = _box_matrix(image.shape[0], half, image.dtype)
+    down = jnp.einsum("yv,vxc->yxc", mean, image, precision=precision)
+    across = jnp.einsum("xu,yuc->yxc", mean, image, precision=precision)
+    mix = mix.astype(image.dtype)
+    return mix * down + (1 - mix) * across
+
+
+def _box_matrix(size: int, half: Int[Array, ""], dtype: Any) -> Float[Array, "s s"]:
+    """Return the moving average over ``2 half + 1`` pixels, mirrored at the border (its pixel once)."""
     index = jnp.arange(size)
-    total = jnp.zeros((size, size))
-    for image in (index, -index, 2 * (size - 1) - index):
+    # Entry (y, v): how many taps of output y fall on pixel v, directly or by either mirror.
+    count = (jnp.abs(index[:, None] - index[None, :]) <= half).astype(dtype)
+    for image in (-index, 2 * (size - 1) - index):
         near = jnp.abs(index[:, None] - image[None, :]) <= half
-        if image is not index:  # a border pixel is its own mirror image: counted once
-            near = near & (image != index)[None, :]
-        total = total + near
-    return total / (2 * half + 1)
+        # A border pixel is its own mirror image: counted once.
+        count = count + (near & (image != index)[None, :])
+    return count / (2 * half + 1).astype(dtype)

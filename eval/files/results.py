@@ -207,7 +207,7 @@ def _read_flat(folder: Path, stems: list[str], results: TrackerResults) -> None:
     names = [s for s in stems if s not in sides]
     tables = read_many([folder / f"{n}.txt" for n in names], (4, 8))
     for name, table in zip(names, tables):
-        results.boxes[name] = polygons_to_boxes(table) if table.shape[1] == 8 else table
+        results.boxes[name] = polygon_bounds(table) if table.shape[1] == 8 else table
     if any(t.shape[1] == 8 for t in tables):
         results.notes.append("polygons are scored by the upright rectangle around them")
     for name in names:
@@ -224,8 +224,11 @@ def _read_flat(folder: Path, stems: list[str], results: TrackerResults) -> None:
                 results.confidences[name] = values
 
 
-def polygons_to_boxes(polygons: np.ndarray) -> np.ndarray:
+def polygon_bounds(polygons: np.ndarray) -> np.ndarray:
     """Return the upright rectangles around polygons.
+
+    Readers of data sets start trackers from boxes of the polygons' area instead:
+    `jaxtrack.data.readers.geometry.polygons_to_boxes`.
 
     Args:
         polygons: (n, 8) corner points, pixels.

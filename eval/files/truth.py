@@ -26,7 +26,7 @@ from jaxtrack.io.text import read_numbers, read_text
 from ..metrics.annotation import Annotation, from_record
 from ..metrics.protocols import Benchmark
 from .arrays import annotations_from_arrays, load_npz, regions_from_arrays
-from .results import polygons_to_boxes
+from .results import polygon_bounds
 
 # Columns of the LaSOT toolkit's attribute files, spelled as there.
 LASOT_ATTRIBUTES = (
@@ -186,7 +186,7 @@ def _upright(table: np.ndarray) -> np.ndarray:
     """Return upright boxes of a table that mixes polygons and rectangles."""
     boxes = table[:, :4].copy()
     polygon = ~np.isnan(table[:, 4])
-    boxes[polygon] = polygons_to_boxes(table[polygon])
+    boxes[polygon] = polygon_bounds(table[polygon])
     return boxes
 
 
@@ -249,7 +249,7 @@ def _from_text(path: Path, benchmark: Benchmark) -> Annotation:
 
 def _annotation(table: np.ndarray, **more: Any) -> Annotation:
     if table.shape[1] == 8:
-        return Annotation(polygons_to_boxes(table), polygons=table, **more)
+        return Annotation(polygon_bounds(table), polygons=table, **more)
     return Annotation(table, **more)
 
 

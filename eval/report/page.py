@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import math
 import platform
 import shlex
@@ -286,13 +285,3 @@ def _picture(outcomes: Items[Outcome], sequence: Sequence, index: int, frame: np
     if not done:
         raise RuntimeError("OpenCV could not encode a jpeg")
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
-
-
-def page_data(page: str) -> dict[str, Any]:
-    """Return the data that a page carries.
-
-    Args:
-        page: text of the html file.
-    """
-    start = '<script type="application/json" id="data">'
-    return json.loads(page.partition(start)[2].partition("</script>")[0])

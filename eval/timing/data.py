@@ -22,12 +22,11 @@ from tqdm import tqdm
 
 from jaxtrack.data import frames as frame_io
 from jaxtrack.data import sampling as pairs
-from jaxtrack.data.builders import parts
 from jaxtrack.data.pipeline import Dataset, make_iterator
 from jaxtrack.data.source import FrameSource
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io.records import read_json, write_json
-from jaxtrack.ops.patch import PatchSpec
+from jaxtrack.ops.patch import PatchSpec, context_side
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +82,7 @@ def make_frames(folder: Path, args: Pipeline) -> None:
             frame[y : y + h, x : x + w] = target
             (video / f"{t + 1:08d}.jpg").write_bytes(frame_io.encode(frame))
             lines.append(f"{x + 1},{y + 1},{w},{h}\n")
-            window = parts.context_side(w, h) * 511 / 127
+            window = context_side(w, h) * 511 / 127
             pad = frame_io.mean_colour(frame)
             crop = frame_io.cut_patch(frame, (x + w / 2, y + h / 2), window, 511, pad)
             (crops / f"{t:06d}.00.x.jpg").write_bytes(frame_io.encode(crop))

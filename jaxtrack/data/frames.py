@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from jaxtrack.errors import JaxtrackError, brief
-from jaxtrack.io import images
+from jaxtrack.io import images, video
 from jaxtrack.io.atomic import read_whole, regular_file
 
 # Quality of JPEGs that we write ourselves (crops, frames of clips). PySOT's crops have OpenCV's
@@ -35,27 +35,18 @@ class FrameError(JaxtrackError):
 
 
 def count_clip_frames(clip: str | os.PathLike) -> int:
-    """Count the frames of a video file by going through it.
+    """Count the frames of a video file; see ``jaxtrack.io.video.count_frames``.
 
     Args:
         clip: the video file.
 
-    Returns:
-        Number of frames that can be read.
-
     Raises:
-        FrameError: it cannot be opened or has no frame.
+        FrameError: no video, without frames, too large, or truncated.
     """
-    count = 0
-    if os.path.isfile(clip):  # a pipe would be waited for
-        with images.quiet_opencv():
-            capture = cv2.VideoCapture(str(clip))
-            while capture.isOpened() and capture.grab():
-                count += 1
-            capture.release()
-    if not count:
-        raise FrameError(f"{clip} is not a video that OpenCV can read: convert it to an .mp4")
-    return count
+    try:
+        return video.count_frames(clip)
+    except JaxtrackError as error:
+        raise FrameError(str(error)) from error
 
 
 @functools.lru_cache(maxsize=4)
@@ -112,36 +103,39 @@ def is_clip_reference(reference: str) -> bool:
 
 
 def clip_frames(references: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Decode frames of clips in one pass per clip.
+    """Decode frames of clips, in one pass over a clip while their numbers rise.
 
     Args:
-        references: ``CLIP::INDEX`` references, ascending within each clip.
+        references: ``CLIP::INDEX`` references.
 
     Yields:
         (reference, frame) with frames ``(h, w, 3)`` uint8 RGB.
 
     Raises:
-        FrameError: the clip ends early.
+        FrameError: as ``jaxtrack.io.video.read_frames``.
     """
-    opened, position = "", 0
-    capture = cv2.VideoCapture()
-    try:
-        for reference in references:
-            clip, _, index = reference.rpartition("::")
-            if clip != opened or int(index) < position:
-                capture.release()
-                with images.quiet_opencv():
-                    capture = cv2.VideoCapture(clip)
-                opened, position = clip, 0
-            while position < int(index) and capture.grab():
-                position += 1
-            ok, frame = capture.read()
-            if not ok:
-                raise FrameError(f"{clip} ends before frame {index}")
-            position += 1
-            yield reference, cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-    finally:
-        capture.release()
+    for clip, group in _passes(references):
+        frames = video.read_frames(clip, [number for number, _ in group])
+        try:
+            for (_, reference), frame in zip(group, frames):
+                yield reference, frame
+        except JaxtrackError as error:
+            raise FrameError(str(error)) from error
+
+
+def _passes(references: Sequence[str]) -> Iterator[tuple[str, list[tuple[int, str]]]]:
+    """Split references into runs of one clip with rising numbers."""
+    opened = ""
+    run: list[tuple[int, str]] = []
+    for reference in references:
+        clip, _, index = reference.rpartition("::")
+        if run and (clip != opened or int(index) <= run[-1][0]):
+            yield opened, run
+            run = []
+        opened = clip
+        run.append((int(index), reference))
+    if run:
+        yield opened, run
 
 
 def decode(data: bytes, name: str, reduce: int = 1) -> np.ndarray:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from jaxtrack.data import frames as frame_io
 from jaxtrack.data.source import FrameSource
-from jaxtrack.ops.patch import PatchSpec
+from jaxtrack.ops.patch import PatchSpec, context_side
 
 
 def window_of(box: np.ndarray, patch: PatchSpec) -> tuple[tuple[float, float], float]:
@@ -20,13 +18,9 @@ def window_of(box: np.ndarray, patch: PatchSpec) -> tuple[tuple[float, float], f
 
     Returns:
         ((x, y) of the centre, side), pixels.
-
-    Reference:
-        SiamFC section 3.2.
     """
     x, y, w, h = (float(v) for v in box)
-    margin = patch.context * (w + h)
-    return (x + w / 2, y + h / 2), patch.scale * math.sqrt((w + margin) * (h + margin))
+    return (x + w / 2, y + h / 2), patch.scale * float(context_side(w, h, patch.context))
 
 
 class PatchCutter:

@@ -1,19 +1,19 @@
 """The data of the published training recipes: which datasets, in which ratios, which frames pair up.
 
 A recipe does not say how large a patch is: that depends on what the device does with it, and comes
-from the training preset. ``open_recipe`` puts the two together.
+from the training preset. ``pair_config`` puts the two together.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Any, Literal
+from typing import Literal
 
-from jaxtrack.data.pipeline import Dataset, TrainIterator, make_iterator
+from jaxtrack.data.pipeline import Dataset
 from jaxtrack.data.sampling import FrameFilter, PairConfig
 from jaxtrack.data.source import built_below, find_built
-from jaxtrack.errors import JaxtrackError, unknown
+from jaxtrack.errors import JaxtrackError
 from jaxtrack.io import paths
 from jaxtrack.ops.patch import PatchSpec
 
@@ -96,18 +96,6 @@ RECIPES: dict[str, Recipe] = {
             Ingredient("det", weight=None, max_gap=1),
         ),
         negative=0.2,
-    ),
-    "siamrpn_open": Recipe(
-        "ours: the SiamRPN++ recipe with GOT-10k and LaSOT in place of YouTube-BB, which is hard to get",
-        (
-            Ingredient("vid", weight=100_000),
-            Ingredient("got10k", split="train_vot", weight=100_000),
-            Ingredient("lasot", weight=50_000),
-            Ingredient("coco", weight=None, max_gap=1),
-            Ingredient("det", weight=None, max_gap=1),
-        ),
-        negative=0.2,
-        filter=_VISIBLE,
     ),
     "ostrack": Recipe(
         "OSTrack, experiments/ostrack/*_ep300.yaml: four datasets in equal parts, up to 199 frames on. "
@@ -218,39 +206,3 @@ def find_datasets(
             )
         mixture.append(Dataset(there[0], part.weight, part.max_gap, part.filter))
     return mixture
-
-
-def open_recipe(
-    recipe: Recipe | str,
-    root: str | os.PathLike,
-    template: PatchSpec,
-    search: PatchSpec,
-    batch_size: int,
-    patches: int = 0,
-    **options: Any,
-) -> TrainIterator:
-    """Open the training batches of a recipe.
-
-    Args:
-        recipe: a recipe or the name of one.
-        root: the ``--output`` of ``prepare``.
-        template: patch of the template.
-        search: patch of the search image.
-        batch_size: samples per batch of this host.
-        patches: see ``PairConfig``.
-        **options: ``seed``, ``shard_index``, ``shard_count``, ``workers``, ``threads``, ``max_bad`` of
-            ``pipeline.make_iterator``.
-
-    Returns:
-        The batches.
-
-    Raises:
-        JaxtrackError: an unknown recipe, or a dataset that is not there.
-    """
-    if isinstance(recipe, str):
-        if recipe not in RECIPES:
-            raise unknown("data recipe", recipe, RECIPES)
-        recipe = RECIPES[recipe]
-    mixture = find_datasets(recipe, root, template, search)
-    config = pair_config(recipe, template, search, patches)
-    return make_iterator(config, mixture, batch_size, **options)

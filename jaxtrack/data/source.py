@@ -296,7 +296,10 @@ class FrameSource:
 
 
 def _raise_file_limit() -> None:
-    """Return every shard is an open file; the usual limit of 1024 is too low for TrackingNet."""
+    """Let this process open more files.
+
+    Every shard is an open file, and the usual limit of 1024 is too low for TrackingNet.
+    """
     try:
         import resource
     except ImportError:  # not a POSIX system: no such limit

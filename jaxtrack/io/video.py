@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import cv2
 import numpy as np
 from jaxtyping import UInt8
 
 from jaxtrack.errors import JaxtrackError, brief, naming, reason
+from jaxtrack.io.atomic import regular_file
 from jaxtrack.io.clips import FRAME_FOLDERS, IMAGE_SUFFIXES, expand, frames_of
 from jaxtrack.io.containers import owes_frames
 from jaxtrack.io.images import LARGEST_IMAGE, quiet_opencv, read_image
@@ -73,11 +75,15 @@ class FrameSource:
     def _checked(self) -> Iterator[Frame]:
         for index, frame in enumerate(self.frames()):
             if frame.shape[:2] != self.size:
-                raise JaxtrackError(
-                    f"{self.name}: frame {self.start + index} is {_pixels(frame.shape)}, the first is "
-                    f"{_pixels(self.size)}; all frames of a clip must have one size"
-                )
+                raise _other_size(self.name, self.start + index, frame, self.size)
             yield frame
+
+
+def _other_size(name: str, number: int, frame: Frame, size: tuple[int, ...]) -> JaxtrackError:
+    return JaxtrackError(
+        f"{name}: frame {number} is {_pixels(frame.shape)}, the first is {_pixels(size)}; all frames of a "
+        "clip must have one size"
+    )
 
 
 def _pixels(size: tuple[int, ...]) -> str:
@@ -132,6 +138,57 @@ def open_source(
     if any(sign in text for sign in "*?["):
         return _open_glob(text, start, stop)
     raise JaxtrackError(f"{path}: no such file or folder")
+
+
+def count_frames(clip: str | os.PathLike[str]) -> int:
+    """Count the frames of a video file by going through it: what headers say is wrong too often.
+
+    Args:
+        clip: the video file.
+
+    Raises:
+        JaxtrackError: whatever stops `open_source` and who iterates over all of its frames: no video,
+            without frames, too large, or truncated.
+    """
+    path = regular_file(clip)
+    with _opened(path) as (capture, declared):
+        count = _skip(capture, _MOST_FRAMES)
+        if not count:
+            raise _no_frame(path)
+        _refuse_truncated(path, count, declared, declared)
+    return count
+
+
+def read_frames(clip: str | os.PathLike[str], numbers: Sequence[int]) -> Iterator[Frame]:
+    """Decode some frames of a video file in one pass.
+
+    Args:
+        clip: the video file.
+        numbers: of the frames, from 0, rising.
+
+    Yields:
+        ``(h, w, 3)`` uint8 RGB.
+
+    Raises:
+        JaxtrackError: as `open_source` and iterating over its frames; or the file, though whole, has not that
+            many.
+    """
+    path = regular_file(clip)
+    size, place = None, 0
+    with _opened(path) as (capture, declared):
+        for number in numbers:
+            place += _skip(capture, number - place)
+            frame = _next(capture) if place == number else None
+            if frame is None:
+                if not place:
+                    raise _no_frame(path)
+                _refuse_truncated(path, place, declared, declared)
+                raise JaxtrackError(f"{path}: ends before frame {number}")
+            size = size or frame.shape[:2]
+            if frame.shape[:2] != size:
+                raise _other_size(str(path), number, frame, size)
+            place += 1
+            yield frame
 
 
 def from_arrays(
@@ -220,7 +277,9 @@ def _rate(capture: cv2.VideoCapture) -> float | None:
     return float(fps) if 0 < fps < 1000 else None
 
 
-def _open_video(path: pathlib.Path, start: int, stop: int | None) -> FrameSource:
+@contextlib.contextmanager
+def _opened(path: pathlib.Path) -> Iterator[tuple[cv2.VideoCapture, int]]:
+    """Open a video file; give its decoder and the number of frames that it declares."""
     with naming(path), open(path, "rb") as file:
         if not file.read(1):
             raise JaxtrackError(f"{path}: empty file, no video")
@@ -228,36 +287,48 @@ def _open_video(path: pathlib.Path, start: int, stop: int | None) -> FrameSource
     try:
         _check_size(capture, str(path))
         declared = int(min(max(capture.get(cv2.CAP_PROP_FRAME_COUNT), 0), _MOST_FRAMES))
+        yield capture, declared
+    finally:
+        capture.release()
+
+
+def _no_frame(path: pathlib.Path) -> JaxtrackError:
+    return JaxtrackError(f"{path}: no frame can be decoded (truncated, or not a video)")
+
+
+def _refuse_truncated(path: pathlib.Path, count: int, declared: int, wanted: int) -> None:
+    """Refuse a file that ended after ``count`` frames although it should have had ``wanted``."""
+    most = max(_MISSING_FRAMES, _MISSING_SHARE * declared)
+    if wanted - count > most and owes_frames(path):
+        raise JaxtrackError(
+            f"{path}: ends after frame {count - 1}, but {declared} frames are declared: "
+            "the file is truncated or damaged there"
+        )
+
+
+def _open_video(path: pathlib.Path, start: int, stop: int | None) -> FrameSource:
+    with _opened(path) as (capture, declared):
         skipped = _skip(capture, start)
         # The first frame tells the size as it is seen: a rotation mark may swap the header's sides.
         first = _next(capture)
         fps = _rate(capture)
-    finally:
-        capture.release()
     if first is None:
         if skipped:
             raise JaxtrackError(
                 f"{path}: has frames 0 to {skipped - 1}, frame {start} is asked for"
             )
-        raise JaxtrackError(f"{path}: no frame can be decoded (truncated, or not a video)")
+        raise _no_frame(path)
+    wanted = declared if stop is None else min(declared, stop)
 
     def frames() -> Iterator[Frame]:
-        capture = _capture(str(path), str(path))
-        try:
+        with _opened(path) as (capture, _):
             count = _skip(capture, start)
             while (stop is None or count < stop) and (frame := _next(capture)) is not None:
                 yield frame
                 count += 1
-        finally:
-            capture.release()
-        missing = (declared if stop is None else min(declared, stop)) - count
-        if missing > max(_MISSING_FRAMES, _MISSING_SHARE * declared) and owes_frames(path):
-            raise JaxtrackError(
-                f"{path}: ends after frame {count - 1}, but {declared} frames are declared: "
-                "the file is truncated or damaged there"
-            )
+        _refuse_truncated(path, count, declared, wanted)
 
-    length = (declared if stop is None else min(declared, stop)) - start
+    length = wanted - start
     return FrameSource(
         str(path), first, length if length > 0 else None, fps, False, frames, start, (path,)
     )
@@ -274,9 +345,10 @@ def _check_size(capture: cv2.VideoCapture, name: str) -> None:
 
 def _skip(capture: cv2.VideoCapture, count: int) -> int:
     """Pass over frames; return how many there were."""
-    for index in range(count):
-        if not capture.grab():
-            return index
+    with quiet_opencv():
+        for index in range(count):
+            if not capture.grab():
+                return index
     return count
 
 

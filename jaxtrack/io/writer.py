@@ -93,7 +93,7 @@ class VideoWriter:
         """Open the file.
 
         Args:
-            path: ``.mp4``, ``.mov``, ``.mkv`` or ``.avi``.
+            path: ``.mp4``, ``.mov``, ``.mkv``, ``.webm`` or ``.avi``.
             size: ``(height, width)`` of the frames; codecs want even sides, so an odd last row or
                 column is left out.
             fps: frames per second; None: 25.

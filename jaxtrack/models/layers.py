@@ -18,6 +18,26 @@ from jaxtrack.ops.precision import compute_dtype
 
 Initializer = Callable[..., Any]
 
+# PyTorch's default for kernels: U(-1, 1) / sqrt(fan in), the fan read from the kernel's shape.
+torch_kernel_init: Initializer = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def torch_init(fan_in: int) -> Initializer:
+    """Return PyTorch's default initialiser of biases, and of kernels whose shape does not tell their fan.
+
+    Args:
+        fan_in: inputs of one output, for a convolution kh * kw * channels.
+
+    Returns:
+        ``(key, shape, dtype)`` to values ``U(-1, 1) / sqrt(fan_in)``.
+    """
+    bound = fan_in**-0.5
+
+    def draw(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32, **_: Any) -> Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return draw
+
 
 def shared(block: nn.Module, *inputs: Any, remat: bool = False, **settings: Hashable) -> Any:
     """Run a submodule as a compiled function, one for all submodules of equal settings and shapes.

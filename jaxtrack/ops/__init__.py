@@ -1,1 +1,1 @@
-"""Pure array functions: boxes, crops, convolution, correlation, response maps, anchors."""
+"""Pure array functions that several trackers share: boxes, crops, convolution, correlation, response maps."""

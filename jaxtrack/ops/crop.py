@@ -22,6 +22,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
+from jaxtrack.ops import patch
+
 _WEIGHT_ONE = 2048  # OpenCV's INTER_RESIZE_COEF_SCALE
 _ROUND = 256  # output pixels whose taps one function of a program gives
 
@@ -269,20 +271,16 @@ def mean_colour(
 
 @jax.jit
 def context_side(size: Float[Array, "2"], amount: float = 0.5) -> Float[Array, ""]:
-    """Return the side of the square that holds a target and its context: ``sqrt((w + p) (h + p))``.
+    """Return `jaxtrack.ops.patch.context_side` as one function of a program.
 
     Args:
         size: ``(2,)`` target width and height (in either order), pixels.
-        amount: context amount; ``p = amount * (w + h)``.
+        amount: context amount.
 
     Returns:
         ``()`` side in pixels.
-
-    Reference:
-        SiamFC, section 4.1 ("Dataset curation"); the same in SiamRPN++.
     """
-    context = amount * jnp.sum(size)
-    return jnp.sqrt((size[0] + context) * (size[1] + context))
+    return patch.context_side(size[0], size[1], amount)
 
 
 def window_siamfc(centre_yx: Float[Array, "2"], side: Float[Array, ""]) -> Window:

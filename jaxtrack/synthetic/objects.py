@@ -2,9 +2,8 @@
 
 An object is a body, a few parts that swing about joints on it, and marks painted on its surface.
 Each outline is the level set `d = 1` of a gauge function that is homogeneous of degree one, so that
-the outline itself is known in closed
-form: boxes come from the outline, not from pixels. Deformations are shears by waves, which have
-  exact inverses.
+the outline itself is known in closed form: boxes come from the outline, not from pixels. Deformations are
+shears by waves, which have exact inverses.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8, UInt32
 
 from jaxtrack.errors import JaxtrackError
-from jaxtrack.ops.patch import PatchSpec
+from jaxtrack.ops.patch import PatchSpec, context_side
 from jaxtrack.ranges import NotNegative, Share, check_ranges
 from jaxtrack.synthetic.objects import Object, Pose, Sprite
 from jaxtrack.synthetic.realism import calmness, piece_of, random_turn, thin_aspect
@@ -198,8 +198,7 @@ def _cut_patch(
     """Render the window around the target of one view; the box is in pixels of the patch."""
     full = patch.size
     box = sprites.box[target]
-    around = patch.context * (box[2] + box[3])
-    side = patch.factor * jnp.sqrt((box[2] + around) * (box[3] + around)) * window.zoom
+    side = patch.factor * context_side(box[2], box[3], patch.context) * window.zoom
     step = side / patch.nominal
     corner = box[:2] + 0.5 * box[2:] - (0.5 * full + window.shift) * step
     view = View(corner, step, window.gain, window.noise_seed)

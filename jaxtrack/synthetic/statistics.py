@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from jaxtrack import cli
+from jaxtrack.ops.patch import context_side
 from jaxtrack.settings import replaced
 from jaxtrack.synthetic.world import BENCHMARK_WORLD, WorldConfig, make_clip
 
@@ -61,8 +62,7 @@ class Crop:
 def cut(frame: UInt8[np.ndarray, "h w 3"], box: Float[np.ndarray, "4"]) -> Crop:
     """Cut the search window around a box: SiamFC's side, the target in the middle."""
     height, width = frame.shape[:2]
-    context = 0.5 * (box[2] + box[3])
-    side = 255 / 127 * np.sqrt((box[2] + context) * (box[3] + context))
+    side = 255 / 127 * context_side(box[2], box[3])
     corner = box[:2] + 0.5 * box[2:] - 0.5 * side
     scale = SIDE / side
     matrix = np.asarray([[scale, 0, -corner[0] * scale], [0, scale, -corner[1] * scale]])

@@ -29,7 +29,9 @@ Variables = Any
 def read_orbax(path: pathlib.Path, template: Variables) -> dict[str, np.ndarray]:
     """Read parameters and batch statistics, flat under our own names; the optimiser is left on disk.
 
-    Shapes are compared with the template's before any array is read, so that not more is made than it holds.
+    Numbers of values are compared with the template's before any array is read, so that no file makes them
+    fill the memory: at most four times as many are read, and 16.8 million more. Smaller differences are left
+    to the merge, which names them.
 
     Args:
         path: the folder of a run, of its checkpoints, of one step, or of the array tree itself.

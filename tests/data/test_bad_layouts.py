@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from jaxtrack.data import frames as frame_io
 from jaxtrack.data import layouts
 from jaxtrack.errors import JaxtrackError
+from jaxtrack.io import video, writer
 from tests import data_fixtures as fx
 
 
@@ -162,7 +164,62 @@ def test_custom_messages(tmp_path):
     assert "no usable box" in message("custom", tmp_path)
     (tmp_path / "cat.txt").write_text(fx.table(fx.clip(10, 4)[1]))
     (tmp_path / "dog.txt").write_text("1,2,3,4\n")
-    assert "dog.mp4 is not a video" in message("custom", tmp_path)
+    assert "dog.mp4: cannot be opened as a video" in message("custom", tmp_path)
+
+
+def write_clip(root, suffix, count=20):
+    frames, boxes = fx.clip(10, count)
+    path = root / f"dog{suffix}"
+    with writer.VideoWriter(path, frames.shape[1:3], 10.0) as out:
+        for frame in frames:
+            out.write(frame)
+    (root / "dog.txt").write_text(fx.table(boxes))
+    return path
+
+
+def seen(frames):
+    """Frames until something is wrong, and what that is."""
+    before = []
+    try:
+        before.extend(frames)
+    except JaxtrackError as error:
+        return before, str(error)
+    return before, None
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mkv"])
+def test_a_clip_is_one_thing_for_data_sets_and_for_track(tmp_path, suffix, monkeypatch):
+    path = write_clip(tmp_path, suffix)
+    references = layouts.read_layout("custom", tmp_path)[0].frames
+    frames, fault = seen(video.open_source(path))
+    assert (len(references), len(frames), fault) == (20, 20, None)
+    # As two targets of one video ask for them: in two passes.
+    asked = [3, 4, 9, 19, 0, 4]
+    decoded = list(frame_io.clip_frames([references[i] for i in asked]))
+    assert [reference for reference, _ in decoded] == [references[i] for i in asked]
+    np.testing.assert_array_equal([frame for _, frame in decoded], [frames[i] for i in asked])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    frames, fault = seen(video.open_source(path))
+    assert "the file is truncated or damaged there" in fault
+    assert message("custom", tmp_path) == fault
+    # A clip that broke after it was listed.
+    decoded, same = seen(frame_io.clip_frames(references))
+    assert same == fault
+    np.testing.assert_array_equal([frame for _, frame in decoded], frames)
+    monkeypatch.setattr(video, "LARGEST_IMAGE", 1000)
+    with pytest.raises(JaxtrackError, match="pixels are declared") as refused:
+        video.open_source(path)
+    assert message("custom", tmp_path) == str(refused.value)
+
+
+def test_a_whole_clip_that_lost_frames_since_it_was_listed(tmp_path):
+    path = write_clip(tmp_path, ".avi", 4)
+    with pytest.raises(frame_io.FrameError, match=r"dog\.avi: ends before frame 7"):
+        list(frame_io.clip_frames([f"{path}::{i}" for i in (2, 7)]))
+    with pytest.raises(frame_io.FrameError, match="no such file"):
+        frame_io.count_clip_frames(tmp_path / "cat.avi")
+    with pytest.raises(frame_io.FrameError, match="is a folder"):
+        frame_io.count_clip_frames(tmp_path)
 
 
 def _made(path):

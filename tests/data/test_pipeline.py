@@ -211,15 +211,15 @@ def test_recipes_find_their_builds(tmp_path):
     template = PatchSpec(143, 127, 1.0, 0.5)
     search = PatchSpec(431, 255, 255 / 127, 0.5)
     assert search.scale == pytest.approx(431 / 127)
+    published, every = recipes.RECIPES["siamrpn"], recipes.RECIPES["all"]
     with pytest.raises(JaxtrackError, match=r"needs vid \(train\).*prepare vid --split train"):
-        recipes.open_recipe("siamrpn", tmp_path, template, search, 2)
-    with pytest.raises(JaxtrackError, match="unknown data recipe 'x'"):
-        recipes.open_recipe("x", tmp_path, template, search, 2)
+        recipes.find_datasets(published, tmp_path, template, search)
     with pytest.raises(JaxtrackError, match="no built dataset"):
-        recipes.open_recipe("all", tmp_path, template, search, 2)
+        recipes.find_datasets(every, tmp_path, template, search)
     found = recipes.find_datasets(recipes.RECIPES["siamfc_got10k"], fx.built(), template, search)
     assert [str(d.path.relative_to(fx.built())) for d in found] == ["got10k/train_frames"]
-    iterator = recipes.open_recipe("all", fx.built(), template, search, 2, seed=1)
+    whole = recipes.find_datasets(every, fx.built(), template, search)
+    iterator = make_iterator(recipes.pair_config(every, template, search), whole, 2, seed=1)
     assert next(iterator)["search"].shape == (2, 431, 431, 3)
     iterator.close()
 

@@ -14,6 +14,7 @@ from jaxtrack.data import prepare
 from jaxtrack.data.builders import parts
 from jaxtrack.data.source import FrameSource, find_built
 from jaxtrack.errors import JaxtrackError
+from jaxtrack.ops.patch import context_side
 from tests import data_fixtures as fx
 
 
@@ -95,7 +96,7 @@ def test_crops_hold_the_target_at_their_centre():
     rows = source.rows_of(1)
     box = source.rows_box[rows][2]
     np.testing.assert_allclose(box[:2] + box[2:] / 2, 64, atol=1e-4)
-    window = parts.context_side(*boxes[2, 2:]) * 128 / 127
+    window = context_side(*boxes[2, 2:]) * 128 / 127
     np.testing.assert_allclose(box[2:], boxes[2, 2:] * 128 / window, rtol=1e-5)
     image = frame_io.decode(source.record(int(source.rows_record[rows][2]))["image"], "crop")
     # Straight from the frame: the crop's middle shows the target's middle, magnified.

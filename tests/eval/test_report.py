@@ -11,12 +11,13 @@ import pytest
 from eval.files import datasets
 from eval.metrics.ope import evaluate_ope
 from eval.report import page, tables
-from eval.report.page import page_data, style_of, write_report
+from eval.report.page import style_of, write_report
 from eval.report.published import comparison
 from eval.report.scores import outcome_of, score_of
 from eval.tracking import slots as runner
 from jaxtrack import trackers, zoo
 from jaxtrack.weights import shipped_path
+from tests.eval.pages import page_data
 from tests.eval.test_slots import FAKE, SEQUENCES
 
 SYNTHETIC = datasets.find("synthetic")

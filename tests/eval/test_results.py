@@ -10,7 +10,7 @@ import pytest
 from eval.files.results import (
     Tracked,
     common_names,
-    polygons_to_boxes,
+    polygon_bounds,
     read_named,
     read_results,
     read_run,
@@ -267,9 +267,9 @@ def test_spellings_of_sequence_names():
     assert common_names(["Jogging.1", "jogging_1"], wanted) == {"Jogging.1": "Jogging-1"}
 
 
-def test_polygons_to_boxes():
+def test_polygon_bounds():
     np.testing.assert_array_equal(
-        polygons_to_boxes(np.array([[1.0, 2, 4, 3, 5, 9, 0, 8]])), [[0, 2, 5, 7]]
+        polygon_bounds(np.array([[1.0, 2, 4, 3, 5, 9, 0, 8]])), [[0, 2, 5, 7]]
     )
 
 

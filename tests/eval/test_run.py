@@ -14,13 +14,13 @@ from eval import score as eval_score
 from eval.files import datasets
 from eval.files.results import read_results
 from eval.metrics.protocols import get_benchmark
-from eval.report.page import page_data
 from eval.tracking import sequences as benchmarks
 from eval.tracking.entry import Entry
 from eval.tracking.sequences import load
 from jaxtrack.errors import JaxtrackError, UsageError
 from jaxtrack.synthetic import world
 from tests.eval.layouts import write_results
+from tests.eval.pages import page_data
 from tests.eval.test_slots import FAKE, SEQUENCES, long_sequences
 
 

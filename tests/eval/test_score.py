@@ -11,9 +11,9 @@ import pytest
 from eval import score
 from eval.conformance.pack import check_pack
 from eval.files.results import write_run
-from eval.report.page import page_data
 from eval.score import main
 from tests.eval.layouts import write_results
+from tests.eval.pages import page_data
 from tests.eval.test_vot import supervised
 
 BOX = [10.0, 20.0, 30.0, 40.0]

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtrack.ops import crop
+from jaxtrack.ops import crop, patch
 from jaxtrack.trackers.tadt import geometry
 
 RNG = np.random.RandomState(3)
@@ -83,3 +83,19 @@ def test_a_smaller_frame_is_not_read_beyond_its_end():
     got = crop.resize_window(small, window, (12, 12), SIZE, fill)
     want = crop.resize_window(small, window, (12, 12), jnp.asarray([20, 30]), fill)
     np.testing.assert_array_equal(got, want)
+
+
+def test_the_context_of_a_target_is_one_rule_for_numbers_and_arrays():
+    sizes = RNG.uniform(1, 300, (20, 2)).astype(np.float32)
+    width, height = sizes[:, 0], sizes[:, 1]
+    side = patch.context_side(width, height)
+    pad = (width + height) / 2
+    np.testing.assert_allclose(side**2, (width + pad) * (height + pad), rtol=1e-6)
+    traced = jax.jit(patch.context_side)(width, height)
+    np.testing.assert_allclose(traced, side, rtol=1e-6)
+    np.testing.assert_allclose(crop.context_side(sizes[0]), side[0], rtol=1e-6)
+    assert patch.context_side(30.0, 90.0, 0.0) == np.sqrt(30 * 90)
+    # Each keeps its own kind: no number becomes an array of JAX, none is rounded to float32.
+    assert isinstance(side, np.ndarray)
+    assert isinstance(traced, jax.Array)
+    assert isinstance(patch.context_side(30, 90), float)

@@ -21,6 +21,7 @@ from tests.parity.ostrack_model import COMMON, expect, forward, known, known_mod
 from tests.parity.ostrack_trace import clip_images, trace
 from tests.parity.ostrack_train import optimise, train
 from train import optim
+from train.augment import to_grey
 from train.tasks import ostrack as task
 from train.tasks.ostrack import crops, recipe
 
@@ -337,7 +338,8 @@ def _check_augment(report: Report, image: np.ndarray, entry: dict[str, Any]) -> 
     corner = jnp.asarray(image[:16, :16])
     bright = crops.brighten(corner.astype(jnp.float32), jnp.float32(entry["brightness"]))
     report.check("jitter_bright", nchw(ostrack.normalise(bright)[None])[0])
-    report.check("gray", crops.to_grey(corner), tolerance=_GREY_LEVEL)
+    grey = to_grey(corner.astype(jnp.float32), whole=True)
+    report.check("gray", grey, tolerance=_GREY_LEVEL)
 
 
 KINDS = {

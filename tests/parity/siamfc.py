@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, Float
 
 from jaxtrack.models.alexnet import (
     ALEXNET_V1,
@@ -553,8 +554,43 @@ def _log_leaves(log: dict[str, list[Any]], prefix: str, tree: Any, names: list[s
         log.setdefault(f"{prefix}_{key}", []).append(np.stack(value))
 
 
+def threshold_labels(
+    size: int, positive_threshold: float, negative_threshold: float, upscale_factor: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and weights of Pytorch-SiamFC: Euclidean radii in search pixels, a neutral ring.
+
+    Args:
+        size: side of the response map.
+        positive_threshold: radius of positives, pixels of the search image.
+        negative_threshold: radius beyond which cells are negatives.
+        upscale_factor: search pixels per map cell.
+
+    Returns:
+        ``(size, size)`` float32 labels and weights (1 = counts, 0 = neutral).
+
+    Reference:
+        rafellerc/Pytorch-SiamFC, ``create_BCELogit_loss_label``.
+    """
+    centred = np.arange(size) - (size - 1) / 2
+    squared = centred[:, None] ** 2 + centred[None, :] ** 2
+    positive = squared <= (positive_threshold / upscale_factor) ** 2
+    negative = squared > (negative_threshold / upscale_factor) ** 2
+    return positive.astype(np.float32), (positive | negative).astype(np.float32)
+
+
+def masked_logistic(
+    logits: Float[Array, "*n"], labels: Float[Array, "*n"], weights: Float[Array, "*n"]
+) -> Float[Array, ""]:
+    """The cross-entropy times a mask, mean over ALL elements, neutral ones counted.
+
+    Reference:
+        rafellerc/Pytorch-SiamFC, ``BCELogit_Loss``.
+    """
+    return jnp.mean(weights * losses.binary_cross_entropy(logits, labels))
+
+
 def _ra_label(label: dict[str, Any]) -> np.ndarray:
-    positive, weight = own_losses.threshold_labels(
+    positive, weight = threshold_labels(
         label["label_size"], label["pos_thr"], label["neg_thr"], label["upscale_factor"]
     )
     return np.stack([positive, weight], axis=-1)
@@ -642,7 +678,7 @@ def _ra_match_mode(
             mutable=["batch_stats"],
         )
         targets = jnp.broadcast_to(jnp.asarray(label), (*maps.shape, 2))
-        value = own_losses.masked_logistic(maps, targets[..., 0], targets[..., 1])
+        value = masked_logistic(maps, targets[..., 0], targets[..., 1])
         return value, (maps, changed)
 
     (value, (maps, changed)), grads = jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)(
@@ -674,9 +710,7 @@ def ra_loss(case: Case, report: Report) -> None:
         report.check(f"{name}_labels", labels[:, ::step, ::step])
 
         def loss(v: Any, labels: np.ndarray = labels) -> Any:
-            return own_losses.masked_logistic(
-                v, jnp.asarray(labels[..., 0]), jnp.asarray(labels[..., 1])
-            )
+            return masked_logistic(v, jnp.asarray(labels[..., 0]), jnp.asarray(labels[..., 1]))
 
         value, gradient = jax.value_and_grad(loss)(scores)
         report.check(f"{name}_loss", value)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtrack.ops.patch import context_side
 from jaxtrack.ops.response import hann_window
 from jaxtrack.trackers.siamrpn import anchors as anchor_ops
 from jaxtrack.trackers.siamrpn import losses as losses_siamrpn
@@ -273,6 +274,12 @@ def _check_schedule(report: Report, config: dict[str, Any], i: int) -> None:
     report.check(f"backbone_bn_training.{i}", training)
 
 
+def centred_box(image_size: int, size: jax.Array) -> jax.Array:
+    """The target's ``x1, y1, x2, y2`` in a stored crop, re-made from its annotated width and height."""
+    half = size * (127 / context_side(size[0], size[1])) / 2
+    return jnp.concatenate([image_size // 2 - half, image_size // 2 + half])
+
+
 def augment(case: Case, report: Report) -> None:
     """Augmentation with the published draws, taken in the published order."""
     known = {"image", "shape", "np_seed", "size", "shift", "scale", "blur", "flip", "color", "gray"}
@@ -283,7 +290,7 @@ def augment(case: Case, report: Report) -> None:
         picture = frames(**call["image"]["frames"])[0][call["image"]["index"]]
         shape = np.asarray(call["shape"], np.float64)
         extent = shape[2:] - shape[:2] if len(shape) == 4 else shape
-        box = augmentation.centred_box(picture.shape[0], jnp.asarray(extent))
+        box = centred_box(picture.shape[0], jnp.asarray(extent))
         report.check(f"box_in.{i}", box)
         drawn, after = published_draw(call)
         out, out_box = augmentation.apply(

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtrack.data import frames as frame_io
 from jaxtrack.data.record import VideoRecord, implausible_boxes, numbers
 from jaxtrack.errors import JaxtrackError
+from jaxtrack.ops.patch import context_side
 
 FRAMES_PER_PART = 1000
 _DOUBLE_EVERY = 256
@@ -265,23 +266,6 @@ def _add(
         "boxes": np.asarray(boxes, dtype=np.float32),
         "absent": np.array([entries[t]["absent"][p] for t, p in users], dtype=bool),
     }
-
-
-def context_side(width: float, height: float) -> float:
-    """Return the side of the square context window around a target: sqrt((w + p)(h + p)), p = (w + h) / 2.
-
-    Args:
-        width: target width, pixels.
-        height: target height, pixels.
-
-    Returns:
-        Pixels.
-
-    Reference:
-        SiamFC (Bertinetto et al. 2016), section 3.2, with context amount 0.5.
-    """
-    margin = (width + height) / 2
-    return float(np.sqrt((width + margin) * (height + margin)))
 
 
 def check_skips(dataset: str, skipped: list[Skipped], total: int, max_bad: float) -> None:

@@ -1,9 +1,9 @@
 """The files of a build that is not finished: what each part is made of, and what became of it.
 
-part-00012.spec                   the videos of the part part-00012.DIGEST.PROCESS.records its shard,
-written by one process alone part-00012.done                   digest of the spec, the shard's name and
-checksum, and the rows of the index;
-                                  written last
+    part-00012.spec                     the videos of the part
+    part-00012.DIGEST.PROCESS.records   its shard, written by one process alone
+    part-00012.done                     digest of the spec, the shard's name and checksum, and the rows of
+                                        the index; written last
 
 All are arrays and JSON (``.npz``), so that reading them runs no code. Every file carries the name of the
 process that writes it until it is complete: a worker that outlives a killed build harms nothing.

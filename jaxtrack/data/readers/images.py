@@ -18,6 +18,7 @@ from jaxtrack.data.record import VideoRecord
 from jaxtrack.errors import JaxtrackError, brief
 from jaxtrack.io.atomic import read_whole
 from jaxtrack.io.records import read_json
+from jaxtrack.ops.patch import context_side
 
 VID_LAYOUT = (
     "Annotations/VID/train/ILSVRC2015_VID_train_0000/VIDEO/000000.xml and Data/VID/... .JPEG"
@@ -345,8 +346,7 @@ def _crop_track(
         if not (size > 0).all():
             continue
         with np.errstate(over="ignore", invalid="ignore"):
-            window = np.sqrt(np.prod(size + size.sum() / 2))
-            size = size * 127 / window
+            size = size * 127 / context_side(*size)
         if not np.isfinite(size).all():
             raise JaxtrackError(f"{what} frame {_shown(frame)}: {_shown(region)} is no box")
         images.append(str(files.inside(root / "crop511", f"{video}/{frame}.{track}.x.jpg", what)))

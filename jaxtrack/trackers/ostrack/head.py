@@ -10,9 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxtrack.models.layers import BatchNorm, Conv
+from jaxtrack.models.layers import BatchNorm, Conv, torch_init
 from jaxtrack.trackers.ostrack.config import Config
-from jaxtrack.trackers.ostrack.vit import uniform_fan_in
 
 _XAVIER = nn.initializers.xavier_uniform()
 _LOWEST = 1e-4  # of the clamp after the sigmoid
@@ -70,7 +69,7 @@ class CentreHead(nn.Module):
                     3,
                     padding=1,
                     kernel_init=_XAVIER,
-                    bias_init=uniform_fan_in(fan_in),
+                    bias_init=torch_init(fan_in),
                     name=f"conv{stage + 1}_{branch}.0",
                 )(x)
                 norm = BatchNorm(
@@ -78,7 +77,7 @@ class CentreHead(nn.Module):
                 )
                 x = nn.relu(norm(x, train))
                 self.sow("intermediates", f"{branch}{stage + 1}", x)
-            bias_init: nn.initializers.Initializer = uniform_fan_in(x.shape[-1])
+            bias_init: nn.initializers.Initializer = torch_init(x.shape[-1])
             if branch == "ctr" and prior:
                 bias_init = nn.initializers.constant(math.log(prior / (1 - prior)))
             logits[branch] = Conv(

@@ -15,23 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxtrack.models.layers import Conv, parameter, shared
+from jaxtrack.models.layers import Conv, parameter, shared, torch_init
 from jaxtrack.ops import precision
 from jaxtrack.ops.mapping import by_platform
 from jaxtrack.trackers.ostrack import elimination
 from jaxtrack.trackers.ostrack.config import Config
 
 EMBEDDING = nn.initializers.normal(0.02)  # timm cuts at +-2, a hundred deviations: a plain normal
-
-
-def uniform_fan_in(fan_in: int) -> nn.initializers.Initializer:
-    """Return PyTorch's default initialiser of convolutions and biases: ``U(-1, 1) / sqrt(fan_in)``."""
-    bound = fan_in**-0.5
-
-    def draw(key: Array, shape: Any, dtype: Any = jnp.float32, **_: Any) -> Array:
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return draw
 
 
 def similarity_qkv(key: Array, shape: Any, dtype: Any = jnp.float32) -> Array:
@@ -123,8 +113,8 @@ class PatchEmbed(nn.Module):
         p, features, dtype = self.config.patch, self.config.width, self.config.dtype
         fan_in = p * p * channels
         shape = (p, p, channels, features)
-        kernel = parameter(self, "kernel", uniform_fan_in(fan_in), shape)
-        bias = parameter(self, "bias", uniform_fan_in(fan_in), (features,))
+        kernel = parameter(self, "kernel", torch_init(fan_in), shape)
+        bias = parameter(self, "bias", torch_init(fan_in), (features,))
         patches = image.reshape(batch, height // p, p, width // p, p, channels)
         patches = patches.transpose(0, 1, 3, 2, 4, 5).reshape(batch, -1, fan_in)
         flat = kernel.reshape(fan_in, features).astype(dtype)

@@ -1,4 +1,4 @@
-"""Losses and labels of SiamFC's two PyTorch codes that no other tracker uses (responses are logits).
+"""Losses of siamfc-pytorch that no other tracker uses (responses are logits).
 
 The balanced logistic loss, with which SiamFC trains by default, is in `jaxtrack.ops.losses`.
 """
@@ -13,30 +13,6 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxtrack.ops.losses import binary_cross_entropy
-
-
-def threshold_labels(
-    size: int, positive_threshold: float, negative_threshold: float, upscale_factor: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return labels and weights of Pytorch-SiamFC: Euclidean radii in search pixels, a neutral ring.
-
-    Args:
-        size: side of the response map.
-        positive_threshold: radius of positives, pixels of the search image.
-        negative_threshold: radius beyond which cells are negatives.
-        upscale_factor: search pixels per map cell.
-
-    Returns:
-        ``(size, size)`` float32 labels and weights (1 = counts, 0 = neutral).
-
-    Reference:
-        rafellerc/Pytorch-SiamFC, ``create_BCELogit_loss_label``.
-    """
-    centred = np.arange(size) - (size - 1) / 2
-    squared = centred[:, None] ** 2 + centred[None, :] ** 2
-    positive = squared <= (positive_threshold / upscale_factor) ** 2
-    negative = squared > (negative_threshold / upscale_factor) ** 2
-    return positive.astype(np.float32), (positive | negative).astype(np.float32)
 
 
 def focal(
@@ -130,14 +106,3 @@ def hard_negative_mining(
     chosen = positive | (negative & (rank < keep))
     losses = binary_cross_entropy(flat, target)
     return jnp.sum(jnp.where(chosen, losses, 0)) / jnp.sum(chosen)
-
-
-def masked_logistic(
-    logits: Float[Array, "*n"], labels: Float[Array, "*n"], weights: Float[Array, "*n"]
-) -> Float[Array, ""]:
-    """Return the cross-entropy times a mask, mean over ALL elements, neutral ones counted.
-
-    Reference:
-        rafellerc/Pytorch-SiamFC, ``BCELogit_Loss``.
-    """
-    return jnp.mean(weights * binary_cross_entropy(logits, labels))

@@ -9,7 +9,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxtrack.models.layers import BatchNorm, Conv, parameter, shared
+from jaxtrack.models.layers import (
+    BatchNorm,
+    Conv,
+    parameter,
+    shared,
+    torch_init,
+    torch_kernel_init,
+)
 from jaxtrack.ops.correlation import (
     cross_correlation_pairs,
     depthwise_correlation,
@@ -18,19 +25,6 @@ from jaxtrack.ops.correlation import (
 
 Correlation = Literal["depthwise", "up", "plain"]
 Kernels = tuple[tuple[Array, Array], ...]  # per level: class and box branch
-
-# PyTorch's default for convolutions, which necks and heads keep: U(-1, 1) / sqrt(fan in).
-torch_kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-
-
-def torch_bias_init(fan_in: int) -> Any:
-    """Return PyTorch's default initialisation of a bias: ``U(-1, 1) / sqrt(fan_in)``."""
-
-    def init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-        bound = fan_in**-0.5
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return init
 
 
 class ConvNormRelu(nn.Module):
@@ -60,7 +54,7 @@ class Predictor(nn.Module):
             self.outputs,
             1,
             kernel_init=torch_kernel_init,
-            bias_init=torch_bias_init(self.hidden),
+            bias_init=torch_init(self.hidden),
             name="3",
         )(x)
 
@@ -143,9 +137,7 @@ class UpChannelHead(nn.Module):
 
         def conv(features: int) -> Conv:
             fan_in = 9 * self.features
-            return Conv(
-                features, 3, kernel_init=torch_kernel_init, bias_init=torch_bias_init(fan_in)
-            )
+            return Conv(features, 3, kernel_init=torch_kernel_init, bias_init=torch_init(fan_in))
 
         self.template_cls_conv = conv(2 * self.anchors * self.features)
         self.template_loc_conv = conv(4 * self.anchors * self.features)
@@ -155,7 +147,7 @@ class UpChannelHead(nn.Module):
             4 * self.anchors,
             1,
             kernel_init=torch_kernel_init,
-            bias_init=torch_bias_init(4 * self.anchors),
+            bias_init=torch_init(4 * self.anchors),
         )
 
     def kernels(self, template: Array, train: bool = False) -> tuple[Array, Array]:

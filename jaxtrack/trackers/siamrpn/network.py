@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxtrack.errors import JaxtrackError
-from jaxtrack.models.layers import BatchNorm, Conv
+from jaxtrack.models.layers import BatchNorm, Conv, torch_kernel_init
 from jaxtrack.models.mobilenet import MobileNetV2
 from jaxtrack.models.resnet import ResNet50
 from jaxtrack.ranges import Count, Positive, Whole, check_ranges
@@ -20,7 +20,6 @@ from jaxtrack.trackers.siamrpn.heads import (
     FusedHead,
     Kernels,
     level_head,
-    torch_kernel_init,
 )
 
 

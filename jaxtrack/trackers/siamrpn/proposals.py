@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from jaxtrack.base import Frame
 from jaxtrack.ops.crop import Window, resize_window, round_half_even
+from jaxtrack.ops.patch import context_side
 
 
 def window_pysot(centre: Float[Array, "2"], side: Int[Array, ""]) -> Window:
@@ -66,15 +67,11 @@ def change_penalty(
         SiamRPN, equation 13.
     """
 
-    def side(w: Array, h: Array) -> Array:
-        pad = (w + h) * 0.5
-        return jnp.sqrt((w + pad) * (h + pad))
-
     def change(ratio: Array) -> Array:
         return jnp.maximum(ratio, 1 / ratio)
 
     w, h = boxes[:, 2].astype(size.dtype), boxes[:, 3].astype(size.dtype)
-    scale_change = change(side(w, h) / side(size[0] * scale, size[1] * scale))
+    scale_change = change(context_side(w, h) / context_side(size[0] * scale, size[1] * scale))
     shape_change = change((size[0] / size[1]) / (w / h))
     return jnp.exp(-(shape_change * scale_change - 1) * strength)
 

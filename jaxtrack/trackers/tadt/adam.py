@@ -46,7 +46,7 @@ def train_ridge_adam(
     map_size: Int[Array, ""] | int,
     descent: AdamDescent,
 ) -> Ridge:
-    """Regress the label as `tadt_ridge.train_ridge` does, by Adam.
+    """Regress the label as `ridge.train_ridge` does, by Adam.
 
     Adam treats every weight on its own, so the kernel itself is trained and not its dual.
 

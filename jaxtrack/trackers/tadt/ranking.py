@@ -1,6 +1,6 @@
 """TADT's ranking branch: samples of the target at many scales, in order.
 
-Maps lie in the top-left corner of a canvas, kernels centred in one, as in `tadt_ridge`.
+Maps lie in the top-left corner of a canvas, kernels centred in one, as in `ridge`.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from jaxtrack.ranges import NotNegative, Share, check_ranges
 from jaxtrack.trackers.ostrack import crop as crop_ostrack
 
-from ...augment import AugmentConfig, change_colours, change_detail, sample_window
+from ...augment import AugmentConfig, change_colours, change_detail, sample_window, to_grey
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,12 +76,6 @@ def flip_box(box: Float[Array, "4"], width: float) -> Float[Array, "4"]:
     return jnp.stack([width - box[0] - box[2], box[1], box[2], box[3]])
 
 
-def to_grey(image: Array) -> Float[Array, "h w 3"]:
-    """RGB as grey in three equal channels, by the luma of ITU-R BT.601, rounded to whole levels."""
-    luma = image.astype(jnp.float32) @ jnp.asarray([0.299, 0.587, 0.114], jnp.float32)
-    return jnp.broadcast_to(jnp.rint(luma)[..., None], image.shape)
-
-
 def brighten(image: Float[Array, "h w 3"], factor: Float[Array, ""]) -> Float[Array, "h w 3"]:
     """Multiply levels 0..255 by a factor and clamp."""
     return jnp.clip(image * factor, 0, 255)
@@ -132,7 +126,7 @@ def cut(
     inside = jnp.where(own, flip_box(inside, 1.0), inside)
     if config.grey:
         grey = jax.random.uniform(jax.random.fold_in(pair_key, 1)) < config.grey
-        crop = jnp.where(grey, to_grey(crop), crop)
+        crop = jnp.where(grey, to_grey(crop, whole=True), crop)
     if config.brightness:
         amount = config.brightness * jax.random.uniform(keys[3], (), minval=-1, maxval=1)
         crop = brighten(crop, 1 + amount)

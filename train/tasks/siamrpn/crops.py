@@ -19,13 +19,14 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from jaxtrack.ranges import Count, NotNegative, Share, check_ranges
 
+from ...augment import bilinear_weights, cross_blur, to_grey
+
 # Colour axes of natural images, rows R, G, B; times three standard normals.
 COLOUR_AXES = (
     (-0.55919361, 0.98062831, -0.41940627),
     (1.72091413, 0.19879334, -1.82968581),
     (4.64467907, 4.73710203, 4.88324118),
 )
-_LUMA = (0.299, 0.587, 0.114)
 BLUR_HALF = (2, 22)  # half sides of the blur kernels: odd sizes 5 to 45
 
 
@@ -136,9 +137,7 @@ def warp(
     def taps(first: Array, last: Array, count: int) -> Array:
         step = (last - first) / (size - 1)
         position = first + jnp.arange(size, dtype=corners.dtype) * step
-        cells = jnp.arange(count, dtype=corners.dtype)
-        weights = jnp.maximum(0, 1 - jnp.abs(position[:, None] - cells[None, :]))
-        return weights.astype(image.dtype)
+        return bilinear_weights(position, count).astype(image.dtype)
 
     rows = taps(corners[1], corners[3], image.shape[0])
     columns = taps(corners[0], corners[2], image.shape[1])
@@ -146,37 +145,10 @@ def warp(
     return jnp.einsum("yv,vxc->yxc", rows, tall, precision="highest")
 
 
-def to_grey(image: Float[Array, "p p 3"]) -> Float[Array, "p p 3"]:
-    """Luminance in all three channels (RGB in), whole numbers."""
-    luma = jnp.sum(image * jnp.asarray(_LUMA, image.dtype)[None, None], axis=-1, keepdims=True)
-    return jnp.broadcast_to(jnp.round(luma), image.shape)
-
-
 def colour_offset(normals: Float[Array, "3"]) -> Float[Array, "3"]:
     """Return the R, G, B offset that is subtracted from every pixel."""
     axes = jnp.asarray(COLOUR_AXES, normals.dtype)
     return jnp.sum(axes * normals[None, :], axis=1)
-
-
-def cross_blur(
-    image: Float[Array, "s s 3"], half: Int[Array, ""], mix: Float[Array, ""]
-) -> Float[Array, "s s 3"]:
-    """Mean over a column of ``2 half + 1`` pixels (weight ``mix``) plus the mean over a row (the rest).
-
-    Borders are mirrored, the border pixel once.
-    """
-    size = image.shape[0]
-    index = jnp.arange(size)
-    # Entry (y, v): how many taps of output y fall on pixel v, directly or by either mirror.
-    count = (jnp.abs(index[:, None] - index[None, :]) <= half).astype(image.dtype)
-    for mirrored in (-index, 2 * (size - 1) - index):
-        near = jnp.abs(index[:, None] - mirrored[None, :]) <= half
-        count = count + (near & (mirrored != index)[None, :])
-    mean = count / (2 * half + 1).astype(image.dtype)
-    down = jnp.einsum("yv,vxc->yxc", mean, image, precision="highest")
-    across = jnp.einsum("xu,yuc->yxc", mean, image, precision="highest")
-    mix = mix.astype(image.dtype)
-    return mix * down + (1 - mix) * across
 
 
 def apply(
@@ -199,34 +171,15 @@ def apply(
         The crop, float32, not clipped to 0..255, and the box in it.
     """
     pixels = image.astype(jnp.float32)
-    pixels = jnp.where(jnp.asarray(grey), to_grey(pixels), pixels)
+    pixels = jnp.where(jnp.asarray(grey), to_grey(pixels, whole=True), pixels)
     corners, scale = window(image.shape[0], size, drawn.scale, drawn.shift)
     # Published pixels are whole numbers up to here.
     crop = jnp.round(warp(pixels, corners, size))
     offset = jnp.where(drawn.colour, colour_offset(drawn.normals), 0).astype(crop.dtype)
     crop = crop - offset[None, None]
-    crop = jnp.where(drawn.blur, cross_blur(crop, drawn.blur_half, drawn.blur_mix), crop)
+    blurred = cross_blur(crop, drawn.blur_half, drawn.blur_mix, precision="highest")
+    crop = jnp.where(drawn.blur, blurred, crop)
     crop = jnp.where(drawn.flip, crop[:, ::-1], crop)
     box = (box - jnp.tile(corners[:2], 2)) / jnp.tile(scale, 2)
     mirrored = jnp.stack([size - 1 - box[2], box[1], size - 1 - box[0], box[3]])
     return crop, jnp.where(drawn.flip, mirrored, box)
-
-
-def centred_box(
-    image_size: int, size: Float[Array, "2"], exemplar_size: int = 127, context: float = 0.5
-) -> Float[Array, "4"]:
-    """Return the target's box in a stored crop, re-made from its annotated size.
-
-    Args:
-        image_size: side of the stored crop.
-        size: ``(2,)`` annotated width and height in frame pixels.
-        exemplar_size: side of the template crop.
-        context: context amount.
-
-    Returns:
-        ``x1, y1, x2, y2`` about pixel ``image_size // 2``.
-    """
-    pad = context * jnp.sum(size)
-    side = jnp.sqrt((size[0] + pad) * (size[1] + pad))
-    half = size * (exemplar_size / side) / 2
-    return jnp.concatenate([image_size // 2 - half, image_size // 2 + half])
