@@ -397,6 +397,13 @@ def video_loss(
     return value, metrics
 
 
+def _refuse_alone(config: Config, count: int) -> None:
+    if config.needs_others and count < 2:
+        raise JaxtrackError(
+            "other_videos and pasted need two videos per device at least: --batch-size"
+        )
+
+
 def embed(config: Config, variables: Any, batch: Batch, keys: Array) -> Batch:
     """Cut the patches of a batch and embed them, as far as no step of the meta-learner changes it.
 
@@ -409,6 +416,7 @@ def embed(config: Config, variables: Any, batch: Batch, keys: Array) -> Batch:
     Returns:
         ``exemplar``, ``patches`` and ``places`` of `Video`, with a leading axis of videos.
     """
+    _refuse_alone(config, len(keys))
     key_crops, _ = streams(keys, 2)
     count = len(batch["template"])
     z, x, boxes = _cut(config, batch, key_crops)
@@ -441,10 +449,7 @@ def loss(
     _, key_videos = streams(keys, 2)
     params = {k: v if k in config.learns else jax.lax.stop_gradient(v) for k, v in params.items()}
     variables = {"params": params, "batch_stats": batch_stats}
-    if config.needs_others and len(keys) < 2:
-        raise JaxtrackError(
-            "other_videos and pasted need two videos per device at least: --batch-size"
-        )
+    _refuse_alone(config, len(keys))
     found = batch if "exemplar" in batch else embed(config, variables, batch, keys)
     exemplars, patches, places = (
         found[name].astype(jnp.float32) for name in ("exemplar", "patches", "places")
