@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from jaxtrack.errors import JaxtrackError, brief, reason, unknown
+from jaxtrack.errors import JaxtrackError, UsageError, brief, reason, unknown
 from jaxtrack.io import paths
 from jaxtrack.io.records import checksum, json_text, read_json
 from jaxtrack.ops.patch import PatchSpec
@@ -319,6 +319,11 @@ class Kept:
         """See `Batches`."""
 
 
+def is_kept(data: str) -> bool:
+    """Return whether a folder is one of `train.keep`."""
+    return data != SYNTHETIC and (paths.resolve(data) / KEPT).is_file()
+
+
 @functools.lru_cache(maxsize=2)
 def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     """Return the order in which an epoch goes through what is kept."""
@@ -361,6 +366,8 @@ def choose_datasets(
     if name not in recipes.RECIPES:
         raise unknown("data recipe", name, recipes.RECIPES)
     recipe = recipes.RECIPES[name]
+    if published and not recipe.ingredients:
+        raise UsageError("--recipe: this preset has no published datasets to insist on")
     if recipe.ingredients:
         try:
             return recipe, recipes.find_datasets(recipe, root, template, search), ""
@@ -436,6 +443,8 @@ def open_batches(
         JaxtrackError: no such folder; a dataset is not in it; the preset names none.
     """
     if data == SYNTHETIC:
+        if published:
+            raise UsageError("--recipe insists on published datasets: it goes with --data DIR")
         return Synthetic(share)
     root = paths.resolve(data)
     if not root.is_dir():
@@ -443,7 +452,9 @@ def open_batches(
             f"--data {brief(data)}: no such folder; give 'synthetic' or the folder of built datasets"
             " (python -m jaxtrack.data.prepare)"
         )
-    if (root / KEPT).is_file():
+    if is_kept(data):
+        if published:
+            raise UsageError(f"--recipe goes with built datasets; {data} holds kept outputs")
         if preset.task.keep is None:
             raise JaxtrackError(f"{root} holds kept outputs, which {preset.name} does not train on")
         return Kept(root, preset, share, seed, init_from)

@@ -20,13 +20,13 @@ from jaxtyping import UInt8
 
 from jaxtrack import cli
 from jaxtrack.cli import Each, Metavar, Positional, Range
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.errors import JaxtrackError, UsageError
 from jaxtrack.io import paths
 from jaxtrack.io.images import write_image
 from jaxtrack.io.writer import draw_boxes
 
 from . import presets
-from .data import SYNTHETIC, Share, open_batches
+from .data import SYNTHETIC, Share, is_kept, open_batches
 from .presets import Preset
 from .step import pair_keys, streams
 
@@ -145,15 +145,16 @@ def _beside(images: list[np.ndarray], axis: int) -> UInt8[np.ndarray, "h w 3"]:
 def _run(options: Options) -> None:
     preset = presets.changed(presets.get(options.preset), options.set)
     output = paths.output_file(options.output)
-    batch = None
-    if options.data != SYNTHETIC:
-        batches = open_batches(
-            options.data, preset, Share(options.pairs), options.seed, 0, options.recipe
-        )
-        batch, _ = batches.next()
-        batch.pop("index")
-        batches.close()
-    write_image(output, picture(preset, batch, options.seed, options.pairs))
+    if is_kept(options.data):
+        raise UsageError(f"--data {options.data}: kept outputs, which are no pictures")
+    batches = open_batches(
+        options.data, preset, Share(options.pairs), options.seed, 0, options.recipe
+    )
+    batch, _ = batches.next()
+    batch.pop("index")
+    batches.close()
+    # What is drawn is drawn by the task: of it there is nothing but the index.
+    write_image(output, picture(preset, batch or None, options.seed, options.pairs))
     print(f"written: {output}", file=sys.stderr)
 
 

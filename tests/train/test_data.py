@@ -169,6 +169,8 @@ def test_missing_datasets_are_named(
     none = toy_pairs(data_recipe="")
     assert call(monkeypatch, none, *where) == 1
     assert "trains on the synthetic world only" in capsys.readouterr().err
+    assert call(monkeypatch, toy_pairs(data_recipe="all"), *where, "--recipe") == 2
+    assert "this preset has no published datasets to insist on" in capsys.readouterr().err
     assert call(monkeypatch, toy_pairs(), *where, "--set", "data_recipe=siamfc_got10") == 2
     assert "unknown data recipe 'siamfc_got10'; nearest: siamfc_got10k" in capsys.readouterr().err
     task = dataclasses.replace(toy_pairs().task, config=toy_training.Config())

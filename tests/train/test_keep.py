@@ -11,7 +11,7 @@ from jaxtrack.errors import JaxtrackError
 from jaxtrack.weights import read_card, save_weights
 from tests.trackers.test_mlt import variables_of
 from tests.train.test_mlt import KEYS, small
-from train import data, keep, presets, run
+from train import data, keep, look, presets, run
 from train.data import Share
 from train.tasks import mlt as task
 
@@ -99,7 +99,7 @@ def test_every_epoch_holds_all_that_was_kept_once_in_an_order_of_its_own(recipe,
     assert rows(source.next()[0]) == one[2]
 
 
-def test_what_was_kept_otherwise_is_refused(recipe, start, tmp_path):
+def test_what_was_kept_otherwise_is_refused(recipe, start, tmp_path, capsys):
     root = keep.keep(asked(recipe, start, tmp_path / "kept", set=("task.pasted=.5",)))
     opened(recipe, start, root, "task.pasted=.5", "task.peak=.5", "task.given=likest")
     with pytest.raises(
@@ -125,6 +125,10 @@ def test_what_was_kept_otherwise_is_refused(recipe, start, tmp_path):
     }
     with pytest.raises(JaxtrackError, match="--synthetic goes with built datasets"):
         run.train(run.Options(recipe, tmp_path / "run", **words))
+    for words in (["--set", "task.pasted=.5"], ["--set", "task.pasted=.5", "--recipe"]):
+        given = [recipe, "--data", str(root), "--output", str(tmp_path / "seen.png"), *words]
+        assert look.main(given) == 2
+        assert "kept outputs, which are no pictures" in capsys.readouterr().err
     rows = np.load(root / "places.npy")
     np.save(root / "places.npy", rows[:3])
     with pytest.raises(JaxtrackError, match="of different lengths; keep them anew"):

@@ -86,6 +86,18 @@ def test_run_learns_and_leaves_everything(toy: Callable[..., int], tmp_path: pat
     assert steps == sorted({best, 50, 60})
 
 
+def test_a_run_that_ended_and_lost_its_checkpoints_does_not_begin_again(
+    toy: Callable[..., int], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "run"
+    assert toy("toy", "--output", output, "--steps", 4) == 0
+    before = (output / "weights.safetensors").read_bytes()
+    shutil.rmtree(output / "checkpoints")
+    assert toy("toy", "--output", output, "--resume") == 1
+    assert "this run had ended, and its checkpoints are gone" in only_line(capsys)
+    assert (output / "weights.safetensors").read_bytes() == before
+
+
 def test_head_waits_for_its_epoch(toy: Callable[..., int], tmp_path: pathlib.Path) -> None:
     output = tmp_path / "run"
     assert toy("toy", "--output", output, "--steps", 3, "--log-every", 1) == 0
@@ -160,6 +172,7 @@ def test_bad_input_is_one_line(
         (1, (*x, "--accumulate", 3), "cannot be shared by 4 devices in 3 parts each"),
         (1, (*x, "--devices", 9), "this process has 4 cpu device(s)"),
         (1, (*x, "--data", "/nowhere"), "--data /nowhere: no such folder"),
+        (2, (*x, "--recipe"), "--recipe insists on published datasets: it goes with --data DIR"),
         (1, (*x, "--init-from", "mistyped"), "--init-from mistyped: no such file or folder"),
         (2, (*x, "--processes", 2), "need --coordinator"),
         (2, (*x, "--coordinator", "nonsense"), "--coordinator nonsense: give HOST:PORT"),
