@@ -26,7 +26,7 @@ import numpy as np
 
 from jaxtrack import cli
 from jaxtrack.data import layouts
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.errors import JaxtrackError, brief, unknown
 from jaxtrack.io import child, paths
 from jaxtrack.io.records import checksum, read_json, write_json
 from jaxtrack.io.turns import accelerated, cores, side_by_side
@@ -36,6 +36,7 @@ _EVALUATION = 0.15  # share of the time that is kept for the scores
 _MARGIN = 0.1  # of it without scores: a run slows down while others are compiled
 _LEAST = 0.5  # minutes: a training that is given less is not begun
 _LARGE = 12_000_000  # bytes; weights above are stored in half precision
+_TRAINED = "weights.safetensors"  # of a run that has ended
 _FEW = 10_000  # values: smaller arrays stay as they are
 
 
@@ -150,6 +151,7 @@ def smalls(options: Options) -> None:
         UsageError: no such training or benchmark.
         JaxtrackError: a training or the scoring failed; the others are done first.
     """
+    _check_inputs(options)
     if options.root is not None:
         # The scores lie under the name that it has here; an unknown one is told before anything is trained.
         options = dataclasses.replace(options, benchmark=layouts.canonical(options.benchmark))
@@ -158,7 +160,7 @@ def smalls(options: Options) -> None:
     _compare(runs, options)
     faults: list[str] = []
     training = 1 - (_MARGIN if options.no_scores else _EVALUATION)
-    waiting = [s for s in stages if not (runs / s.preset / "weights.safetensors").is_file()]
+    waiting = [s for s in stages if not (runs / s.preset / _TRAINED).is_file()]
     with _compiled_ahead(waiting[1:], options, runs) as compiled:
         for number, stage in enumerate(stages):
             if stage not in waiting:
@@ -172,7 +174,7 @@ def smalls(options: Options) -> None:
                     faults.append(fault)
                     _say(fault)
                     continue
-            store(runs / stage.preset / "weights.safetensors", stage, output)
+            store(runs / stage.preset / _TRAINED, stage, output)
     made = [name for stage in stages for name in stage.makes if _weights(output, name).is_file()]
     if made and not options.no_scores:
         faults += score(made, clock, options, output)
@@ -191,8 +193,26 @@ def _weights(output: pathlib.Path, preset: str) -> pathlib.Path:
     return output / f"{preset}.safetensors"
 
 
+def _check_inputs(options: Options) -> None:
+    """Refuse folders that are not there, or hold nothing of use, before anything is trained."""
+    from jaxtrack.synthetic.realism import read_photos
+    from jaxtrack.synthetic.world import BENCHMARK
+
+    if options.textures is not None:
+        read_photos(str(paths.resolve(options.textures).absolute()))
+    if options.root is not None and not paths.resolve(options.root).is_dir():
+        raise JaxtrackError(f"--root {brief(options.root)}: no such folder")
+    known = [clip.name for clip in BENCHMARK]
+    for name in options.sequence:
+        if name not in known:
+            raise unknown("sequence", name, known)
+
+
 def _compare(runs: pathlib.Path, options: Options) -> None:
-    """Keep what the trainings were asked for; refuse to go on with other ones."""
+    """Keep what the trainings were asked for; refuse to go on with other ones.
+
+    Where none was begun, as after a mistake in the call, they may be asked for anew.
+    """
     asked = {
         "textures": "" if options.textures is None else str(paths.resolve(options.textures)),
         "imagenet": "" if options.imagenet is None else checksum(paths.resolve(options.imagenet)),
@@ -200,7 +220,8 @@ def _compare(runs: pathlib.Path, options: Options) -> None:
         "batch_size": options.batch_size,
     }
     note = runs / "asked.json"
-    if note.is_file():
+    files = [runs / s.preset / name for s in STAGES for name in ("settings.json", _TRAINED)]
+    if note.is_file() and any(file.is_file() for file in files):
         before = read_json(note, "what trainings were asked for", dict)
         other = [f"--{key.replace('_', '-')}" for key in asked if before.get(key) != asked[key]]
         if other:
@@ -283,7 +304,7 @@ def _train(stage: Stage, minutes: float, clock: Clock, options: Options, runs: p
             length = ["--steps", str(options.steps)]
         words += [*_asked(stage, options), *length]
         if stage.start and stage.start != FILE:
-            start = runs / stage.start / "weights.safetensors"
+            start = runs / stage.start / _TRAINED
             if not start.is_file():
                 return f"{name}: not begun, {stage.start} is not trained"
             words += ["--init-from", str(start)]

@@ -158,6 +158,33 @@ def test_one_failure_stops_no_other_training(tmp_path, monkeypatch):
         smalls.smalls(dataclasses.replace(options, steps=3))
 
 
+def test_a_call_that_began_nothing_may_be_corrected(tmp_path, monkeypatch):
+    """What is wrong is told before anything is trained, and stands in no later call's way."""
+    asked = []
+
+    def run(words, seconds=None, env=None):
+        asked.append(words)
+        return types.SimpleNamespace(status=1, late=False)  # as train.run refuses a batch
+
+    monkeypatch.setattr(smalls.child, "run", run)
+    options = smalls.Options(
+        tmp_path / "out", tmp_path / "runs", only=("siamfc-small",), steps=2, no_scores=True
+    )
+    for change, words in (
+        ({"textures": tmp_path / "nope"}, "nope"),
+        ({"root": tmp_path / "nope"}, "--root .*nope: no such folder"),
+        ({"root": tmp_path, "benchmark": "otbb"}, "nearest: otb"),
+        ({"sequence": ("01_scale",)}, "unknown sequence '01_scale'; nearest: 01_scale_variation"),
+    ):
+        with pytest.raises(JaxtrackError, match=words):
+            smalls.smalls(dataclasses.replace(options, **change))
+    assert not asked
+    for size in (7, 8):  # the first one failed, and began nothing
+        with pytest.raises(JaxtrackError, match="ended with status 1"):
+            smalls.smalls(dataclasses.replace(options, batch_size=size))
+    assert [words[words.index("--batch-size") + 1] for words in asked] == ["7", "8"]
+
+
 def scored(tmp_path, monkeypatch, **scores):
     """A trained siamfc-small, and an ``eval.run`` that leaves scores in folders of these names."""
 
