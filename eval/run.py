@@ -127,6 +127,7 @@ class Plan:
         peers: OpenCV's trackers, and a box that never moves.
         rivals: raw results of others.
         folder: where results and report go.
+        notes: what the data lack, one line each, which every score of them says.
     """
 
     options: Options
@@ -136,6 +137,7 @@ class Plan:
     peers: tuple[baselines.Peer, ...]
     rivals: tuple[TrackerResults, ...]
     folder: Path
+    notes: tuple[str, ...] = ()
 
     def file(self, name: str) -> Path:
         """Return where a file of scores lies: that of some sequences replaces none of all."""
@@ -202,12 +204,15 @@ def evaluate(options: Options) -> list[Outcome]:
     Raises:
         JaxtrackError: nothing to run, unknown names, unreadable data.
     """
-    plan = plan_of(options)
-    return _one_pass(plan, *_opened(plan))
+    return _one_pass(*_opened(plan_of(options)))
 
 
-def _opened(plan: Plan) -> tuple[list[Sequence], list[str]]:
-    """Open the sequences of a plan and say what they are; and what is wrong with those that are left out."""
+def _opened(plan: Plan) -> tuple[Plan, list[Sequence], list[str]]:
+    """Open the sequences of a plan and say what they are.
+
+    Returns:
+        The plan, with notes on its data; the sequences; what is wrong with those that are left out.
+    """
     options, dataset = plan.options, plan.dataset
     problems: list[str] = []
     sequences = load(
@@ -216,6 +221,9 @@ def _opened(plan: Plan) -> tuple[list[Sequence], list[str]]:
     if not sequences:
         raise JaxtrackError(problems[0] if problems else f"{dataset.label}: no sequence")
     part = ""
+    notes: tuple[str, ...] = ()
+    if not options.sequence:
+        notes = datasets.incomplete(dataset, len(sequences), len(problems))
     if options.shard is not None:
         number, count = _shard(options.shard)
         sequences = sequences[number - 1 :: count]
@@ -225,7 +233,9 @@ def _opened(plan: Plan) -> tuple[list[Sequence], list[str]]:
         f"{dataset.layout}, split {dataset.split}{part}: {len(sequences)} sequences, {frames} frames",
         flush=True,
     )
-    return sequences, problems
+    for note in notes:
+        print(f"note: {note}", flush=True)
+    return dataclasses.replace(plan, notes=notes), sequences, problems
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -348,7 +358,8 @@ def _scored(
     for line in comparison(outcome, plan.dataset):
         print(f"{'':20s} {line}")
     for note in outcome.score.notes:
-        print(f"note: {brief(results.name, 60)}: {note}")
+        if note not in plan.notes:  # told once, of all rows
+            print(f"note: {brief(results.name, 60)}: {note}")
     return outcome
 
 
@@ -361,7 +372,8 @@ def _measured(
     if rules.kind != "got10k" or plan.options.protocol not in (None, rules.protocol):
         rules = dataclasses.replace(rules, kind="ope")
     report, notes = scoring.measure(results, truth, rules, plan.options.protocol)
-    score = scoring.score_of(report, plan.options.protocol or rules.protocol, notes)
+    protocol = plan.options.protocol or rules.protocol
+    score = scoring.score_of(report, protocol, [*plan.notes, *notes])
     return scoring.outcome_of(report, score, **more)
 
 
@@ -409,7 +421,7 @@ def supervise(
             if len(sound) < count:
                 print(f"{entry.label:20s} no score: {_share(len(sound), count)}; of those tracked:")
             print(restart.line(report), flush=True)
-            score = scoring.score_of(report, report.protocol.name)
+            score = scoring.score_of(report, report.protocol.name, plan.notes)
             drawn = {s.name: restart.boxes_of(runs[s.name], s) for s in sound}
             outcome = scoring.outcome_of(report, score, boxes=drawn, preset=entry.preset)
             found.setdefault(score.protocol, []).append(outcome)
@@ -641,7 +653,7 @@ def run(options: Options) -> None:
 
 
 def _carry_out(plan: Plan) -> None:
-    sequences, problems = _opened(plan)
+    plan, sequences, problems = _opened(plan)
     scores_file = plan.file("scores.json")
     if plan.supervision is not None:
         found = supervise(plan, sequences, problems)

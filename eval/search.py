@@ -233,6 +233,9 @@ def search(options: Options) -> list[dict[str, float]]:
         raise JaxtrackError(
             f"{dataset.label}: its truth is withheld, there is nothing to search by; name another --split"
         )
+    notes = () if options.sequence else datasets.incomplete(dataset, len(sequences))
+    for note in notes:
+        print(f"note: {note}", flush=True)
     if options.frames is not None:
         sequences = [benchmarks.shortened(s, options.frames) for s in sequences]
     figures: dict[str, Any] = {
@@ -240,6 +243,7 @@ def search(options: Options) -> list[dict[str, float]]:
         "fingerprint": entry.fingerprint(variables),
         "benchmark": dataset.label,
         "sequences": [s.name for s in sequences],
+        "notes": notes,
         "arguments": sys.argv[1:],
     }
     total, clock = len(grid.values) * sum(s.length - 1 for s in sequences), Clock()
