@@ -11,6 +11,26 @@ from .annotation import Annotation
 _SHOWN = 8
 
 
+class IncompleteError(JaxtrackError):
+    """Results that lack something, or hold what is no number.
+
+    Attributes:
+        plain: what is wrong and how to mend it, without the choice to score the results as they are: for
+            commands that do not offer it.
+    """
+
+    def __init__(self, what: str, correction: str, choice: str) -> None:
+        """Say it.
+
+        Args:
+            what: what is wrong, and where.
+            correction: what mends it.
+            choice: what ``--allow-missing`` of `eval.score` does instead.
+        """
+        super().__init__(f"{what}: {correction}, or {choice} with --allow-missing")
+        self.plain = f"{what}: {correction}"
+
+
 def listing(names: Iterable[str]) -> str:
     """Return the first names of a list as text.
 
@@ -46,8 +66,8 @@ def match_names(
         The names, in the order of the ground truth.
 
     Raises:
-        JaxtrackError: sequences are missing or unknown and `allow_missing` is False, or none is left.
-            The truth of all of them is withheld.
+        IncompleteError: sequences are missing or unknown and `allow_missing` is False.
+        JaxtrackError: none is left. The truth of all of them is withheld.
     """
     given, wanted = dict.fromkeys(results), dict.fromkeys(ground_truth)
     missing = [n for n in wanted if n not in given]
@@ -63,9 +83,8 @@ def match_names(
     if not names:
         raise JaxtrackError(f"no sequence in common: {'; '.join(found) or 'both sides are empty'}")
     if found and not allow_missing:
-        raise JaxtrackError(
-            f"{'; '.join(found)}: complete the results, or score what is there with --allow-missing"
-        )
+        mending = "complete the results" if missing else "rename or remove them"
+        raise IncompleteError("; ".join(found), mending, "score what is there")
     notes.extend(found)
     bare = [n for n in names if ground_truth[n].withheld]
     if len(bare) == len(names):
