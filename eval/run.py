@@ -44,7 +44,7 @@ from .files.results import (
 )
 from .metrics.annotation import Annotation
 from .metrics.eao import VOT_PROTOCOLS, Run
-from .metrics.names import listing
+from .metrics.names import IncompleteError, listing
 from .report import scores as scoring
 from .report.published import comparison
 from .report.scores import Outcome
@@ -255,6 +255,10 @@ def _one_pass(plan: Plan, sequences: list[Sequence], problems: list[str]) -> lis
     makers += [(peer.name, peer) for peer in plan.peers]
     withheld = bool(sequences) and all(s.annotation.withheld for s in sequences)
     outcomes = []
+    rivals: list[Outcome] = []
+    if not (problems or withheld or options.shard):
+        # Before anything is tracked: what is wrong with them does not cost our rows their report.
+        rivals = [_rival(plan, rival, sequences) for rival in plan.rivals]
     broken: dict[str, str] = {}
     for label, maker in makers:
         try:
@@ -278,7 +282,9 @@ def _one_pass(plan: Plan, sequences: list[Sequence], problems: list[str]) -> lis
             made = _results(plan, label, tracks, sequences)
             drawn = {n: t.boxes for n, t in tracks.items()}
             preset = maker.preset if isinstance(maker, Entry) else None
-            outcomes.append(_scored(plan, made, sequences, drawn, rate, preset))
+            more = {"boxes": drawn, "frames_per_second": rate, "preset": preset}
+            outcomes.append(_measured(plan, made, sequences, **more))
+            _tell(plan, outcomes[-1])
     # All others were tracked and are kept: the next call tracks only what was mended.
     if problems:
         raise JaxtrackError(_left_out([*problems, *broken.values()]))
@@ -293,7 +299,8 @@ def _one_pass(plan: Plan, sequences: list[Sequence], problems: list[str]) -> lis
             "--output FILE.zip writes the file for its server"
         )
         return []
-    rivals = (_scored(plan, rival, sequences, None, float("nan"), None) for rival in plan.rivals)
+    for rival in rivals:
+        _tell(plan, rival)
     return [*outcomes, *rivals]
 
 
@@ -334,33 +341,35 @@ def _left_out(problems: list[str]) -> str:
     return f"{problems[0]}{more}"
 
 
-def _scored(
-    plan: Plan,
-    results: TrackerResults,
-    sequences: list[Sequence],
-    drawn: Mapping[str, np.ndarray] | None,
-    rate: float,
-    preset: str | None,
-) -> Outcome:
-    """Score one row, print its line and what is published for it."""
-    if drawn is None:
-        truth = {s.name: s.annotation for s in sequences}
+def _rival(plan: Plan, results: TrackerResults, sequences: list[Sequence]) -> Outcome:
+    """Score raw results of somebody else.
+
+    Raises:
+        JaxtrackError: they are not of the sequences that are evaluated, all of them and no others.
+    """
+    truth = {s.name: s.annotation for s in sequences}
+    if plan.options.sequence:
         results = _part_of(results, truth)
-        first = {n: runs[0] for n, runs in results.repetitions.items()}
-        given = results.boxes or first
-        origin = {s.name: s.origin for s in sequences}
-        names = common_names(given, truth)
-        drawn = {w: given[g] - [origin[w], origin[w], 0, 0] for g, w in names.items()}
-    outcome = _measured(
-        plan, results, sequences, boxes=drawn, frames_per_second=rate, preset=preset
-    )
+    given = results.boxes or {n: runs[0] for n, runs in results.repetitions.items()}
+    origin = {s.name: s.origin for s in sequences}
+    names = common_names(given, truth)
+    drawn = {w: given[g] - [origin[w], origin[w], 0, 0] for g, w in names.items()}
+    try:
+        return _measured(plan, results, sequences, boxes=drawn)
+    except JaxtrackError as error:
+        # The choice to score a part of them is that of eval.score.
+        text = error.plain if isinstance(error, IncompleteError) else str(error)
+        raise JaxtrackError(f"--results {brief(results.name, 60)}: {text}") from error
+
+
+def _tell(plan: Plan, outcome: Outcome) -> None:
+    """Print the line of one row, what is published for it, and what is odd about it."""
     print(f"{brief(outcome.name, 60):20s} {_numbers(outcome)}", flush=True)
     for line in comparison(outcome, plan.dataset):
         print(f"{'':20s} {line}")
     for note in outcome.score.notes:
         if note not in plan.notes:  # told once, of all rows
-            print(f"note: {brief(results.name, 60)}: {note}")
-    return outcome
+            print(f"note: {brief(outcome.name, 60)}: {note}")
 
 
 def _measured(

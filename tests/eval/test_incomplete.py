@@ -1,6 +1,7 @@
 """A part of a benchmark, of its results or of its truth: what is said, and what is refused."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +10,10 @@ from eval import run as eval_run
 from eval import score as eval_score
 from eval import search
 from eval.files import datasets
+from eval.metrics.annotation import Annotation
+from eval.metrics.eao import REGION, Run
+from eval.metrics.names import IncompleteError
+from eval.metrics.vot import evaluate_vot
 from eval.report.page import page_data
 from jaxtrack.data import layouts, splits
 from tests import data_fixtures as fx
@@ -111,3 +116,81 @@ def test_a_broken_video_is_not_counted_as_one_that_is_not_here(tmp_path, capsys)
     said = capsys.readouterr()
     assert "note: 1 of the 280 videos of lasot test are here and whole\n" in said.out
     assert "airplane-9" in said.err
+
+
+@pytest.fixture
+def rival(tmp_path):
+    """Three videos of OTB, and somebody's results of all of them."""
+    fx.write_otb(tmp_path / "d", ("Skiing", "Boy", "Deer"))
+    assert static(tmp_path, "--benchmark", "otb", "--root", tmp_path / "d", "--no-report") == 0
+    shutil.copytree(tmp_path / "out" / "otb" / "static", tmp_path / "riv")
+    return tmp_path / "riv"
+
+
+FAULTS = {
+    "a name": (
+        lambda folder: (folder / "Deer.txt").rename(folder / "typo.txt"),
+        "no result for 1 of 3 sequences: Deer; no ground truth for 1 of 3 results: typo: "
+        "complete the results",
+    ),
+    "one more": (
+        lambda folder: shutil.copy(folder / "Deer.txt", folder / "typo.txt"),
+        "no ground truth for 1 of 4 results: typo: rename or remove them",
+    ),
+    "one less": (
+        lambda folder: (folder / "Deer.txt").unlink(),
+        "no result for 1 of 3 sequences: Deer: complete the results",
+    ),
+    "rows": (
+        lambda folder: (folder / "Deer.txt").write_text("1,2,30,40\n" * 4),
+        "Deer: 4 result rows for 5 frames: complete the file",
+    ),
+    "all names": (
+        lambda folder: [p.rename(folder / f"x{p.name}") for p in folder.glob("*.txt")],
+        "no sequence in common",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_results_of_others_are_refused_before_anything_is_tracked(fault, rival, tmp_path, capsys):
+    spoil, words = FAULTS[fault]
+    spoil(rival)
+    data = ["--benchmark", "otb", "--root", tmp_path / "d", "--results", f"theirs={rival}"]
+    capsys.readouterr()
+    assert static(tmp_path / "new", *data) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith(f"error: --results theirs: {words}")
+    assert "--allow-missing" not in said.err  # which this command has not
+    assert said.err.count("\n") == 1
+    assert "AUC" not in said.out
+    assert not (tmp_path / "new" / "out" / "otb" / "static").exists()
+    # The command that has the choice refuses the same and offers it.
+    truth = ["--benchmark", "otb", "--ground-truth", str(tmp_path / "d")]
+    assert eval_score.main([str(rival), *truth]) == 1
+    said = capsys.readouterr().err
+    assert words in said
+    assert ("--allow-missing" in said) == (fault != "all names")
+
+
+def test_of_results_of_others_the_part_that_is_asked_for_counts(rival, tmp_path, capsys):
+    shutil.copy(rival / "Deer.txt", rival / "more.txt")
+    (rival / "Skiing.txt").unlink()
+    data = ["--benchmark", "otb", "--root", tmp_path / "d", "--results", f"theirs={rival}"]
+    assert static(tmp_path, *data, "--sequence", "Deer", "Boy") == 0
+    assert "theirs               AUC" in capsys.readouterr().out
+    assert static(tmp_path, *data, "--sequence", "Deer", "Skiing") == 1
+    assert "no result for 1 of 2 sequences: Skiing" in capsys.readouterr().err
+    assert static(tmp_path, *data, "--shard", "1/2") == 0  # nothing is scored
+
+
+@pytest.mark.parametrize("rows", [8, 12])
+def test_runs_of_another_version_of_a_video(rows):
+    truth = {"a": Annotation(np.tile([20.0, 20, 30, 30], (10, 1)), size=(100, 100))}
+    run = Run(
+        np.tile([20.0, 20, 30, 30], (rows, 1)), np.r_[1, np.full(rows - 1, REGION)].astype(np.int8)
+    )
+    with pytest.raises(IncompleteError, match="with --allow-missing") as error:
+        evaluate_vot({"a": [run]}, truth, "vot_toolkit")
+    assert error.value.plain.startswith(f"a: {rows} result rows for 10 frames, as of another ver")
+    assert "--allow-missing" not in error.value.plain
