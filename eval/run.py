@@ -44,7 +44,7 @@ from .files.results import (
 )
 from .metrics.annotation import Annotation
 from .metrics.eao import VOT_PROTOCOLS, Run
-from .metrics.names import IncompleteError, listing
+from .metrics.names import IncompleteError, all_withheld, check_scorable, listing
 from .report import scores as scoring
 from .report.published import comparison
 from .report.scores import Outcome
@@ -222,6 +222,9 @@ def _opened(plan: Plan) -> tuple[Plan, list[Sequence], list[str]]:
         raise JaxtrackError(problems[0] if problems else f"{dataset.label}: no sequence")
     part = ""
     notes: tuple[str, ...] = ()
+    withheld = all_withheld(s.annotation for s in sequences)
+    if not (withheld or problems or options.shard):
+        check_scorable({s.name: s.annotation for s in sequences})
     if not options.sequence:
         notes = datasets.incomplete(dataset, len(sequences), len(problems))
     if options.shard is not None:
@@ -253,7 +256,7 @@ def _one_pass(plan: Plan, sequences: list[Sequence], problems: list[str]) -> lis
     options = plan.options
     makers: list[tuple[str, Entry | baselines.Peer]] = [(e.label, e) for e in plan.entries]
     makers += [(peer.name, peer) for peer in plan.peers]
-    withheld = bool(sequences) and all(s.annotation.withheld for s in sequences)
+    withheld = all_withheld(s.annotation for s in sequences)
     outcomes = []
     rivals: list[Outcome] = []
     if not (problems or withheld or options.shard):
@@ -314,7 +317,7 @@ def _results(
 
 def _score_sound(plan: Plan, label: str, sound: list[Sequence], count: int) -> None:
     """Print the score of the sequences that could be tracked, where others are broken."""
-    sound = [s for s in sound if not s.annotation.withheld]
+    sound = [s for s in sound if s.annotation.scorable]
     if not sound:
         return
     tracks = {s.name: _stored(plan.folder / label, s) for s in sound}

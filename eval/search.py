@@ -31,6 +31,7 @@ from jaxtrack.io.records import json_text
 from jaxtrack.ops import precision
 
 from .files import datasets
+from .metrics.names import all_withheld, check_scorable
 from .metrics.ope import evaluate_ope
 from .metrics.protocols import get_protocol
 from .sweep import compiled
@@ -229,7 +230,7 @@ def search(options: Options) -> list[dict[str, float]]:
     paths.output_folder(options.output, inputs)
     variables = entry.load()
     sequences = benchmarks.load(dataset, options.root, names=options.sequence)
-    if all(s.annotation.withheld for s in sequences):
+    if all_withheld(s.annotation for s in sequences):
         raise JaxtrackError(
             f"{dataset.label}: its truth is withheld, there is nothing to search by; name another --split"
         )
@@ -238,6 +239,7 @@ def search(options: Options) -> list[dict[str, float]]:
         print(f"note: {note}", flush=True)
     if options.frames is not None:
         sequences = [benchmarks.shortened(s, options.frames) for s in sequences]
+    check_scorable({s.name: s.annotation for s in sequences})
     figures: dict[str, Any] = {
         "tracker": entry.label,
         "fingerprint": entry.fingerprint(variables),

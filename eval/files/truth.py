@@ -106,7 +106,7 @@ def read_truth(
         # The long-term challenges lie on disk as the short-term ones.
         longterm = benchmark.kind == "longterm"
         found = _from_layout(path, "vot2018" if longterm else layout or benchmark.name, split)
-        found = found if found is not None else Truth(_from_flat(path, benchmark))
+        found = found if found is not None else _bare(_from_flat(path, benchmark))
         if not found.annotations:
             raise JaxtrackError(
                 f"no annotation of {benchmark.name} under {path}: looked for its own layout and for SEQ.txt"
@@ -115,21 +115,28 @@ def read_truth(
     if not path.exists():
         raise JaxtrackError(f"no ground truth at {path}: give an npz or json file, or a folder")
     if path.suffix == ".json":
-        return Truth(_from_json(read_json(path, "data set file"), path))
+        return _bare(_from_json(read_json(path, "data set file"), path))
     if path.suffix != ".npz":
         raise JaxtrackError(f"{path}: give an npz or json file, or a folder")
     content = load_npz(path)
     if "names" not in content or "lengths" not in content:
         raise JaxtrackError(f"{path}: no arrays 'names' and 'lengths': not a ground truth")
     if "polygons" in content:
-        return Truth(regions_from_arrays(content, path))
+        return _bare(regions_from_arrays(content, path))
     if "boxes" not in content:
         raise JaxtrackError(f"{path}: neither 'boxes' nor 'polygons': not a ground truth")
     listed = read_json(side, "list of attributes") if (side := _expected_beside(path)) else {}
     attributes = listed.get("attributes") if isinstance(listed, dict) else None
     if not _is_listing(attributes):
         raise JaxtrackError(f"{side}: 'attributes' is no table of lists of sequences")
-    return Truth(annotations_from_arrays(content, attributes, path)[0])
+    return _bare(annotations_from_arrays(content, attributes, path)[0])
+
+
+def _bare(annotations: dict[str, Annotation]) -> Truth:
+    """Return annotations of no layout: where given boxes are all there is, the others are withheld."""
+    return Truth(
+        {n: dataclasses.replace(a, withheld=not a.scorable) for n, a in annotations.items()}
+    )
 
 
 def _is_listing(attributes: Any) -> bool:
