@@ -30,6 +30,7 @@ from jaxtrack.ops import precision
 from .files import datasets
 from .files.datasets import Dataset
 from .files.kept import Kept
+from .files.records import late
 from .files.results import (
     Tracked,
     TrackerResults,
@@ -221,12 +222,12 @@ def _opened(plan: Plan) -> tuple[Plan, list[Sequence], list[str]]:
     if not sequences:
         raise JaxtrackError(problems[0] if problems else f"{dataset.label}: no sequence")
     part = ""
-    notes: tuple[str, ...] = ()
-    withheld = all_withheld(s.annotation for s in sequences)
-    if not (withheld or problems or options.shard):
-        check_scorable({s.name: s.annotation for s in sequences})
+    truth = {s.name: s.annotation for s in sequences}
+    if not (problems or options.shard or all_withheld(truth.values())):
+        check_scorable(truth)
+    notes = late(truth)
     if not options.sequence:
-        notes = datasets.incomplete(dataset, len(sequences), len(problems))
+        notes += datasets.incomplete(dataset, len(sequences), len(problems))
     if options.shard is not None:
         number, count = _shard(options.shard)
         sequences = sequences[number - 1 :: count]
@@ -356,7 +357,8 @@ def _rival(plan: Plan, results: TrackerResults, sequences: list[Sequence]) -> Ou
     given = results.boxes or {n: runs[0] for n, runs in results.repetitions.items()}
     origin = {s.name: s.origin for s in sequences}
     names = common_names(given, truth)
-    drawn = {w: given[g] - [origin[w], origin[w], 0, 0] for g, w in names.items()}
+    own = {w: truth[w].rows_of(given[g]) for g, w in names.items()}
+    drawn = {name: boxes - [origin[name], origin[name], 0, 0] for name, boxes in own.items()}
     try:
         return _measured(plan, results, sequences, boxes=drawn)
     except JaxtrackError as error:

@@ -21,6 +21,7 @@ from jaxtrack.io.records import json_text
 from .conformance.pack import check_pack
 from .files import datasets
 from .files.datasets import Dataset
+from .files.records import late
 from .files.results import TrackerResults, read_named
 from .files.truth import Truth, read_truth
 from .metrics.names import listing
@@ -102,7 +103,10 @@ def _score_all(options: Options) -> None:
         raise UsageError("two outputs have one name: give each its own file")
     truth = read_truth(options.ground_truth, benchmark, options.benchmark, options.split)
     dataset = _dataset(options, benchmark, truth.split)
-    notes = datasets.incomplete(dataset, len(truth.annotations))
+    notes = (
+        *late(truth.annotations),
+        *datasets.incomplete(dataset, len(truth.annotations)),
+    )
     problems: list[JaxtrackError] = []
     trackers = [t for text in options.results for t in read_named(text, problems.append)]
     rows = [t.name for t in trackers]

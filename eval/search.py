@@ -31,6 +31,7 @@ from jaxtrack.io.records import json_text
 from jaxtrack.ops import precision
 
 from .files import datasets
+from .files.records import late
 from .metrics.names import all_withheld, check_scorable
 from .metrics.ope import evaluate_ope
 from .metrics.protocols import get_protocol
@@ -234,7 +235,9 @@ def search(options: Options) -> list[dict[str, float]]:
         raise JaxtrackError(
             f"{dataset.label}: its truth is withheld, there is nothing to search by; name another --split"
         )
-    notes = () if options.sequence else datasets.incomplete(dataset, len(sequences))
+    notes = late({s.name: s.annotation for s in sequences})
+    if not options.sequence:
+        notes += datasets.incomplete(dataset, len(sequences))
     for note in notes:
         print(f"note: {note}", flush=True)
     if options.frames is not None:

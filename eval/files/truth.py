@@ -24,9 +24,10 @@ from jaxtrack.io.paths import resolve
 from jaxtrack.io.records import read_json
 from jaxtrack.io.text import read_numbers, read_text
 
-from ..metrics.annotation import Annotation, from_record
+from ..metrics.annotation import Annotation
 from ..metrics.protocols import Benchmark
 from .arrays import annotations_from_arrays, load_npz, regions_from_arrays
+from .records import annotation_of, evaluated
 from .results import polygons_to_boxes
 
 # Columns of the LaSOT toolkit's attribute files, spelled as there.
@@ -232,17 +233,18 @@ def _from_layout(path: Path, layout: str, split: str | None) -> Truth | None:
         except WrongLayoutError:
             continue
         if records:
-            return Truth({r.name: _of_record(r, path) for r in records}, chosen)
+            return Truth({r.name: _of_record(layout, r, path) for r in records}, chosen)
     return None
 
 
-def _of_record(record: VideoRecord, root: Path) -> Annotation:
+def _of_record(layout: str, record: VideoRecord, root: Path) -> Annotation:
+    record, skipped = evaluated(layout, record)
     size = record.size[::-1] if record.size is not None else None
     folders = (root / record.name, *(root / s / record.name for s in ("val", "test", "train")))
     folder = next((f for f in folders if f.is_dir()), None)
     if size is None and folder is not None:
         size = _image_size(folder)
-    return from_record(record, size)
+    return annotation_of(record, size, skipped)
 
 
 def _from_flat(path: Path, benchmark: Benchmark) -> dict[str, Annotation]:

@@ -27,6 +27,7 @@ class Annotation:
         size: (width, height) of the image in pixels, or None.
         cover: int (n,), visible eighths 0..8 (GOT-10k), or None.
         withheld: the benchmark publishes the first box alone, as of the test sets of GOT-10k and TrackingNet.
+        skipped: frames of the video before the first row, of a user's own video whose target enters late.
     """
 
     boxes: np.ndarray
@@ -37,10 +38,16 @@ class Annotation:
     size: tuple[int, int] | None = None
     cover: np.ndarray | None = None
     withheld: bool = False
+    skipped: int = 0
 
     def __len__(self) -> int:
         """Return the number of frames."""
         return len(self.boxes)
+
+    def rows_of(self, results: np.ndarray) -> np.ndarray:
+        """Return the rows of a result that are of these frames, be there one for each of the whole video."""
+        whole = self.skipped > 0 and len(results) == self.skipped + len(self)
+        return results[self.skipped :] if whole else results
 
     @property
     def scorable(self) -> bool:
