@@ -40,7 +40,7 @@ from .sweep.grid import Grid, parse_grid, track_sequences
 from .sweep.plot import plot
 from .tracking import sequences as benchmarks
 from .tracking import slots
-from .tracking.entry import parse_entry
+from .tracking.entry import parse_entry, with_weights
 from .tracking.sequences import Sequence
 
 METRICS = ("auc", "precision_20px", "norm_precision_0_20")
@@ -218,8 +218,7 @@ def search(options: Options) -> list[dict[str, float]]:
     grid = parse_grid(options.set, options.random, options.seed)
     if not 0 <= options.compare <= len(grid.values):
         raise UsageError(f"--compare {options.compare}: 1 to {len(grid.values)}, the settings")
-    given = f"{options.tracker}={options.weights}" if options.weights else options.tracker
-    entry = parse_entry(given)
+    entry = parse_entry(with_weights(options.tracker, options.weights))
     tracker = entry.tracker
     compiled.check_fields(tracker, entry.label, grid.names)
     grid.check(tracker)

@@ -269,6 +269,8 @@ def test_only_frames_with_a_truth_count():
         (lost, ["--root", "."], "has no folder"),
         (lost, ["--frames", "-1"], "--frames"),
         (demo, ["--steps", "0"], "--steps"),
+        (demo, ["--clips", "1000"], "--clips 1000: the benchmark has 40 clips"),
+        (tadt, ["--tracker", "tadt-tiny=a", "--weights", "b"], "two files of weights, a and b"),
     ],
 )
 def test_mistakes_in_a_call_are_one_line(study, words, message, capsys, tmp_path, monkeypatch):
