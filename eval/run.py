@@ -21,6 +21,7 @@ import jax
 import numpy as np
 
 from jaxtrack import cli
+from jaxtrack.data.readers.entries import MissingError
 from jaxtrack.errors import JaxtrackError, UsageError, brief, unknown
 from jaxtrack.io.atomic import read_whole, write_whole
 from jaxtrack.io.paths import output_folder
@@ -129,6 +130,9 @@ class Plan:
         rivals: raw results of others.
         folder: where results and report go.
         notes: what the data lack, one line each, which every score of them says.
+        count: how many sequences the data should have: those that were opened, and those that are broken or
+            missing.
+        missing: how many are missing.
     """
 
     options: Options
@@ -139,6 +143,8 @@ class Plan:
     rivals: tuple[TrackerResults, ...]
     folder: Path
     notes: tuple[str, ...] = ()
+    count: int = 0
+    missing: int = 0
 
     def file(self, name: str) -> Path:
         """Return where a file of scores lies: that of some sequences replaces none of all."""
@@ -215,12 +221,14 @@ def _opened(plan: Plan) -> tuple[Plan, list[Sequence], list[str]]:
         The plan, with notes on its data; the sequences; what is wrong with those that are left out.
     """
     options, dataset = plan.options, plan.dataset
-    problems: list[str] = []
-    sequences = load(
-        dataset, options.root, names=options.sequence, on_problem=lambda e: problems.append(str(e))
-    )
+    errors: list[JaxtrackError] = []
+    sequences = load(dataset, options.root, names=options.sequence, on_problem=errors.append)
+    problems = [str(error) for error in errors]
     if not sequences:
         raise JaxtrackError(problems[0] if problems else f"{dataset.label}: no sequence")
+    missing = [error.count for error in errors if isinstance(error, MissingError)]
+    count = len(sequences) + len(errors) - len(missing) + sum(missing)
+    plan = dataclasses.replace(plan, count=count, missing=sum(missing))
     part = ""
     truth = {s.name: s.annotation for s in sequences}
     if not (problems or options.shard or all_withheld(truth.values())):
@@ -272,12 +280,12 @@ def _one_pass(plan: Plan, sequences: list[Sequence], problems: list[str]) -> lis
             broken |= error.faults
             sound = [s for s in sequences if s.name not in error.faults]
             if options.shard is None:
-                _score_sound(plan, label, sound, len(sequences) + len(problems))
+                _score_sound(plan, label, sound)
             continue
         if problems:
             print(f"{label:20s} no score: {_left_out(problems)}")
             if options.shard is None:
-                _score_sound(plan, label, sequences, len(sequences) + len(problems))
+                _score_sound(plan, label, sequences)
         elif options.shard is not None:
             print(f"{label:20s} {len(tracks)} sequences of shard {options.shard} are there")
         elif withheld:
@@ -316,19 +324,21 @@ def _results(
     return TrackerResults(label, str(plan.folder / label), boxes=own)
 
 
-def _score_sound(plan: Plan, label: str, sound: list[Sequence], count: int) -> None:
+def _score_sound(plan: Plan, label: str, sound: list[Sequence]) -> None:
     """Print the score of the sequences that could be tracked, where others are broken."""
     sound = [s for s in sound if s.annotation.scorable]
     if not sound:
         return
     tracks = {s.name: _stored(plan.folder / label, s) for s in sound}
     outcome = _measured(plan, _results(plan, label, tracks, sound), sound)
-    print(f"{'':20s} {_share(len(sound), count)}: {_numbers(outcome)}", flush=True)
+    print(f"{'':20s} {_share(len(sound), plan)}: {_numbers(outcome)}", flush=True)
 
 
-def _share(sound: int, count: int) -> str:
+def _share(sound: int, plan: Plan) -> str:
     """Say of how many sequences a score is, where it is not that of the benchmark."""
-    return f"{sound} of {count} sequences, {count - sound} broken"
+    others = {"broken": plan.count - plan.missing - sound, "missing": plan.missing}
+    said = ", ".join(f"{number} {kind}" for kind, number in others.items() if number)
+    return f"{sound} of {plan.count} sequences, {said}"
 
 
 def _part_of(results: TrackerResults, truth: Mapping[str, Annotation]) -> TrackerResults:
@@ -424,7 +434,7 @@ def supervise(
             broken |= error.faults
             sound = [s for s in sequences if s.name not in error.faults]
             runs = {s.name: read_run(run_file(plan.folder / entry.label, s.name)) for s in sound}
-        count = len(sequences) + len(problems)
+        count = plan.count
         if plan.options.shard is not None:
             print(
                 f"{entry.label:20s} {len(runs)} sequences of shard {plan.options.shard} are there"
@@ -433,7 +443,7 @@ def supervise(
         reports = restart.score(runs, sound, plan.supervision, entry.label) if sound else []
         for report in reports:
             if len(sound) < count:
-                print(f"{entry.label:20s} no score: {_share(len(sound), count)}; of those tracked:")
+                print(f"{entry.label:20s} no score: {_share(len(sound), plan)}; of those tracked:")
             print(restart.line(report), flush=True)
             score = scoring.score_of(report, report.protocol.name, plan.notes)
             drawn = {s.name: restart.boxes_of(runs[s.name], s) for s in sound}

@@ -118,6 +118,18 @@ def test_a_broken_video_is_not_counted_as_one_that_is_not_here(tmp_path, capsys)
     assert "airplane-9" in said.err
 
 
+def test_videos_that_are_missing_are_counted(tmp_path, capsys):
+    fx.write_got10k(tmp_path / "d", "val", (1, 2, 3, 4))
+    for number in (1, 3):
+        shutil.rmtree(tmp_path / "d" / "val" / f"GOT-10k_Val_00000{number}")
+    (tmp_path / "d" / "val" / "GOT-10k_Val_000004" / "00000002.jpg").unlink()
+    data = ["--benchmark", "got10k", "--split", "val", "--root", tmp_path / "d"]
+    assert static(tmp_path, *data) == 1
+    said = capsys.readouterr()
+    assert "2 of the videos of" in said.err
+    assert "1 of 4 sequences, 1 broken, 2 missing: AO" in said.out
+
+
 @pytest.fixture
 def rival(tmp_path):
     """Three videos of OTB, and somebody's results of all of them."""
