@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated
 
 from jaxtrack import cli, weights
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.errors import JaxtrackError, UsageError
 from jaxtrack.io import paths
 
 from .studies.training import python
@@ -60,9 +60,11 @@ def demo(output: Path, steps: int, clips: int) -> None:
         clips: clips of the synthetic benchmark that are scored.
 
     Raises:
+        UsageError: the benchmark has fewer clips.
         JaxtrackError: ``output`` is in use by something else, or a part failed.
     """
     started = time.perf_counter()
+    names = _clip_names(clips)
     mark = output / ".jaxtrack-demo"
     if output.exists() and any(output.iterdir()) and not mark.exists():
         raise JaxtrackError(f"{output} is not empty and not an earlier demo: name another --output")
@@ -81,7 +83,6 @@ def demo(output: Path, steps: int, clips: int) -> None:
     python("-m", "jaxtrack", "demo", "--output", str(video))
 
     _say("3. score all trackers and write the report")
-    names = _clip_names(clips)
     # The larger ones would take as long as all of these.
     shipped = [name for name in weights.shipped_names() if name.endswith("-tiny")]
     trackers = [*shipped, f"siamfc-tiny={trained / 'weights.safetensors'}"]
@@ -102,7 +103,9 @@ def _clip_names(count: int) -> list[str]:
 
     # Clips repeat their leading attribute every few entries; a coprime stride meets them all.
     total = len(BENCHMARK)
-    return [BENCHMARK[i * 9 % total].name for i in range(min(count, total))]
+    if count > total:
+        raise UsageError(f"--clips {count}: the benchmark has {total} clips")
+    return [BENCHMARK[i * 9 % total].name for i in range(count)]
 
 
 def _say(line: str) -> None:

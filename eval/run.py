@@ -21,6 +21,7 @@ import jax
 import numpy as np
 
 from jaxtrack import cli
+from jaxtrack.data.readers.entries import MissingError
 from jaxtrack.errors import JaxtrackError, UsageError, brief, unknown
 from jaxtrack.io.atomic import read_whole, write_whole
 from jaxtrack.io.paths import output_folder
@@ -30,6 +31,7 @@ from jaxtrack.ops import precision
 from .files import datasets
 from .files.datasets import Dataset
 from .files.kept import Kept
+from .files.records import late
 from .files.results import (
     Tracked,
     TrackerResults,
@@ -44,7 +46,7 @@ from .files.results import (
 )
 from .metrics.annotation import Annotation
 from .metrics.eao import VOT_PROTOCOLS, Run
-from .metrics.names import listing
+from .metrics.names import IncompleteError, all_withheld, check_scorable, listing
 from .report import scores as scoring
 from .report.published import comparison
 from .report.scores import Outcome
@@ -127,6 +129,10 @@ class Plan:
         peers: OpenCV's trackers, and a box that never moves.
         rivals: raw results of others.
         folder: where results and report go.
+        notes: what the data lack, one line each, which every score of them says.
+        count: how many sequences the data should have: those that were opened, and those that are broken or
+            missing.
+        missing: how many are missing.
     """
 
     options: Options
@@ -136,6 +142,9 @@ class Plan:
     peers: tuple[baselines.Peer, ...]
     rivals: tuple[TrackerResults, ...]
     folder: Path
+    notes: tuple[str, ...] = ()
+    count: int = 0
+    missing: int = 0
 
     def file(self, name: str) -> Path:
         """Return where a file of scores lies: that of some sequences replaces none of all."""
@@ -202,20 +211,31 @@ def evaluate(options: Options) -> list[Outcome]:
     Raises:
         JaxtrackError: nothing to run, unknown names, unreadable data.
     """
-    plan = plan_of(options)
-    return _one_pass(plan, *_opened(plan))
+    return _one_pass(*_opened(plan_of(options)))
 
 
-def _opened(plan: Plan) -> tuple[list[Sequence], list[str]]:
-    """Open the sequences of a plan and say what they are; and what is wrong with those that are left out."""
+def _opened(plan: Plan) -> tuple[Plan, list[Sequence], list[str]]:
+    """Open the sequences of a plan and say what they are.
+
+    Returns:
+        The plan, with notes on its data; the sequences; what is wrong with those that are left out.
+    """
     options, dataset = plan.options, plan.dataset
-    problems: list[str] = []
-    sequences = load(
-        dataset, options.root, names=options.sequence, on_problem=lambda e: problems.append(str(e))
-    )
+    errors: list[JaxtrackError] = []
+    sequences = load(dataset, options.root, names=options.sequence, on_problem=errors.append)
+    problems = [str(error) for error in errors]
     if not sequences:
         raise JaxtrackError(problems[0] if problems else f"{dataset.label}: no sequence")
+    missing = [error.count for error in errors if isinstance(error, MissingError)]
+    count = len(sequences) + len(errors) - len(missing) + sum(missing)
+    plan = dataclasses.replace(plan, count=count, missing=sum(missing))
     part = ""
+    truth = {s.name: s.annotation for s in sequences}
+    if not (problems or options.shard or all_withheld(truth.values())):
+        check_scorable(truth)
+    notes = late(truth)
+    if not options.sequence:
+        notes += datasets.incomplete(dataset, len(sequences), len(problems))
     if options.shard is not None:
         number, count = _shard(options.shard)
         sequences = sequences[number - 1 :: count]
@@ -225,7 +245,9 @@ def _opened(plan: Plan) -> tuple[list[Sequence], list[str]]:
         f"{dataset.layout}, split {dataset.split}{part}: {len(sequences)} sequences, {frames} frames",
         flush=True,
     )
-    return sequences, problems
+    for note in notes:
+        print(f"note: {note}", flush=True)
+    return dataclasses.replace(plan, notes=notes), sequences, problems
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -243,8 +265,12 @@ def _one_pass(plan: Plan, sequences: list[Sequence], problems: list[str]) -> lis
     options = plan.options
     makers: list[tuple[str, Entry | baselines.Peer]] = [(e.label, e) for e in plan.entries]
     makers += [(peer.name, peer) for peer in plan.peers]
-    withheld = bool(sequences) and all(s.annotation.withheld for s in sequences)
+    withheld = all_withheld(s.annotation for s in sequences)
     outcomes = []
+    rivals: list[Outcome] = []
+    if not (problems or withheld or options.shard):
+        # Before anything is tracked: what is wrong with them does not cost our rows their report.
+        rivals = [_rival(plan, rival, sequences) for rival in plan.rivals]
     broken: dict[str, str] = {}
     for label, maker in makers:
         try:
@@ -254,12 +280,12 @@ def _one_pass(plan: Plan, sequences: list[Sequence], problems: list[str]) -> lis
             broken |= error.faults
             sound = [s for s in sequences if s.name not in error.faults]
             if options.shard is None:
-                _score_sound(plan, label, sound, len(sequences) + len(problems))
+                _score_sound(plan, label, sound)
             continue
         if problems:
             print(f"{label:20s} no score: {_left_out(problems)}")
             if options.shard is None:
-                _score_sound(plan, label, sequences, len(sequences) + len(problems))
+                _score_sound(plan, label, sequences)
         elif options.shard is not None:
             print(f"{label:20s} {len(tracks)} sequences of shard {options.shard} are there")
         elif withheld:
@@ -268,7 +294,9 @@ def _one_pass(plan: Plan, sequences: list[Sequence], problems: list[str]) -> lis
             made = _results(plan, label, tracks, sequences)
             drawn = {n: t.boxes for n, t in tracks.items()}
             preset = maker.preset if isinstance(maker, Entry) else None
-            outcomes.append(_scored(plan, made, sequences, drawn, rate, preset))
+            more = {"boxes": drawn, "frames_per_second": rate, "preset": preset}
+            outcomes.append(_measured(plan, made, sequences, **more))
+            _tell(plan, outcomes[-1])
     # All others were tracked and are kept: the next call tracks only what was mended.
     if problems:
         raise JaxtrackError(_left_out([*problems, *broken.values()]))
@@ -283,7 +311,8 @@ def _one_pass(plan: Plan, sequences: list[Sequence], problems: list[str]) -> lis
             "--output FILE.zip writes the file for its server"
         )
         return []
-    rivals = (_scored(plan, rival, sequences, None, float("nan"), None) for rival in plan.rivals)
+    for rival in rivals:
+        _tell(plan, rival)
     return [*outcomes, *rivals]
 
 
@@ -295,19 +324,21 @@ def _results(
     return TrackerResults(label, str(plan.folder / label), boxes=own)
 
 
-def _score_sound(plan: Plan, label: str, sound: list[Sequence], count: int) -> None:
+def _score_sound(plan: Plan, label: str, sound: list[Sequence]) -> None:
     """Print the score of the sequences that could be tracked, where others are broken."""
-    sound = [s for s in sound if not s.annotation.withheld]
+    sound = [s for s in sound if s.annotation.scorable]
     if not sound:
         return
     tracks = {s.name: _stored(plan.folder / label, s) for s in sound}
     outcome = _measured(plan, _results(plan, label, tracks, sound), sound)
-    print(f"{'':20s} {_share(len(sound), count)}: {_numbers(outcome)}", flush=True)
+    print(f"{'':20s} {_share(len(sound), plan)}: {_numbers(outcome)}", flush=True)
 
 
-def _share(sound: int, count: int) -> str:
+def _share(sound: int, plan: Plan) -> str:
     """Say of how many sequences a score is, where it is not that of the benchmark."""
-    return f"{sound} of {count} sequences, {count - sound} broken"
+    others = {"broken": plan.count - plan.missing - sound, "missing": plan.missing}
+    said = ", ".join(f"{number} {kind}" for kind, number in others.items() if number)
+    return f"{sound} of {plan.count} sequences, {said}"
 
 
 def _part_of(results: TrackerResults, truth: Mapping[str, Annotation]) -> TrackerResults:
@@ -324,32 +355,36 @@ def _left_out(problems: list[str]) -> str:
     return f"{problems[0]}{more}"
 
 
-def _scored(
-    plan: Plan,
-    results: TrackerResults,
-    sequences: list[Sequence],
-    drawn: Mapping[str, np.ndarray] | None,
-    rate: float,
-    preset: str | None,
-) -> Outcome:
-    """Score one row, print its line and what is published for it."""
-    if drawn is None:
-        truth = {s.name: s.annotation for s in sequences}
+def _rival(plan: Plan, results: TrackerResults, sequences: list[Sequence]) -> Outcome:
+    """Score raw results of somebody else.
+
+    Raises:
+        JaxtrackError: they are not of the sequences that are evaluated, all of them and no others.
+    """
+    truth = {s.name: s.annotation for s in sequences}
+    if plan.options.sequence:
         results = _part_of(results, truth)
-        first = {n: runs[0] for n, runs in results.repetitions.items()}
-        given = results.boxes or first
-        origin = {s.name: s.origin for s in sequences}
-        names = common_names(given, truth)
-        drawn = {w: given[g] - [origin[w], origin[w], 0, 0] for g, w in names.items()}
-    outcome = _measured(
-        plan, results, sequences, boxes=drawn, frames_per_second=rate, preset=preset
-    )
+    given = results.boxes or {n: runs[0] for n, runs in results.repetitions.items()}
+    origin = {s.name: s.origin for s in sequences}
+    names = common_names(given, truth)
+    own = {w: truth[w].rows_of(given[g]) for g, w in names.items()}
+    drawn = {name: boxes - [origin[name], origin[name], 0, 0] for name, boxes in own.items()}
+    try:
+        return _measured(plan, results, sequences, boxes=drawn)
+    except JaxtrackError as error:
+        # The choice to score a part of them is that of eval.score.
+        text = error.plain if isinstance(error, IncompleteError) else str(error)
+        raise JaxtrackError(f"--results {brief(results.name, 60)}: {text}") from error
+
+
+def _tell(plan: Plan, outcome: Outcome) -> None:
+    """Print the line of one row, what is published for it, and what is odd about it."""
     print(f"{brief(outcome.name, 60):20s} {_numbers(outcome)}", flush=True)
     for line in comparison(outcome, plan.dataset):
         print(f"{'':20s} {line}")
     for note in outcome.score.notes:
-        print(f"note: {brief(results.name, 60)}: {note}")
-    return outcome
+        if note not in plan.notes:  # told once, of all rows
+            print(f"note: {brief(outcome.name, 60)}: {note}")
 
 
 def _measured(
@@ -361,7 +396,8 @@ def _measured(
     if rules.kind != "got10k" or plan.options.protocol not in (None, rules.protocol):
         rules = dataclasses.replace(rules, kind="ope")
     report, notes = scoring.measure(results, truth, rules, plan.options.protocol)
-    score = scoring.score_of(report, plan.options.protocol or rules.protocol, notes)
+    protocol = plan.options.protocol or rules.protocol
+    score = scoring.score_of(report, protocol, [*plan.notes, *notes])
     return scoring.outcome_of(report, score, **more)
 
 
@@ -398,7 +434,7 @@ def supervise(
             broken |= error.faults
             sound = [s for s in sequences if s.name not in error.faults]
             runs = {s.name: read_run(run_file(plan.folder / entry.label, s.name)) for s in sound}
-        count = len(sequences) + len(problems)
+        count = plan.count
         if plan.options.shard is not None:
             print(
                 f"{entry.label:20s} {len(runs)} sequences of shard {plan.options.shard} are there"
@@ -407,9 +443,9 @@ def supervise(
         reports = restart.score(runs, sound, plan.supervision, entry.label) if sound else []
         for report in reports:
             if len(sound) < count:
-                print(f"{entry.label:20s} no score: {_share(len(sound), count)}; of those tracked:")
+                print(f"{entry.label:20s} no score: {_share(len(sound), plan)}; of those tracked:")
             print(restart.line(report), flush=True)
-            score = scoring.score_of(report, report.protocol.name)
+            score = scoring.score_of(report, report.protocol.name, plan.notes)
             drawn = {s.name: restart.boxes_of(runs[s.name], s) for s in sound}
             outcome = scoring.outcome_of(report, score, boxes=drawn, preset=entry.preset)
             found.setdefault(score.protocol, []).append(outcome)
@@ -641,7 +677,7 @@ def run(options: Options) -> None:
 
 
 def _carry_out(plan: Plan) -> None:
-    sequences, problems = _opened(plan)
+    plan, sequences, problems = _opened(plan)
     scores_file = plan.file("scores.json")
     if plan.supervision is not None:
         found = supervise(plan, sequences, problems)

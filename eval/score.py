@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,9 +21,9 @@ from jaxtrack.io.records import json_text
 from .conformance.pack import check_pack
 from .files import datasets
 from .files.datasets import Dataset
+from .files.records import late
 from .files.results import TrackerResults, read_named
-from .files.truth import read_ground_truth
-from .metrics.annotation import Annotation
+from .files.truth import Truth, read_truth
 from .metrics.names import listing
 from .metrics.protocols import Benchmark, get_benchmark
 from .report import tables
@@ -101,7 +101,12 @@ def _score_all(options: Options) -> None:
     outputs = [output_file(path, inputs) for path in given if path is not None]
     if len(set(outputs)) < len(outputs):
         raise UsageError("two outputs have one name: give each its own file")
-    truth = read_ground_truth(options.ground_truth, benchmark, options.benchmark, options.split)
+    truth = read_truth(options.ground_truth, benchmark, options.benchmark, options.split)
+    dataset = _dataset(options, benchmark, truth.split)
+    notes = (
+        *late(truth.annotations),
+        *datasets.incomplete(dataset, len(truth.annotations)),
+    )
     problems: list[JaxtrackError] = []
     trackers = [t for text in options.results for t in read_named(text, problems.append)]
     rows = [t.name for t in trackers]
@@ -111,13 +116,13 @@ def _score_all(options: Options) -> None:
     outcomes = []
     for tracker in trackers:
         try:
-            outcomes += _scored(tracker, protocols, truth, benchmark, options)
+            outcomes += _scored(tracker, protocols, truth, benchmark, options, notes)
         except JaxtrackError as error:
             # One tracker's fault does not hide the scores of the others.
             named = JaxtrackError(f"{tracker.name}: {error}") if len(trackers) > 1 else error
             problems.append(named)
     if outcomes:
-        _show(options, benchmark, outcomes)
+        _show(options, dataset, outcomes, notes)
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise JaxtrackError(f"{problems[0]}{more}") if more else problems[0]
@@ -126,30 +131,34 @@ def _score_all(options: Options) -> None:
 def _scored(
     tracker: TrackerResults,
     protocols: list[str],
-    truth: Mapping[str, Annotation],
+    truth: Truth,
     benchmark: Benchmark,
     options: Options,
+    about: Sequence[str],
 ) -> list[Outcome]:
-    """Score one tracker under each protocol."""
+    """Score one tracker under each protocol; ``about`` are notes on the truth."""
     outcomes = []
     for protocol in protocols:
         report, notes = measure(
-            tracker, truth, benchmark, protocol, options.allow_missing, options.base
+            tracker, truth.annotations, benchmark, protocol, options.allow_missing, options.base
         )
-        score = score_of(report, protocol, notes, options.intervals)
+        score = score_of(report, protocol, [*about, *notes], options.intervals)
         outcomes.append(outcome_of(report, score))
     return outcomes
 
 
-def _show(options: Options, benchmark: Benchmark, outcomes: list[Outcome]) -> None:
-    """Print the tables and write the files."""
+def _show(
+    options: Options, dataset: Dataset, outcomes: list[Outcome], about: Sequence[str]
+) -> None:
+    """Print the tables and write the files; ``about`` are notes that hold for all rows."""
+    benchmark = dataset.benchmark
     scores = [o.score for o in outcomes]
     print(tables.text(scores, benchmark.name))
     if options.attributes:
         print(tables.group_text(scores, "per_attribute"))
     if options.sequences:
         print(tables.group_text(scores, "per_sequence"))
-    for line in tables.notes(scores):
+    for line in (*about, *tables.notes(scores, about)):
         print(f"note: {line}")
     for path, content in (
         (options.json, lambda: json_text(tables.record(scores, benchmark.name, sys.argv))),
@@ -163,16 +172,22 @@ def _show(options: Options, benchmark: Benchmark, outcomes: list[Outcome]) -> No
         from .report.page import write_report
 
         command = ["python", "-m", cli.beside(__package__, "eval.score"), *sys.argv[1:]]
-        write_report(options.report, outcomes, _dataset(options, benchmark), command=command)
+        write_report(options.report, outcomes, dataset, command=command)
         print(f"report: {options.report}")
 
 
-def _dataset(options: Options, benchmark: Benchmark) -> Dataset:
-    """Return the data set of the benchmark's name; one without a layout stands for itself."""
+def _dataset(options: Options, benchmark: Benchmark, split: str | None) -> Dataset:
+    """Return the data set of the benchmark's name; one without a layout stands for itself.
+
+    Args:
+        options: the call.
+        benchmark: the rules.
+        split: the one that was read; None: the one that is asked for, or scored by default.
+    """
     try:
-        return datasets.find(options.benchmark or benchmark.name)
+        return datasets.find(options.benchmark or benchmark.name, split or options.split)
     except JaxtrackError:
-        return Dataset(benchmark, benchmark.name, "test", benchmark.name)
+        return Dataset(benchmark, benchmark.name, split or "test", benchmark.name)
 
 
 def _check(folder: Path) -> None:

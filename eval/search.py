@@ -31,6 +31,8 @@ from jaxtrack.io.records import json_text
 from jaxtrack.ops import precision
 
 from .files import datasets
+from .files.records import late
+from .metrics.names import all_withheld, check_scorable
 from .metrics.ope import evaluate_ope
 from .metrics.protocols import get_protocol
 from .sweep import compiled
@@ -38,7 +40,7 @@ from .sweep.grid import Grid, parse_grid, track_sequences
 from .sweep.plot import plot
 from .tracking import sequences as benchmarks
 from .tracking import slots
-from .tracking.entry import parse_entry
+from .tracking.entry import parse_entry, with_weights
 from .tracking.sequences import Sequence
 
 METRICS = ("auc", "precision_20px", "norm_precision_0_20")
@@ -216,8 +218,7 @@ def search(options: Options) -> list[dict[str, float]]:
     grid = parse_grid(options.set, options.random, options.seed)
     if not 0 <= options.compare <= len(grid.values):
         raise UsageError(f"--compare {options.compare}: 1 to {len(grid.values)}, the settings")
-    given = f"{options.tracker}={options.weights}" if options.weights else options.tracker
-    entry = parse_entry(given)
+    entry = parse_entry(with_weights(options.tracker, options.weights))
     tracker = entry.tracker
     compiled.check_fields(tracker, entry.label, grid.names)
     grid.check(tracker)
@@ -229,17 +230,24 @@ def search(options: Options) -> list[dict[str, float]]:
     paths.output_folder(options.output, inputs)
     variables = entry.load()
     sequences = benchmarks.load(dataset, options.root, names=options.sequence)
-    if all(s.annotation.withheld for s in sequences):
+    if all_withheld(s.annotation for s in sequences):
         raise JaxtrackError(
             f"{dataset.label}: its truth is withheld, there is nothing to search by; name another --split"
         )
+    notes = late({s.name: s.annotation for s in sequences})
+    if not options.sequence:
+        notes += datasets.incomplete(dataset, len(sequences))
+    for note in notes:
+        print(f"note: {note}", flush=True)
     if options.frames is not None:
         sequences = [benchmarks.shortened(s, options.frames) for s in sequences]
+    check_scorable({s.name: s.annotation for s in sequences})
     figures: dict[str, Any] = {
         "tracker": entry.label,
         "fingerprint": entry.fingerprint(variables),
         "benchmark": dataset.label,
         "sequences": [s.name for s in sequences],
+        "notes": notes,
         "arguments": sys.argv[1:],
     }
     total, clock = len(grid.values) * sum(s.length - 1 for s in sequences), Clock()

@@ -21,6 +21,7 @@ from typing import Annotated
 import numpy as np
 
 from jaxtrack import cli
+from jaxtrack.data import layouts
 from jaxtrack.errors import JaxtrackError, UsageError, brief, nearest, reason
 from jaxtrack.io.paths import output_file
 from jaxtrack.io.text import parse_numbers
@@ -60,11 +61,13 @@ LAYOUTS = {
 
 
 def _layout(benchmark: str) -> Layout:
-    if benchmark not in LAYOUTS:
+    """Return what the server of a benchmark expects, however the benchmark is spelled."""
+    try:
+        return LAYOUTS[layouts.canonical(benchmark)]
+    except (JaxtrackError, KeyError):
         raise UsageError(
             f"no server takes a zip file of {brief(benchmark)!r}; {nearest(benchmark, LAYOUTS)}"
-        )
-    return LAYOUTS[benchmark]
+        ) from None
 
 
 def write_zip(
@@ -104,7 +107,7 @@ def write_zip(
             for name in sorted(runs):
                 for member, text in _members(layout, name, runs[name], results.times.get(name)):
                     archive.writestr(zipfile.ZipInfo(member), text, zipfile.ZIP_DEFLATED)
-        remarks = check_zip(part, benchmark, lengths, first_boxes, partial)
+        remarks = _checked(path, _read_members(part, path), layout, lengths, first_boxes, partial)
         os.replace(part, path)
     except OSError as error:
         raise JaxtrackError(f"cannot write {path}: {error.strerror or error}") from error
@@ -157,8 +160,19 @@ def check_zip(
     Raises:
         JaxtrackError: the first thing that the server would stumble over.
     """
-    layout = _layout(benchmark)
-    members = _read_members(Path(path))
+    members = _read_members(Path(path), path)
+    return _checked(path, members, _layout(benchmark), lengths, first_boxes, partial)
+
+
+def _checked(
+    path: str | Path,
+    members: Mapping[str, bytes],
+    layout: Layout,
+    lengths: Mapping[str, int] | None,
+    first_boxes: Mapping[str, np.ndarray] | None,
+    partial: bool,
+) -> list[str]:
+    """Check the members of a submission that is called, or will be called, ``path``."""
     boxes, times = _sort_members(path, layout, members)
     _check_names(path, layout, set(boxes), lengths, partial)
     for name, files in boxes.items():
@@ -174,18 +188,22 @@ def check_zip(
     return remarks
 
 
-def _read_members(path: Path) -> dict[str, bytes]:
+def _read_members(path: Path, shown: str | Path) -> dict[str, bytes]:
     """Read a zip file's members; nothing is unpacked that no submission needs.
+
+    Args:
+        path: the file.
+        shown: what it is called in messages.
 
     Raises:
         JaxtrackError: no zip file, damaged, encrypted, a name that stands twice, or far too much in it.
     """
     if not path.is_file():
-        raise JaxtrackError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
+        raise JaxtrackError(f"{shown}: {'not a file' if path.exists() else 'no such file'}")
     try:
         with zipfile.ZipFile(path) as archive:
             entries = [e for e in archive.infolist() if not e.is_dir()]
-            _check_entries(path, entries)
+            _check_entries(shown, entries)
             return {e.filename: archive.read(e) for e in entries}
     except (
         OSError,
@@ -198,10 +216,10 @@ def _read_members(path: Path) -> dict[str, bytes]:
         zlib.error,
         lzma.LZMAError,
     ) as error:
-        raise JaxtrackError(f"{path} is not a readable zip file ({reason(error)})") from error
+        raise JaxtrackError(f"{shown} is not a readable zip file ({reason(error)})") from error
 
 
-def _check_entries(path: Path, entries: list[zipfile.ZipInfo]) -> None:
+def _check_entries(path: str | Path, entries: list[zipfile.ZipInfo]) -> None:
     """Refuse what costs memory or cannot be read, by what the directory of the zip file says."""
     if len(entries) > _MEMBERS_AT_MOST:
         raise JaxtrackError(f"{path}: {len(entries)} files, far more than a submission has")
@@ -342,19 +360,19 @@ def run(options: Options) -> None:
     Raises:
         JaxtrackError: what is wrong with the results or the zip file.
     """
-    _layout(options.benchmark)
+    benchmark = _layout(options.benchmark).benchmark
     if options.check is None and (options.results is None or options.output is None):
         raise UsageError("give RESULTS and --output FILE.zip, or --check FILE.zip")
     if options.check is not None and (options.results is not None or options.output is not None):
         raise UsageError("--check FILE.zip stands alone: nothing is written then")
     lengths, first = None, None
     if options.ground_truth is not None:
-        truth = read_ground_truth(options.ground_truth, get_benchmark(options.benchmark))
+        truth = read_ground_truth(options.ground_truth, get_benchmark(benchmark))
         first = {n: a.boxes[0] for n, a in truth.items()}
         if all(len(a) > 1 for a in truth.values()):
             lengths = {n: len(a) for n, a in truth.items()}
     if options.check is not None:
-        remarks = check_zip(options.check, options.benchmark, lengths, first, options.partial)
+        remarks = check_zip(options.check, benchmark, lengths, first, options.partial)
         target = options.check
     else:
         assert options.results is not None
@@ -367,7 +385,7 @@ def run(options: Options) -> None:
             raise JaxtrackError(
                 f"{options.results} holds {len(trackers)} trackers, give one: {found}"
             )
-        remarks = write_zip(target, trackers[0], options.benchmark, lengths, first, options.partial)
+        remarks = write_zip(target, trackers[0], benchmark, lengths, first, options.partial)
     for remark in remarks:
         print(f"note: {remark}")
     state = "not complete, for trying out only" if options.partial else "ready for the server"

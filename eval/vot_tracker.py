@@ -28,7 +28,7 @@ from jaxtrack.errors import JaxtrackError, UsageError
 from jaxtrack.io.images import read_image
 
 from .tracking.adapters import FrameTracker
-from .tracking.entry import parse_entry
+from .tracking.entry import parse_entry, with_weights
 
 TRACKER, WEIGHTS = "JAXTRACK_TRACKER", "JAXTRACK_WEIGHTS"
 
@@ -129,10 +129,12 @@ def run(options: Options) -> None:
         JaxtrackError: no tracker was named, or as `serve`.
     """
     name = options.tracker or os.environ.get(TRACKER)
-    weights = options.weights or os.environ.get(WEIGHTS) or None
     if not name:
         raise UsageError(f"name a tracker: --tracker NAME, or set {TRACKER}")
-    entry = parse_entry(f"{name}={weights}" if weights and "=" not in name else name, options.set)
+    weights = options.weights
+    if not weights and "=" not in name:
+        weights = os.environ.get(WEIGHTS) or None
+    entry = parse_entry(with_weights(name, weights), options.set)
     cli.use_compilation_cache()
     frames = FrameTracker(entry.tracker, entry.load())
     width, height = options.size

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from jaxtrack.data import layouts
+from jaxtrack.data import layouts, splits
 from jaxtrack.errors import JaxtrackError, UsageError, brief, nearest, unknown
 
 from ..metrics.protocols import Benchmark, get_benchmark
@@ -51,6 +51,32 @@ def check_root(dataset: Dataset, root: object) -> None:
         raise UsageError("--root: the synthetic benchmark has no folder; name a --benchmark")
     if not dataset.synthetic and root is None:
         raise UsageError(f"benchmark {dataset.layout!r} needs --root, the folder of its sequences")
+
+
+def incomplete(dataset: Dataset, count: int, broken: int = 0) -> tuple[str, ...]:
+    """Say that not all of a published split is here, so that no score of a part passes for one of the whole.
+
+    Args:
+        dataset: what is evaluated.
+        count: how many of its sequences are here and can be used.
+        broken: how many problems others have.
+
+    Returns:
+        One line; nothing where all of them are here, or nobody has published how many there are.
+    """
+    size = splits.size(dataset.layout, dataset.split)
+    if size is None or count >= size:
+        return ()
+    known = layouts.DATASETS.get(dataset.layout)
+    alone = known is None or len(known.splits) == 1
+    if alone:
+        name = dataset.layout
+    else:
+        name = (
+            dataset.split if dataset.split == dataset.label else f"{dataset.layout} {dataset.split}"
+        )
+    whole = " and whole" if broken else ""
+    return (f"{count} of the {size} videos of {name} are here{whole}",)
 
 
 def names() -> tuple[str, ...]:

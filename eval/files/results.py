@@ -118,8 +118,13 @@ def read_named(text: str, on_problem: Problems | None = None) -> list[TrackerRes
     name, equals, folder = text.partition("=")
     if not equals or resolve(text).exists():
         return read_results(text, on_problem)
+    if not name or not folder:
+        raise UsageError(
+            f"{brief(text)}: {'no name before' if folder else 'no folder behind'} the sign =; give FOLDER "
+            "or NAME=FOLDER"
+        )
     found = read_results(folder, on_problem)
-    if not name or len(found) != 1:
+    if len(found) != 1:
         trackers = listing(t.name for t in found)
         raise UsageError(
             f"{brief(text)}: NAME=FOLDER wants the folder of one tracker, here are {len(found)}: {trackers}"

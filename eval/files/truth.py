@@ -7,6 +7,7 @@ Understood are: a benchmark's own folder, read by `jaxtrack.data.layouts.read_tr
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,9 +24,10 @@ from jaxtrack.io.paths import resolve
 from jaxtrack.io.records import read_json
 from jaxtrack.io.text import read_numbers, read_text
 
-from ..metrics.annotation import Annotation, from_record
+from ..metrics.annotation import Annotation
 from ..metrics.protocols import Benchmark
 from .arrays import annotations_from_arrays, load_npz, regions_from_arrays
+from .records import annotation_of, evaluated
 from .results import polygon_bounds
 
 # Columns of the LaSOT toolkit's attribute files, spelled as there.
@@ -63,10 +65,30 @@ UAV_ATTRIBUTES = (
 _TAGS = ("camera_motion", "illum_change", "motion_change", "size_change", "occlusion")
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Truth:
+    """What results are scored against.
+
+    Attributes:
+        annotations: sequence -> annotation, in the benchmark's own coordinates.
+        split: the split that they are of; None where the files do not say it.
+    """
+
+    annotations: dict[str, Annotation]
+    split: str | None = None
+
+
 def read_ground_truth(
     path: str | Path, benchmark: Benchmark, layout: str | None = None, split: str | None = None
 ) -> dict[str, Annotation]:
-    """Read the annotation of a benchmark.
+    """Read the annotation of a benchmark: the annotations of `read_truth`."""
+    return read_truth(path, benchmark, layout, split).annotations
+
+
+def read_truth(
+    path: str | Path, benchmark: Benchmark, layout: str | None = None, split: str | None = None
+) -> Truth:
+    """Read the annotation of a benchmark, and which split it is.
 
     Args:
         path: an npz or json file, or a folder.
@@ -75,7 +97,7 @@ def read_ground_truth(
         split: split of a folder; None: the one that is scored, or else the one that is there.
 
     Returns:
-        sequence -> annotation, in the benchmark's own coordinates.
+        The annotation.
 
     Raises:
         JaxtrackError: nothing of the kind is there, or a file cannot be read; named with its line.
@@ -85,8 +107,8 @@ def read_ground_truth(
         # The long-term challenges lie on disk as the short-term ones.
         longterm = benchmark.kind == "longterm"
         found = _from_layout(path, "vot2018" if longterm else layout or benchmark.name, split)
-        found = found if found is not None else _from_flat(path, benchmark)
-        if not found:
+        found = found if found is not None else _bare(_from_flat(path, benchmark))
+        if not found.annotations:
             raise JaxtrackError(
                 f"no annotation of {benchmark.name} under {path}: looked for its own layout and for SEQ.txt"
             )
@@ -94,21 +116,28 @@ def read_ground_truth(
     if not path.exists():
         raise JaxtrackError(f"no ground truth at {path}: give an npz or json file, or a folder")
     if path.suffix == ".json":
-        return _from_json(read_json(path, "data set file"), path)
+        return _bare(_from_json(read_json(path, "data set file"), path))
     if path.suffix != ".npz":
         raise JaxtrackError(f"{path}: give an npz or json file, or a folder")
     content = load_npz(path)
     if "names" not in content or "lengths" not in content:
         raise JaxtrackError(f"{path}: no arrays 'names' and 'lengths': not a ground truth")
     if "polygons" in content:
-        return regions_from_arrays(content, path)
+        return _bare(regions_from_arrays(content, path))
     if "boxes" not in content:
         raise JaxtrackError(f"{path}: neither 'boxes' nor 'polygons': not a ground truth")
     listed = read_json(side, "list of attributes") if (side := _expected_beside(path)) else {}
     attributes = listed.get("attributes") if isinstance(listed, dict) else None
     if not _is_listing(attributes):
         raise JaxtrackError(f"{side}: 'attributes' is no table of lists of sequences")
-    return annotations_from_arrays(content, attributes, path)[0]
+    return _bare(annotations_from_arrays(content, attributes, path)[0])
+
+
+def _bare(annotations: dict[str, Annotation]) -> Truth:
+    """Return annotations of no layout: where given boxes are all there is, the others are withheld."""
+    return Truth(
+        {n: dataclasses.replace(a, withheld=not a.scorable) for n, a in annotations.items()}
+    )
 
 
 def _is_listing(attributes: Any) -> bool:
@@ -190,7 +219,7 @@ def _upright(table: np.ndarray) -> np.ndarray:
     return boxes
 
 
-def _from_layout(path: Path, layout: str, split: str | None) -> dict[str, Annotation] | None:
+def _from_layout(path: Path, layout: str, split: str | None) -> Truth | None:
     """Read a folder as its benchmark lays it out; None where it is another layout."""
     try:
         layout = layouts.canonical(layout)
@@ -204,17 +233,18 @@ def _from_layout(path: Path, layout: str, split: str | None) -> dict[str, Annota
         except WrongLayoutError:
             continue
         if records:
-            return {r.name: _of_record(r, path) for r in records}
+            return Truth({r.name: _of_record(layout, r, path) for r in records}, chosen)
     return None
 
 
-def _of_record(record: VideoRecord, root: Path) -> Annotation:
+def _of_record(layout: str, record: VideoRecord, root: Path) -> Annotation:
+    record, skipped = evaluated(layout, record)
     size = record.size[::-1] if record.size is not None else None
     folders = (root / record.name, *(root / s / record.name for s in ("val", "test", "train")))
     folder = next((f for f in folders if f.is_dir()), None)
     if size is None and folder is not None:
         size = _image_size(folder)
-    return from_record(record, size)
+    return annotation_of(record, size, skipped)
 
 
 def _from_flat(path: Path, benchmark: Benchmark) -> dict[str, Annotation]:

@@ -26,6 +26,8 @@ class Annotation:
         tags: per-frame attributes (VOT), name -> bool (n,).
         size: (width, height) of the image in pixels, or None.
         cover: int (n,), visible eighths 0..8 (GOT-10k), or None.
+        withheld: the benchmark publishes the first box alone, as of the test sets of GOT-10k and TrackingNet.
+        skipped: frames of the video before the first row, of a user's own video whose target enters late.
     """
 
     boxes: np.ndarray
@@ -35,15 +37,22 @@ class Annotation:
     tags: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     size: tuple[int, int] | None = None
     cover: np.ndarray | None = None
+    withheld: bool = False
+    skipped: int = 0
 
     def __len__(self) -> int:
         """Return the number of frames."""
         return len(self.boxes)
 
+    def rows_of(self, results: np.ndarray) -> np.ndarray:
+        """Return the rows of a result that are of these frames, be there one for each of the whole video."""
+        whole = self.skipped > 0 and len(results) == self.skipped + len(self)
+        return results[self.skipped :] if whole else results
+
     @property
-    def withheld(self) -> bool:
-        """Whether nothing but the given box is known, as in the test sets of GOT-10k and TrackingNet."""
-        return not np.isfinite(self.boxes[1:, :4]).all(axis=1).any()
+    def scorable(self) -> bool:
+        """Whether a box is known of a frame after the first, whose box is given."""
+        return bool(np.isfinite(self.boxes[1:, :4]).all(axis=1).any())
 
 
 def from_record(record: VideoRecord, size: tuple[int, int] | None = None) -> Annotation:
@@ -67,4 +76,5 @@ def from_record(record: VideoRecord, size: tuple[int, int] | None = None) -> Ann
         tags=dict(record.tags),
         size=size,
         cover=None if visibility is None else np.rint(np.asarray(visibility) * 8).astype(int),
+        withheld=record.withheld,
     )

@@ -12,7 +12,7 @@ from jaxtrack.errors import JaxtrackError
 from .annotation import Annotation
 from .bootstrap import bootstrap
 from .counts import overlaps
-from .names import match_names
+from .names import IncompleteError, match_names
 from .protocols import FLOAT64_EPSILON
 
 THRESHOLDS = np.linspace(0, 1, 101)
@@ -201,7 +201,7 @@ def _fit(
     if not problem:
         return boxes
     if not allow_missing:
-        raise JaxtrackError(f"{problem}: correct the file, or score what is there: --allow-missing")
+        raise IncompleteError(problem, "correct the file", "score what is there")
     notes.append(f"{problem}: missing rows count as failures, rows behind the last frame are cut")
     fitted = np.zeros((frames, 4))
     fitted[: len(boxes)] = np.where(np.isfinite(boxes).all(axis=1)[:, None], boxes, 0.0)[:frames]

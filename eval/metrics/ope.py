@@ -17,7 +17,7 @@ from jaxtrack.errors import JaxtrackError
 from .annotation import Annotation
 from .bootstrap import bootstrap
 from .counts import Counts, Frames, count, fit
-from .names import match_names
+from .names import IncompleteError, match_names
 from .protocols import FLOAT64_EPSILON, Benchmark, Protocol, get_benchmark, get_protocol
 
 
@@ -181,10 +181,8 @@ def _check_rows(
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise JaxtrackError(f"{name}: boxes of shape {boxes.shape} where (frames, 4) is needed")
     if len(boxes) < frames and not allow_missing:
-        raise JaxtrackError(
-            f"{name}: {len(boxes)} result rows for {frames} frames: complete the file, or score what is "
-            "there with --allow-missing"
-        )
+        what = f"{name}: {len(boxes)} result rows for {frames} frames"
+        raise IncompleteError(what, "complete the file", "score what is there")
     if not np.isfinite(boxes.sum()):
         boxes = _without_infinite(name, boxes, allow_missing, notes)
         bad = np.flatnonzero(np.isnan(boxes).any(axis=1))
@@ -196,7 +194,7 @@ def _check_rows(
         elif allow_missing:
             notes.append(f"{what}: counted as failures")
         else:
-            raise JaxtrackError(f"{what}: correct them, or count them as failures: --allow-missing")
+            raise IncompleteError(what, "correct them", "count them as failures")
     return boxes
 
 
@@ -211,7 +209,7 @@ def _without_infinite(
         f"{name}: {bad.sum()} result rows hold infinity (first: row {np.flatnonzero(bad)[0] + 1})"
     )
     if not allow_missing:
-        raise JaxtrackError(f"{what}: correct them, or count them as failures: --allow-missing")
+        raise IncompleteError(what, "correct them", "count them as failures")
     notes.append(f"{what}: counted as failures")
     return np.where(bad[:, None], np.array([-1e9, -1e9, 1.0, 1.0]), boxes)
 

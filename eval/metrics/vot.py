@@ -33,7 +33,7 @@ from .eao import (
     nan_mean,
     running_means,
 )
-from .names import match_names
+from .names import IncompleteError, match_names
 from .protocols import Benchmark, get_benchmark
 from .regions import as_regions, region_overlap, region_overlaps_two_bounds
 
@@ -281,9 +281,8 @@ def _check_length(
         return
     what = f"{name}: {len(run)} result rows for {frames} frames"
     if not allow_missing and (len(run) < frames or protocol.lengths == "equal"):
-        raise JaxtrackError(
-            f"{what}: another version of the video? Score the common frames with --allow-missing"
-        )
+        version = f"{what}, as of another version of the video"
+        raise IncompleteError(version, "take runs of this one", "score the common frames")
     notes.append(f"{what}: only the first {min(len(run), frames)} are scored")
 
 

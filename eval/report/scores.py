@@ -279,6 +279,8 @@ def _given(
             f"{benchmark.name} needs"
         )
     names = common_names(wanted, truth)
+    if benchmark.kind == "ope":
+        wanted = {n: truth[names[n]].rows_of(b) if n in names else b for n, b in wanted.items()}
     renamed = [f"{n} for {names[n]}" for n in wanted if names.get(n, n) != n]
     notes = [f"taken by another spelling: {listing(renamed)}"] if renamed else []
     return {str(names.get(n, n)): v for n, v in wanted.items()}, notes

@@ -164,18 +164,19 @@ def group_text(scores: Sequence[Score], group: str) -> str:
     return "\n".join(parts)
 
 
-def notes(scores: Sequence[Score]) -> list[str]:
+def notes(scores: Sequence[Score], told: Sequence[str] = ()) -> list[str]:
     """Return the notes of all scores, each once, with the trackers and protocols it holds for.
 
     Args:
         scores: one per tracker and protocol.
+        told: notes to leave out, those that are of no tracker in particular.
 
     Returns:
         One line each.
     """
     found: dict[str, list[str]] = {}
     for s in scores:
-        for note in s.notes:
+        for note in (n for n in s.notes if n not in told):
             found.setdefault(note, []).append(f"{s.tracker} ({s.protocol})")
     return [f"{', '.join(who)}: {note}" for note, who in found.items()]
 

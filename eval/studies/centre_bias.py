@@ -98,15 +98,21 @@ def study(options: Options, cwd: Path | None = None) -> list[Bias]:
         raise UsageError("--shifts: give at least one of 0, 16, 32 and 64")
     if not 1 <= options.reach <= (SIZE - 1) / 2:
         raise UsageError(f"--reach {options.reach:g}: give 1 to {(SIZE - 1) / 2:g} pixels")
+    trainings = {shift: _training(shift, options) for shift in options.shifts}
+    for training in trainings.values():
+        training.check()
     fresh = pairs.draw_pairs(options.pairs, SIZE, options.reach)
     found = []
-    for shift in options.shifts:
-        preset = f"{TRACKER}-shift{shift}"
-        name = f"{preset}-{options.steps}steps" if options.steps else preset
-        training = Training(preset, options.runs / name, options.steps)
+    for shift, training in trainings.items():
         variables = jaxtrack.load_weights(jaxtrack.get_tracker(TRACKER), training.weights(cwd))
         found.append(measure(shift, variables, fresh, options.reach))
     return found
+
+
+def _training(shift: int, options: Options) -> Training:
+    preset = f"{TRACKER}-shift{shift}"
+    name = f"{preset}-{options.steps}steps" if options.steps else preset
+    return Training(preset, options.runs / name, options.steps)
 
 
 def draw(found: list[Bias]) -> Any:

@@ -32,6 +32,7 @@ from jaxtrack.trackers.mlt import tracker as mlt
 
 from ..files import datasets
 from ..metrics.bootstrap import bootstrap
+from ..metrics.names import check_scorable
 from ..metrics.ope import OPEReport, evaluate_ope
 from ..tracking import sequences as benchmarks
 from ..tracking import slots
@@ -140,6 +141,21 @@ def trained(options: Options) -> list[Path]:
     return found
 
 
+def opened(options: Options) -> list[Sequence]:
+    """Return what is tracked.
+
+    Raises:
+        JaxtrackError: as `eval.tracking.sequences.load`; a sequence cannot be tracked, or none be scored.
+    """
+    sequences = benchmarks.load(options.benchmark, options.root, names=options.sequence)
+    faults = {s.name: s.fault or benchmarks.first_box_fault(s) for s in sequences}
+    broken = {name: fault for name, fault in faults.items() if fault is not None}
+    if broken:
+        raise slots.BrokenSequencesError(broken)
+    check_scorable({s.name: s.annotation for s in sequences})
+    return sequences
+
+
 def rows_of(options: Options) -> dict[str, Tracker]:
     """Return the trackers that are compared, by the name of their row, the matching network alone first.
 
@@ -225,8 +241,8 @@ def ablate(options: Options) -> list[dict[str, Any]]:
         its 95 % ``interval`` over sequences, ``frames_per_second`` and ``slowdown`` against mt.
     """
     trackers = rows_of(options)
+    sequences = opened(options)  # what is wrong with them costs no training
     paths = trained(options)
-    sequences = benchmarks.load(options.benchmark, options.root, names=options.sequence)
     whole = combinations(options.tracker)[(True, True, True)]
     learned = [load_weights(whole, path) for path in paths]
     rates = speeds(trackers, learned[0], sequences[0], options.speed_rounds)

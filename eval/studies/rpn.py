@@ -127,6 +127,23 @@ def correlation_rows(width: int, rounds: int) -> list[Row]:
     return [Row(kind, sizes[kind], cost[kind], times[kind]) for kind in calls]
 
 
+def trainings_of(options: Options) -> dict[int, Training]:
+    """Return the trainings that are asked for, by the number of levels.
+
+    Raises:
+        JaxtrackError: the folder of one of them holds a training of something else.
+    """
+    if not options.train:
+        return {}
+    start = shipped_path("siamfc-tiny")
+    found = {}
+    for levels, preset in FUSION.items():
+        folder = options.runs / f"{preset}-{options.train}steps"
+        found[levels] = Training(preset, folder, options.train, init_from=start)
+        found[levels].check()
+    return found
+
+
 def fusion_rows(options: Options) -> list[Row]:
     """Measure the tiny network with one, two and three levels."""
     size = siamrpn.PRESETS["siamrpnpp-tiny"].instance_size
@@ -134,15 +151,13 @@ def fusion_rows(options: Options) -> list[Row]:
     crop = jnp.asarray(rng.randint(0, 256, (1, size, size, 3)), jnp.uint8)
     exemplar = jnp.asarray(rng.randint(0, 256, (127, 127, 3)), jnp.uint8)
     calls, sizes, cost, overlaps = {}, {}, {}, {}
+    trainings = trainings_of(options)
     fresh = pairs.draw_pairs(options.pairs, size, 48.0) if options.train else None
     for levels, preset in FUSION.items():
         tracker = jaxtrack.get_tracker(preset)
         config: Any = tracker.config
         if fresh is not None:
-            folder = options.runs / f"{preset}-{options.train}steps"
-            start = shipped_path("siamfc-tiny")
-            training = Training(preset, folder, options.train, init_from=start)
-            variables = jaxtrack.load_weights(tracker, training.weights())
+            variables = jaxtrack.load_weights(tracker, trainings[levels].weights())
             answers = pairs.answer(config, variables, fresh)
             overlaps[levels] = float(pairs.overlap(answers, fresh).mean())
         else:
@@ -200,6 +215,7 @@ def draw(correlation: list[Row], fusion: list[Row]) -> Any:
 
 def _run(options: Options) -> None:
     folder = results.begin(options.output, options.runs)
+    trainings_of(options)  # a folder in use is told before anything is measured
     correlation = correlation_rows(options.width, options.rounds)
     print(table(correlation), flush=True)
     fusion = fusion_rows(options)

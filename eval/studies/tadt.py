@@ -26,7 +26,7 @@ from jaxtrack.errors import UsageError, unknown
 from ..metrics.ope import evaluate_ope
 from ..tracking import sequences as benchmarks
 from ..tracking import slots
-from ..tracking.entry import fingerprint, parse_entry
+from ..tracking.entry import fingerprint, parse_entry, with_weights
 from ..tracking.sequences import Sequence
 from . import results
 from .results import Kept
@@ -126,8 +126,7 @@ def measure(options: Options) -> list[Row]:
     for name in options.variants:
         if name not in VARIANTS:
             raise UsageError(str(unknown("variant", name, VARIANTS)))
-    given = f"{options.tracker}={options.weights}" if options.weights else options.tracker
-    entry = parse_entry(given)
+    entry = parse_entry(with_weights(options.tracker, options.weights))
     record = entry.tracker
     if not trackers.family("tadt").owns(record):
         raise UsageError(f"--tracker {entry.label}: not a preset of TADT")

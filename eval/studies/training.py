@@ -48,6 +48,35 @@ class Training:
     seed: int | None = None
     init_from: Path | None = None
 
+    @property
+    def begun(self) -> bool:
+        """Whether something lies in the folder."""
+        return self.folder.is_dir() and any(self.folder.iterdir())
+
+    def check(self) -> None:
+        """Refuse a folder that this training cannot go on in, before others are trained.
+
+        Raises:
+            JaxtrackError: it holds a training of something else.
+        """
+        if self.begun:
+            _compare(self.folder.absolute(), self._note, self._asked())
+
+    @property
+    def _note(self) -> Path:
+        """Where it is kept what the training was asked for."""
+        folder = self.folder.absolute()
+        return folder.with_name(f"{folder.name}.asked.json")
+
+    def _asked(self) -> dict[str, Any]:
+        return {
+            "jaxtrack": jaxtrack.__version__,
+            "preset": self.preset,
+            "steps": self.steps,
+            "seed": self.seed,
+            "init_from": checksum(self.init_from) if self.init_from else None,
+        }
+
     def weights(self, cwd: Path | None = None) -> Path:
         """Return the file of its weights; what is missing is trained, what was begun is finished.
 
@@ -58,23 +87,11 @@ class Training:
             JaxtrackError: the folder holds a training of something else, or the training failed.
         """
         folder = self.folder.absolute()
-        weights, note = (
-            folder / "weights.safetensors",
-            folder.with_name(f"{folder.name}.asked.json"),
-        )
-        asked = {
-            "jaxtrack": jaxtrack.__version__,
-            "preset": self.preset,
-            "steps": self.steps,
-            "seed": self.seed,
-            "init_from": checksum(self.init_from) if self.init_from else None,
-        }
-        begun = folder.is_dir() and any(folder.iterdir())
-        if begun:
-            _compare(folder, note, asked)
-        if begun and weights.is_file():
+        weights = folder / "weights.safetensors"
+        self.check()
+        if self.begun and weights.is_file():
             return weights
-        write_json(note, asked)
+        write_json(self._note, self._asked())
         words = ["-m", cli.beside(__package__, "train.run"), self.preset, "--output", str(folder)]
         words += ["--steps", str(self.steps)] if self.steps else []
         words += ["--seed", str(self.seed)] if self.seed is not None else []

@@ -59,6 +59,11 @@ def parse(text: str) -> Peer:
         JaxtrackError: a file is not there.
     """
     name, equals, given = text.partition("=")
+    if name in _KINDS and _class_of(name) is None:
+        raise UsageError(
+            f"--peer {brief(text)}: this build of OpenCV ({cv2.__version__}) lacks {_KINDS[name][0]}; "
+            "pip install opencv-contrib-python"
+        )
     if name not in names(files=True):
         raise UsageError(str(unknown("peer", name, names(files=True))))
     wanted = _KINDS[name][1] if name in _KINDS else ()

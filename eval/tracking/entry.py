@@ -156,6 +156,27 @@ def parse_entry(text: str, changes: Sequence[str] = ()) -> Entry:
     return parse_entries([text], changes)[0]
 
 
+def with_weights(text: str, weights: str | PurePath | None) -> str:
+    """Return a tracker as `parse_entry` takes it, where a command has an option for its weights.
+
+    Args:
+        text: the tracker, see the top of this page.
+        weights: file of its weights; None: what the text says.
+
+    Raises:
+        UsageError: both name a file.
+    """
+    if weights is None:
+        return text
+    _, equals, file = text.partition("=")
+    if equals:
+        raise UsageError(
+            f"--tracker {brief(text)} and --weights {brief(weights)}: two files of weights, {brief(file)} "
+            f"and {brief(weights)}: give one of them"
+        )
+    return f"{text}={weights}"
+
+
 def _parse(text: str) -> tuple[str, bool, str, str | None]:
     """Return label without changes, whether it was given by name, source and weights of an entry."""
     left, equals, file = text.partition("=")

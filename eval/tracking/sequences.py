@@ -19,7 +19,8 @@ from jaxtrack.io.paths import resolve
 
 from ..files import datasets
 from ..files.datasets import Dataset
-from ..metrics.annotation import Annotation, from_record
+from ..files.records import annotation_of, evaluated
+from ..metrics.annotation import Annotation
 
 Frame = np.ndarray
 
@@ -234,7 +235,8 @@ def _from_layout(
     on_problem: Callable[[JaxtrackError], None] | None,
 ) -> list[Sequence]:
     sequences = []
-    for record in read_layout(dataset.layout, root, dataset.split, names or None, on_problem):
+    for read in read_layout(dataset.layout, root, dataset.split, names or None, on_problem):
+        record, skipped = evaluated(dataset.layout, read)
         opened = functools.partial(_decoded, record.frames)
         clip = frame_files.is_clip_reference(record.frames[0])
         size, fault = (1, 1), None
@@ -249,7 +251,7 @@ def _from_layout(
                 length=len(record),
                 frames=opened,
                 boxes=record.boxes,
-                annotation=from_record(record, (size[1], size[0])),
+                annotation=annotation_of(record, (size[1], size[0]), skipped),
                 size=size,
                 origin=record.origin,
                 read=None if clip else functools.partial(_one, record.frames),

@@ -118,6 +118,34 @@ _LASOT_TEST = """
     yoyo 7 15 17 19; zebra 10 14 16 17
     """
 
+# How many targets the published splits have. Sources: the papers and sites of the data sets; the VOT reports.
+# Temple-Color's archive holds 129, one more than its paper counts.
+_SIZES = {
+    ("otb2013", "otb2013"): 51,
+    ("otb50", "otb50"): 50,
+    ("otb100", "otb100"): 100,
+    ("lasot", "train"): 1120,
+    ("lasot", "test"): 280,
+    ("lasot", "full"): 1400,
+    ("lasot_ext", "full"): 150,
+    ("got10k", "train"): 9335,
+    ("got10k", "train_vot"): 8335,
+    ("got10k", "val"): 180,
+    ("got10k", "test"): 180,
+    ("trackingnet", "test"): 511,
+    ("uav123", "uav123"): 123,
+    ("uav20l", "uav20l"): 20,
+    ("nfs", "fps30"): 100,
+    ("nfs", "fps240"): 100,
+    ("tc128", "test"): 128,
+    ("vot2016", "test"): 60,
+    ("vot2017", "test"): 60,
+    ("vot2018", "test"): 60,
+    ("vot2019", "test"): 60,
+    ("vot2018lt", "test"): 35,
+    ("vot2019lt", "test"): 50,
+}
+
 # Numbers of the 1,000 GOT-10k training videos that may not be used to train trackers which are then
 # tested on VOT (participation rules of VOT2019 and later; the list was published by GOT-10k).
 _GOT10K_VOT_FORBIDDEN = """
@@ -190,6 +218,19 @@ def lasot_test() -> frozenset[str]:
         category, *numbers = group.split()
         names |= {f"{category}-{n}" for n in numbers}
     return frozenset(names)
+
+
+def size(dataset: str, split: str) -> int | None:
+    """Say how many videos a published split has; where a video has several targets, each counts.
+
+    Args:
+        dataset: dataset name, as ``jaxtrack.data.layouts`` spells it.
+        split: split name; of OTB, a benchmark's own.
+
+    Returns:
+        The number; None where none is published, as for a user's own videos.
+    """
+    return _SIZES.get((dataset, split), _SIZES.get((split, split)))
 
 
 def got10k_vot_forbidden() -> frozenset[str]:

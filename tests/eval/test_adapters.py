@@ -193,3 +193,11 @@ def test_inside_the_real_vot_toolkit(protocol, tmp_path):
     assert found.returncode == 0, said
     assert "Test concluded successfuly" in said
     assert said.count("confidence=") == 49
+
+
+def test_weights_named_twice_are_refused(capsys, monkeypatch):
+    monkeypatch.setenv(vot_tracker.WEIGHTS, "c")  # what the call names comes first
+    for words, status in ((["--weights", "b"], 2), ([], 1)):
+        assert vot_tracker.main(["--tracker", "siamfc-tiny=a", *words]) == status
+        said = capsys.readouterr().err
+        assert ("two files of weights, a and b" in said) == bool(words)

@@ -146,6 +146,15 @@ def test_usage_errors(otb, capsys):
     assert main(["--no-such-option"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("text", "words"), [("={}", "no name before the sign ="), ("a=", "no folder behind the sign =")]
+)
+def test_half_a_name_is_a_mistake_in_the_call(text, words, otb, capsys):
+    given = text.format(otb / "results" / "good")
+    assert main([given, *arguments(otb)[1:]]) == 2
+    assert f"{given}: {words}; give FOLDER or NAME=FOLDER" in capsys.readouterr().err
+
+
 def test_got10k_and_vot(tmp_path, capsys):
     folder = tmp_path / "val" / "GOT-10k_Val_000001"
     folder.mkdir(parents=True)

@@ -200,6 +200,10 @@ def test_table_and_plot(made, tmp_path, monkeypatch, capsys):
         ({"set": ("scale_rate=1",), "compare": 2}, "--compare 2"),
         ({"set": ("scale_rate=1",), "tracker": "siamfcc"}, "nearest: siamfc"),
         (
+            {"set": ("scale_rate=1",), "tracker": "siamfc-tiny=a", "weights": "b"},
+            "--tracker siamfc-tiny=a and --weights b: two files of weights, a and b: give one",
+        ),
+        (
             {"set": ("a=" + ",".join(map(str, range(400))), "b=" + ",".join(map(str, range(400))))},
             "at most 100000",
         ),

@@ -349,6 +349,15 @@ def test_peers_name_what_is_broken(name, kind):
         list(baselines.track(baselines.parse(name), [BROKEN[kind][0]]))
 
 
+def test_peers_that_this_build_lacks_are_named_with_the_one_that_has_them(monkeypatch):
+    monkeypatch.setattr(baselines, "_class_of", lambda name: None)
+    for text in ("kcf", "csrt", "nano=a,b"):
+        with pytest.raises(UsageError, match=f"--peer {text}: .*pip install opencv-contrib-python"):
+            baselines.parse(text)
+    with pytest.raises(UsageError, match="unknown peer 'goturn'"):
+        baselines.parse("goturn")
+
+
 def test_peers_whose_networks_are_files_need_them(tmp_path):
     with pytest.raises(UsageError, match="give nano=BACKBONE,NECKHEAD"):
         baselines.parse("nano")

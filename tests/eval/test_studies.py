@@ -32,6 +32,7 @@ from jaxtrack.base import Prediction, Tracker
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io import child
 from jaxtrack.ops import precision as digits_of
+from tests.data_fixtures import clip, table, write_frames, write_otb
 
 
 @pytest.fixture
@@ -81,6 +82,47 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, started):
     (tmp_path / "run" / "thesis.txt").write_text("mine")
     with pytest.raises(JaxtrackError, match="did not begin"):
         Training("siamfc-tiny", tmp_path / "run").weights()
+    assert not started
+
+
+@pytest.mark.parametrize("study", [centre_bias, rpn])
+def test_a_folder_in_use_is_told_before_any_training(study, tmp_path, started, capsys, monkeypatch):
+    monkeypatch.setattr(rpn, "correlation_rows", lambda *words: pytest.fail("measured"))
+    monkeypatch.setattr(study.pairs, "draw_pairs", lambda *words: pytest.fail("drawn"))
+    last = {centre_bias: "siamrpnpp-padded-shift32-5steps", rpn: "siamrpnpp-tiny-5steps"}[study]
+    (tmp_path / "runs" / last).mkdir(parents=True)
+    (tmp_path / "runs" / last / "thesis.txt").write_text("mine")
+    words = ["--train" if study is rpn else "--steps", "5", "--runs", str(tmp_path / "runs")]
+    assert study.main([*words, "--output", str(tmp_path / "out")]) == 1
+    assert f"{last}: a training that this study did not begin" in capsys.readouterr().err
+    assert not started
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["--benchmark", "otb", "--root", "nope"], 1, "nope"),
+        (["--benchmark", "otbb", "--root", "d"], 2, "unknown benchmark"),
+        (["--benchmark", "otb"], 2, "needs --root"),
+        (["--benchmark", "otb", "--root", "d", "--sequence", "Byo"], 1, "Byo"),
+        (["--benchmark", "custom", "--root", "one"], 1, "nothing to score in car"),
+        (["--benchmark", "otb", "--root", "odd"], 1, "Boy: the first box [0, 0, 0, 0] has no"),
+    ],
+)
+def test_a_benchmark_is_opened_before_any_training(
+    words, status, message, tmp_path, started, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    write_otb(tmp_path / "d", ("Boy",))
+    write_otb(tmp_path / "odd", ("Boy", "Deer"))
+    (tmp_path / "odd" / "Boy" / "groundtruth_rect.txt").write_text("1,1,0,0\n" * 5)
+    frames, boxes = clip(1, 1)
+    write_frames(tmp_path / "one" / "car", frames, "{}.jpg")
+    (tmp_path / "one" / "car.txt").write_text(table(boxes))
+    assert mlt.main(words) == status
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
     assert not started
 
 
@@ -269,6 +311,8 @@ def test_only_frames_with_a_truth_count():
         (lost, ["--root", "."], "has no folder"),
         (lost, ["--frames", "-1"], "--frames"),
         (demo, ["--steps", "0"], "--steps"),
+        (demo, ["--clips", "1000"], "--clips 1000: the benchmark has 40 clips"),
+        (tadt, ["--tracker", "tadt-tiny=a", "--weights", "b"], "two files of weights, a and b"),
     ],
 )
 def test_mistakes_in_a_call_are_one_line(study, words, message, capsys, tmp_path, monkeypatch):

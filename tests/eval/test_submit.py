@@ -181,3 +181,27 @@ def test_command_line(tmp_path, capsys):
     (tmp_path / "ours" / "0-6LB4FqxoE_0.txt").unlink()
     assert main([str(tmp_path / "ours"), *options, "--output", str(target)]) == 1
     assert "510 sequences where the test set has 511" in capsys.readouterr().err
+
+
+def test_messages_name_the_file_that_is_wanted(tmp_path, capsys):
+    for name, boxes in trackingnet_results(3).boxes.items():
+        write_results(tmp_path / "ours", name, boxes)
+    (tmp_path / "ours" / "0-6LB4FqxoE_0.txt").write_text("10,20,-30,40\n")
+    target = tmp_path / "p.zip"
+    for more in ([], ["--partial"]):  # too few sequences; then a size that is none
+        words = [str(tmp_path / "ours"), "--benchmark", "trackingnet", "--output", str(target)]
+        assert main([*words, *more]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: {target}")
+        assert ".part" not in error
+    assert [p.name for p in tmp_path.iterdir()] == ["ours"]
+
+
+@pytest.mark.parametrize("name", ["GOT-10k", "got10k", "Got_10K", "got"])
+def test_any_spelling_of_a_benchmark(name, tmp_path, capsys):
+    assert LAYOUTS["got10k"] is submit._layout(name)
+    assert main(["--check", str(tmp_path / "none.zip"), "--benchmark", name]) == 1
+    assert "no such file" in capsys.readouterr().err
+    for other in ("lasot", "GOT-11k"):
+        assert main(["--check", str(tmp_path / "none.zip"), "--benchmark", other]) == 2
+        assert f"no server takes a zip file of '{other}'" in capsys.readouterr().err

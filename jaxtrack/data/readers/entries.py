@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from jaxtrack.data.record import VideoRecord
 from jaxtrack.errors import JaxtrackError
 
 _SHOWN = 8
+
+
+class MissingError(JaxtrackError):
+    """Videos that a list names and the folder has not.
+
+    Attributes:
+        count: how many.
+    """
+
+    def __init__(self, dataset: str, listed_in: str, names: Sequence[str]) -> None:
+        """Say which.
+
+        Args:
+            dataset: dataset name.
+            listed_in: what lists them.
+            names: the videos.
+        """
+        self.count = len(names)
+        super().__init__(
+            f"{dataset}: {self.count} of the videos of {listed_in} "
+            f"{'is' if self.count == 1 else 'are'} not there: {_shown(names)}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,13 +91,7 @@ def read_entries(
         for problem in found.problems:
             tell(JaxtrackError(f"{dataset}: {problem}"))
         if found.missing:
-            count = len(found.missing)
-            tell(
-                JaxtrackError(
-                    f"{dataset}: {count} of the videos of {found.listed_in} "
-                    f"{'is' if count == 1 else 'are'} not there: {_shown(found.missing)}"
-                )
-            )
+            tell(MissingError(dataset, found.listed_in, found.missing))
     wanted = None if names is None else set(names)
     parents = {part for name in wanted or () for part in _prefixes(name)}
     seen: set[str] = set()

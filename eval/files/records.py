@@ -1,0 +1,71 @@
+"""Records of `jaxtrack.data` as they are evaluated; one way for tracking and for scoring.
+
+A user's own target may enter late, or be annotated from some frame on. Nothing can be started before, so that
+its video is evaluated from the first frame that shows it, as OTB's David is from frame 300 on. Published data
+sets stay as they are: results of others have a row for each of their frames.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from jaxtrack.data.record import VideoRecord, usable_boxes
+
+from ..metrics.annotation import Annotation, from_record
+from ..metrics.names import listing
+
+OWN = "custom"  # the layout of a user's own videos
+
+
+def evaluated(layout: str, record: VideoRecord) -> tuple[VideoRecord, int]:
+    """Return the part of a video that is evaluated.
+
+    Args:
+        layout: name of its layout.
+        record: as it was read.
+
+    Returns:
+        The record; of a user's own video without the frames before the first one that shows the target, and
+        without a box where the target is absent, however its line says so. And how many frames were left out.
+    """
+    if layout != OWN or not record.usable.any():
+        return record, 0
+    start = int(np.argmax(record.usable))
+    boxes = np.where(usable_boxes(record.boxes)[:, None], record.boxes, np.nan)
+    part = dataclasses.replace(
+        record, frames=record.frames[start:], boxes=boxes[start:], absent=record.absent[start:]
+    )
+    return part, start
+
+
+def annotation_of(
+    record: VideoRecord, size: tuple[int, int] | None, skipped: int = 0
+) -> Annotation:
+    """Return the annotation of what `evaluated` returned.
+
+    Args:
+        record: the record.
+        size: (width, height) of its frames in pixels, where known.
+        skipped: how many frames were left out.
+    """
+    return dataclasses.replace(from_record(record, size), skipped=skipped)
+
+
+def late(annotations: Mapping[str, Annotation]) -> tuple[str, ...]:
+    """Say which videos are evaluated from a later frame on.
+
+    Args:
+        annotations: sequence -> annotation.
+
+    Returns:
+        One line, or nothing.
+    """
+    found = [f"{name} from frame {a.skipped} on" for name, a in annotations.items() if a.skipped]
+    if not found:
+        return ()
+    return (
+        f"evaluated from the first frame that shows the target (counted from 0): {listing(found)}",
+    )
