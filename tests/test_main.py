@@ -223,6 +223,9 @@ def test_no_output_is_an_input(
             call = ["track", str(clip), "--box", "5,6,20,10", flag, f"{tmp_path}/{name}"]
             assert main.main(call) == 2
             assert "is also an input" in capsys.readouterr().err
+    call = ["track", clip.as_uri(), "--box", "5,6,20,10", "--output", str(clip)]
+    assert main.main(call) == 1
+    assert f"not an address (file://); give {clip}" in capsys.readouterr().err
     for name in ("w.safetensors", "w.json", "frames/003.png", "frames/groundtruth.txt"):
         words = f"track {folder} --box 5,6,20,10 --weights {weights} --boxes {tmp_path}/{name}"
         assert main.main(words.split()) == 2

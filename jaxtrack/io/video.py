@@ -17,7 +17,7 @@ from jaxtrack.errors import JaxtrackError, brief, naming, reason
 from jaxtrack.io.clips import FRAME_FOLDERS, IMAGE_SUFFIXES, expand, frames_of
 from jaxtrack.io.containers import owes_frames
 from jaxtrack.io.images import LARGEST_IMAGE, quiet_opencv, read_image
-from jaxtrack.io.paths import resolve
+from jaxtrack.io.paths import is_stream, resolve
 from jaxtrack.io.prefetch import on_demand, prefetch, waited
 
 # Containers declare frames that no decoder delivers: so many, or this share, are no truncation.
@@ -109,7 +109,7 @@ def open_source(
     if isinstance(source, int) or (camera and not os.path.isfile(text) and not os.path.isdir(text)):
         number = int(camera[1] if camera else text)
         return _open_live(number, f"camera {number}", start, stop)
-    if "://" in text and not os.path.exists(text):
+    if is_stream(text) and not os.path.exists(text):
         return _open_live(text, brief(text), start, stop)
     path = resolve(text)
     try:
