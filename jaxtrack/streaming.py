@@ -133,7 +133,11 @@ def lay(frame: Frame, canvas: UInt8[np.ndarray, "H W 3"]) -> None:
     Args:
         frame: ``(h, w, 3)`` uint8 RGB.
         canvas: where it is written, not smaller than the frame.
+
+    Raises:
+        JaxtrackError: no uint8 RGB; numpy would turn other numbers into bytes without a word.
     """
+    checks.frame(frame, floats=False)
     height, width = frame.shape[:2]
     if height > canvas.shape[0] or width > canvas.shape[1]:
         raise ValueError(f"a frame of {frame.shape[:2]} does not fit the canvas {canvas.shape[:2]}")
@@ -195,8 +199,9 @@ def stream(
         `Piece` after piece, in order; the first is the first frame alone.
 
     Raises:
-        JaxtrackError: no frames, frames or boxes that cannot be used, or a frame of another size (its
-            index is named). What the source raises comes after all frames before it have been handed out.
+        JaxtrackError: no frames, boxes that cannot be used, or a frame that is no uint8 RGB or of another
+            size (its index is named). What the source raises comes after all frames before it have been
+            handed out.
     """
     boxes = checks.boxes(boxes)
     if chunk < 1:
@@ -205,7 +210,6 @@ def stream(
     first = next(chunks, None)
     if first is None or isinstance(first, Exception):
         raise first or JaxtrackError("the clip has no frames")
-    checks.frame(first[0], floats=False)
     size = first[0].shape[:2]
     canvas = canvas or (size[0], size[1])
     run = _Runner(tracker, variables, boxes, pad_frame(first[0], canvas), size)
@@ -309,6 +313,7 @@ def _chunks(frames: Iterable[Frame], chunk: int) -> Iterator[list[Frame] | Excep
     size: tuple[int, ...] | None = None
     try:
         for index, frame in enumerate(frames):
+            checks.frame(frame, f"frame {index}", floats=False)
             if size is not None and frame.shape != size:
                 raise JaxtrackError(
                     f"frame {index} has shape {frame.shape}, the first {size}; "

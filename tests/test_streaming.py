@@ -189,6 +189,33 @@ def test_bad_clips() -> None:
         streaming.track(FAKE, VARIABLES, clip(3), np.ones(4), chunk=0)
 
 
+GREY = np.zeros((4, 6), np.uint8)
+NO_FRAMES = {
+    "float32": (np.zeros((4, 6, 3), np.float32), "frame 5 is float32; give uint8, 0 to 255"),
+    "uint16": (np.full((4, 6, 3), 300, np.uint16), "frame 5 is uint16; give uint8"),
+    "negative": (np.full((4, 6, 3), -1), "frame 5 is int64; give uint8"),
+    "bool": (np.ones((4, 6, 3), bool), "frame 5 is bool; give uint8"),
+    "grey": (GREY, r"frame 5 has the shape \(4, 6\); give \(h, w, 3\)"),
+    "none": (None, "frame 5 is of type NoneType"),
+    "list": (clip(1)[0].tolist(), "frame 5 is a list"),
+}
+
+
+@pytest.mark.parametrize("chunk", [1, 4])
+@pytest.mark.parametrize("kind", NO_FRAMES)
+def test_every_frame_is_looked_at(kind: str, chunk: int) -> None:
+    """One of another kind among good ones is named, and those before it are tracked."""
+    value, message = NO_FRAMES[kind]
+    frames, seen = [*clip(5), value, *clip(3)], 0
+    with pytest.raises(JaxtrackError, match=message):  # noqa: PT012
+        for piece in streaming.stream(FAKE, VARIABLES, frames, np.ones(4), chunk=chunk):
+            seen += len(piece.frames)
+    assert seen == 5
+    if kind not in ("none", "list"):
+        with pytest.raises(JaxtrackError, match=message.replace("frame 5", "frame")):
+            streaming.lay(value, np.zeros((8, 8, 3), np.uint8))
+
+
 def threads() -> int:
     return sum(thread.name == "jaxtrack-prefetch" for thread in threading.enumerate())
 
