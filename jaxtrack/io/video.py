@@ -26,6 +26,7 @@ _MISSING_SHARE = 0.02
 _MOST_FRAMES = 1 << 40
 _DEPTH = 8
 _CAMERA = re.compile(r"(?:/dev/video)?([0-9]{1,4})")
+_LAST_CAMERA = 9999  # the last of the text form
 
 Frame = UInt8[np.ndarray, "h w 3"]
 
@@ -85,7 +86,7 @@ def _pixels(size: tuple[int, ...]) -> str:
 
 
 def open_source(
-    source: str | int | os.PathLike[str], start: int = 0, stop: int | None = None
+    source: str | int | np.integer | os.PathLike[str], start: int = 0, stop: int | None = None
 ) -> FrameSource:
     """Open a source of frames.
 
@@ -100,15 +101,18 @@ def open_source(
         The source; its first frame has been decoded.
 
     Raises:
-        JaxtrackError: missing, without frames, not a video, no such camera, or fewer frames than ``start``.
+        JaxtrackError: of another type, missing, without frames, not a video, no such camera, or fewer frames
+            than ``start``.
     """
     if start < 0 or (stop is not None and stop <= start):
         raise JaxtrackError(f"frames {start} to {stop}: no frame lies between")
-    text = os.fspath(source) if not isinstance(source, int) else str(source)
-    camera = _CAMERA.fullmatch(text)
-    if isinstance(source, int) or (camera and not os.path.isfile(text) and not os.path.isdir(text)):
-        number = int(camera[1] if camera else text)
+    if not isinstance(source, (str, os.PathLike)):
+        number = _camera(source)
         return _open_live(number, f"camera {number}", start, stop)
+    text = os.fspath(source)
+    camera = _CAMERA.fullmatch(text)
+    if camera and not os.path.isfile(text) and not os.path.isdir(text):
+        return _open_live(int(camera[1]), f"camera {int(camera[1])}", start, stop)
     if is_stream(text) and not os.path.exists(text):
         return _open_live(text, brief(text), start, stop)
     path = resolve(text)
@@ -147,6 +151,18 @@ def from_arrays(
     if len(frames) == 0:
         raise JaxtrackError(f"{name}: no frames")
     return FrameSource(name, frames[0], len(frames), fps, False, lambda: iter(frames))
+
+
+def _camera(number: object) -> int:
+    """Return a camera's number; OpenCV ends the process at numbers below 0."""
+    if isinstance(number, bool) or not isinstance(number, (int, np.integer)):
+        raise JaxtrackError(
+            f"a source of type {type(number).__name__} cannot be opened; give a path, the address of a "
+            "stream or a camera's number"
+        )
+    if not 0 <= number <= _LAST_CAMERA:
+        raise JaxtrackError(f"camera {brief(number, 40)}: give a number from 0 to {_LAST_CAMERA}")
+    return int(number)
 
 
 def _cut(name: str, paths: list[pathlib.Path], start: int, stop: int | None) -> list[pathlib.Path]:

@@ -8,6 +8,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import cv2
 import numpy as np
@@ -186,6 +187,31 @@ def test_sources_that_are_not_there(tmp_path: pathlib.Path, folder: pathlib.Path
         video.open_source("97")
     with pytest.raises(JaxtrackError, match="no frames"):
         video.from_arrays(np.zeros((0, 4, 4, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (-1, "camera -1: give a number from 0 to 9999"),
+        (np.int64(-1), "camera -1: give a number"),
+        (10_000, "camera 10000: give a number"),
+        (1 << 31, "camera 2147483648: give a number"),
+        pytest.param(10**5000, "camera <int>: give a number", id="beyond text"),
+        (9999, "camera 9999: cannot be opened"),
+        (np.int64(97), "camera 97: cannot be opened"),
+        (True, "a source of type bool cannot be opened; give a path"),
+        (np.True_, "a source of type bool"),
+        (1.5, "a source of type float"),
+        (None, "a source of type NoneType"),
+        (b"a.mp4", "a source of type bytes"),
+        (["a.mp4"], "a source of type list"),
+    ],
+)
+def test_numbers_that_are_no_camera(source: Any, message: str) -> None:
+    with pytest.raises(JaxtrackError, match=message) as caught:
+        video.open_source(source)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 200
 
 
 def test_bad_frame_in_the_middle_is_named(folder: pathlib.Path) -> None:
