@@ -6,6 +6,7 @@ compiled program runs, and hold for tracers too.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -167,6 +168,8 @@ def frame_size(value: Any, frame: Any) -> Any:
 def variables(value: Any, template: Any) -> None:
     """Refuse weights that are not this tracker's: every array that it needs must be there, in its shape.
 
+    Integers in the place of floats are weights that lost their scale when they were quantised.
+
     Args:
         value: ``{"params": ..., "batch_stats": ...}``; what the tracker does not need may lie beside it.
         template: what it needs, arrays or shapes.
@@ -174,6 +177,10 @@ def variables(value: Any, template: Any) -> None:
     have, want = _named(value), _named(template)
     wrong = [name for name in want if have.get(name) != want[name]]
     if not wrong:
+        kinds = _named(value, _kind_of)
+        for name, kind in _named(template, _kind_of).items():
+            if _is_float(kind) and not _is_float(kinds[name]):
+                raise JaxtrackError(f"{brief(name, 80)} is {kinds[name]}; floats are wanted")
         return
     others = [name for name in have if have[name] != want.get(name)]
     raise JaxtrackError(
@@ -183,13 +190,17 @@ def variables(value: Any, template: Any) -> None:
     )
 
 
-def _named(tree: Any) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a tree's leaves by name."""
+def _named(tree: Any, ask: Callable[[Any], Any] = jnp.shape) -> dict[str, Any]:
+    """Return what is asked of a tree's leaves, their shapes, by name."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
-        ".".join(str(getattr(key, "key", key)).lstrip(".") for key in path): tuple(jnp.shape(leaf))
+        ".".join(str(getattr(key, "key", key)).lstrip(".") for key in path): ask(leaf)
         for path, leaf in leaves
     }
+
+
+def _kind_of(leaf: Any) -> Any:
+    return leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
 
 
 def _some(names: list[str], shapes: dict[str, tuple[int, ...]]) -> str:

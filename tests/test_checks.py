@@ -142,6 +142,22 @@ def test_more_weights_than_needed_are_no_mistake():
         checks.variables(have, {"params": {"a": np.zeros(4)}})
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.int32, bool, np.complex64])
+def test_variables_are_floats(dtype):
+    tracker, variables = started()
+    integers = jax.tree.map(lambda leaf: leaf.astype(dtype), variables)
+    some = {"params": variables["params"], "batch_stats": integers["batch_stats"]}
+    message = rf"batch_stats\.\S+ is {np.dtype(dtype)}; floats are wanted"
+    for value in (integers, some):
+        with pytest.raises(JaxtrackError, match=message):
+            jaxtrack.init(tracker, value, FRAME, BOX)
+        with pytest.raises(JaxtrackError, match=message):
+            jaxtrack.track(tracker, value, CLIP, [BOX, BOX])
+    checks.variables({"a": np.ones(2, jnp.bfloat16), "n": 3}, {"a": np.zeros(2), "n": np.int32(0)})
+    with pytest.raises(JaxtrackError, match="a is int64; floats are wanted"):
+        checks.variables({"a": 3}, {"a": 0.5})
+
+
 def test_a_traced_box_is_not_looked_at():
     """Inside `jax.jit` and `jax.vmap` values are unknown: shape and kind are still checked."""
     seen = jax.jit(checks.box)(jnp.arange(1, 5))
