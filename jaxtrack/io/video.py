@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import stat
+import sys
 from collections.abc import Callable, Iterator
 
 import cv2
@@ -14,7 +15,14 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxtrack.errors import JaxtrackError, brief, naming, reason
-from jaxtrack.io.clips import FRAME_FOLDERS, IMAGE_SUFFIXES, expand, frames_of
+from jaxtrack.io.clips import (
+    FRAME_FOLDERS,
+    IMAGE_SUFFIXES,
+    check_numbers,
+    expand,
+    frames_of,
+    list_images,
+)
 from jaxtrack.io.containers import owes_frames
 from jaxtrack.io.images import LARGEST_IMAGE, quiet_opencv, read_image
 from jaxtrack.io.paths import is_stream, resolve
@@ -102,7 +110,7 @@ def open_source(
 
     Raises:
         JaxtrackError: of another type, missing, without frames, not a video, no such camera, or fewer frames
-            than ``start``.
+            than ``start``, or an image twice under one number.
     """
     if start < 0 or (stop is not None and stop <= start):
         raise JaxtrackError(f"frames {start} to {stop}: no frame lies between")
@@ -178,6 +186,13 @@ def _images_of(folder: pathlib.Path) -> list[pathlib.Path]:
             f"{folder}: no images in this folder (looked for {', '.join(IMAGE_SUFFIXES)}, "
             f"here and in {'/, '.join(FRAME_FOLDERS)}/)"
         )
+    place = images[0].parent
+    if place != folder and (beside := list_images(folder)):
+        print(
+            f"note: {folder}: the {len(images)} images of {place.name}/ are the clip, not the "
+            f"{len(beside)} beside it",
+            file=sys.stderr,
+        )
     return images
 
 
@@ -194,6 +209,7 @@ def _open_glob(pattern: str, start: int, stop: int | None) -> FrameSource:
 
 
 def _open_images(paths: list[pathlib.Path], name: str, start: int, stop: int | None) -> FrameSource:
+    check_numbers(paths)
     paths = _cut(name, paths, start, stop)
     first = read_image(paths[0])
     size = first.shape[:2]

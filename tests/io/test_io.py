@@ -127,6 +127,40 @@ def test_sequence_folder_and_glob(
         video.open_source(f"{folder}/*.text")
 
 
+@pytest.mark.parametrize("name", ["0003.jpg", "3.PNG", "003.png"])
+def test_an_image_is_there_once(tmp_path: pathlib.Path, name: str) -> None:
+    """The same frames in two formats are no clip of twice the length; other names of one number are."""
+    for i in range(6):
+        images.write_image(tmp_path / f"{i:04d}.png", picture(i))
+    cv2.imwrite(str(tmp_path / name), picture(3))
+    for source in (tmp_path, f"{tmp_path}/*.*"):
+        with pytest.raises(JaxtrackError, match=f"two images in .* have the number .*{name}"):
+            video.open_source(source)
+    (tmp_path / name).rename(tmp_path / f"b{name}")
+    assert video.open_source(tmp_path).length == 7
+    (tmp_path / "more").mkdir()
+    (tmp_path / f"b{name}").rename(tmp_path / "more" / name)
+    assert video.open_source(f"{tmp_path}/**/*.*").length == 7  # of another folder
+
+
+def test_a_cover_beside_the_frames_is_no_clip(
+    folder: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "img").mkdir()
+    for i in range(12):
+        (folder / f"{i}.png").rename(folder / "img" / f"{i}.png")
+    assert video.open_source(folder).length == 12
+    assert capsys.readouterr().err == ""
+    images.write_image(folder / "cover1.jpg", picture(0))
+    assert video.open_source(folder).length == 12
+    said = capsys.readouterr().err
+    assert said == f"note: {folder}: the 12 images of img/ are the clip, not the 1 beside it\n"
+    for i in range(12, 24):
+        images.write_image(folder / f"{i}.png", picture(0))
+    assert video.open_source(folder).length == 13  # its own are more
+    assert capsys.readouterr().err == ""
+
+
 def test_video_there_and_back(tmp_path: pathlib.Path) -> None:
     for name in ("a.mp4", "b.avi", "c.mkv"):
         source = video.open_source(make_video(tmp_path / name))
