@@ -6,7 +6,9 @@ import contextlib
 import dataclasses
 import importlib
 import importlib.util
+import os
 import pathlib
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -52,7 +54,8 @@ class Track:
             checkpoint folder. Default: the weights that come with the preset.
         interpolate: resize position embeddings of weights that were trained for another size of crop.
         output: write the video with the boxes drawn into it (.mp4, .mov, .mkv, .avi, .webm).
-        boxes: write one box per line, X,Y,W,H; with several targets TXT becomes TXT-1, TXT-2 and so on.
+        boxes: write one box per line, X,Y,W,H; with several targets TXT becomes TXT-1, TXT-2 and so on. A
+            NAME.txt beside the clip NAME is taken for its annotation, and never replaced.
             Without --output, --boxes and --show, boxes and scores go to the standard output.
         scores: write each box's score behind it: X,Y,W,H,SCORE (nan for the given box).
         heatmap: draw the tracker's response over the frames of --output and --show.
@@ -220,7 +223,10 @@ def track(options: Track) -> None:
     with contextlib.ExitStack() as stack:
         stack.enter_context(precision.using(options.precision))
         outputs = Outputs(source, len(boxes), stack, wanted)
-        count, seconds, rate = _drive(pieces, outputs, source.length)
+        count, seconds, rate, ended = _drive(pieces, outputs, source.length)
+    last = options.from_ + count - 1
+    if ended and options.to is not None and last < options.to:
+        print(f"note: the clip ends at frame {last}, before --to {options.to}", file=sys.stderr)
     speed = f", {rate:.1f} frames/s after the first call" if rate else ""
     print(
         f"{options.tracker} on {place.device_kind}: {count} frames, {len(boxes)} "
@@ -261,12 +267,38 @@ def _inputs(options: Track, source: FrameSource) -> list[pathlib.Path]:
     found = list(source.files)
     for folder in {path.parent for path in source.files}:
         found += [*folder.glob("groundtruth*"), *folder.parent.glob("groundtruth*")]
+    found += _annotations(source)
     if options.first_box_from is not None:
         found.append(annotation_of(options.first_box_from))
     if options.weights is not None:
         file = pathlib.Path(options.weights.partition("::")[0]).expanduser()
         found += [file, file.with_suffix(".json")]
     return found
+
+
+def _annotations(source: FrameSource) -> list[pathlib.Path]:
+    """Return what stands where the custom layout keeps a clip's annotation: ``NAME.txt``, ``NAME.2.txt``.
+
+    Boxes of an earlier run cannot be told from ones that were corrected by hand: they stay as well.
+    """
+    from jaxtrack.io.clips import FRAME_FOLDERS, IMAGE_SUFFIXES
+
+    named = set()
+    for file in source.files:
+        place = pathlib.Path(os.path.abspath(file))
+        if place.suffix.lower() not in IMAGE_SUFFIXES:
+            named.add((place.parent, place.stem))
+            continue
+        clip = place.parent
+        named.add((clip.parent, clip.name))
+        if clip.name in FRAME_FOLDERS:
+            named.add((clip.parent.parent, clip.parent.name))
+    return [
+        path
+        for folder, name in named
+        for path in folder.glob("*.txt")
+        if path.stem == name or re.fullmatch(re.escape(name) + r"\.[0-9]+", path.stem)
+    ]
 
 
 def _check_boxes(boxes: np.ndarray, size: tuple[int, int]) -> None:
@@ -281,16 +313,17 @@ def _check_boxes(boxes: np.ndarray, size: tuple[int, int]) -> None:
 
 def _drive(
     pieces: Iterator[tuple[Piece, list[np.ndarray] | None]], outputs: Outputs, length: int | None
-) -> tuple[int, float, float]:
+) -> tuple[int, float, float, bool]:
     """Run a stream into its outputs.
 
     Returns:
-        Frames done, seconds, and frames per second after the first compiled call (0: there was no more).
+        Frames done, seconds, frames per second after the first compiled call (0: there was no more), and
+        whether the stream ended by itself.
     """
     from tqdm import tqdm
 
     count, after, start = 0, 0, time.perf_counter()
-    warm = start
+    warm, ended = start, True
     # disable=None: no bar where the standard error is not a terminal.
     with tqdm(total=length, unit=" frames", disable=None, dynamic_ncols=True) as bar:
         for piece, views in pieces:
@@ -302,9 +335,10 @@ def _drive(
             else:
                 after += len(piece.frames)
             if not wanted:
+                ended = False
                 break
     end = time.perf_counter()
-    return count, end - start, after / (end - warm) if after else 0.0
+    return count, end - start, after / (end - warm) if after else 0.0, ended
 
 
 def info(options: Info) -> None:

@@ -42,6 +42,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from jaxtrack import checks
+from jaxtrack.errors import JaxtrackError
 from jaxtrack.settings import replaced
 
 Variables = dict[str, Any]  # {"params": ..., "batch_stats": ...}: nested dicts of arrays
@@ -303,13 +304,16 @@ def init(
         The state: a NamedTuple of arrays, to be handed to `track_frame` or `track_clip`.
 
     Raises:
-        JaxtrackError: an argument of another kind, shape or dtype; a box that is not finite or has no
-            size (where its values are known before the program runs); weights of another network.
+        JaxtrackError: an argument of another kind, shape or dtype; a box that is not finite, has no size,
+            lies outside of the frame or is far larger (where its values are known before the program
+            runs); weights of another network.
     """
     checks.tracker(tracker, Tracker)
+    checks.variables_kind(variables)
     checks.frame(frame)
     size = checks.frame_size(frame_size, frame)
-    return _init(tracker, variables, frame, checks.box(box), size)
+    box = checks.box(box, checks.known_size(size, frame))
+    return _init(tracker, variables, frame, box, size)
 
 
 def track_frame(
@@ -327,12 +331,10 @@ def track_frame(
         The next state (same tree, shapes and dtypes) and the `Prediction`.
 
     Raises:
-        JaxtrackError: as in `init`.
+        JaxtrackError: as in `init`; a state that is another tracker's or none.
     """
-    checks.tracker(tracker, Tracker)
     checks.frame(frame)
-    checks.state(state, Prediction)
-    return _track_frame(tracker, variables, state, frame)
+    return _checked(_track_frame, tracker, variables, state, frame)
 
 
 def track_clip(
@@ -350,12 +352,40 @@ def track_clip(
         The state after the last frame, and a `Prediction` with a leading time axis.
 
     Raises:
-        JaxtrackError: as in `init`.
+        JaxtrackError: as in `track_frame`.
+    """
+    checks.frames(frames)
+    return _checked(_track_clip, tracker, variables, state, frames)
+
+
+def _checked(
+    run: Callable[..., tuple[State, Prediction]],
+    tracker: Tracker,
+    variables: Variables,
+    state: State,
+    frames: Any,
+) -> tuple[State, Prediction]:
+    """Run a program on a state; where it fails, say whether the state is another tracker's.
+
+    Its form is compared after a failure alone: ``init`` has to be traced for it.
     """
     checks.tracker(tracker, Tracker)
-    checks.frames(frames)
+    checks.variables_kind(variables)
     checks.state(state, Prediction)
-    return _track_clip(tracker, variables, state, frames)
+    try:
+        return run(tracker, variables, state, frames)
+    except JaxtrackError:
+        raise
+    except Exception:
+        checks.state_fits(state, _state_shapes(tracker, frames))
+        raise
+
+
+def _state_shapes(tracker: Tracker, frames: Any) -> State:
+    frame = jax.ShapeDtypeStruct(frames.shape[-3:], jnp.uint8)
+    box, size = jax.ShapeDtypeStruct((4,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)
+    start = functools.partial(tracker.init, tracker.config)
+    return jax.eval_shape(start, variable_shapes(tracker), frame, box, size)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -6,6 +6,7 @@ compiled program runs, and hold for tracers too.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ import numpy as np
 from jaxtrack.errors import JaxtrackError, brief
 
 _SHOWN = 3  # names of each list in a message
+_LARGEST_BOX = 10.0  # of the frame's longer side; no annotation in use comes near it
 
 
 def tracker(value: Any, kind: type) -> None:
@@ -30,6 +32,17 @@ def tracker(value: Any, kind: type) -> None:
     if not isinstance(value, kind):
         raise JaxtrackError(
             f"tracker is of type {type(value).__name__}; hand over jaxtrack.get_tracker(...)"
+        )
+
+
+def variables_kind(value: Any) -> None:
+    """Refuse what is no tree of arrays at all; `variables` looks into one."""
+    if isinstance(value, Mapping):  # what they nearly always are: nothing is walked through
+        return
+    leaves = jax.tree.leaves(value)
+    if value is None or not all(hasattr(x, "dtype") or isinstance(x, (int, float)) for x in leaves):
+        raise JaxtrackError(
+            f"variables are of type {type(value).__name__}; hand over jaxtrack.load_weights(...)"
         )
 
 
@@ -82,12 +95,61 @@ def state(value: Any, prediction: type) -> None:
         )
 
 
-def box(value: Any) -> Any:
+def state_fits(value: Any, template: Any) -> None:
+    """Refuse a state of another tracker's form.
+
+    Args:
+        value: what was handed over.
+        template: what the tracker's ``init`` returns, arrays or shapes.
+    """
+    have, want = _named(value), _named(template)
+    form: Any = jax.tree.structure(template)
+    if have == want and form == jax.tree.structure(value):
+        return
+    wrong = [name for name in want if have.get(name) != want[name]]
+    others = [name for name in have if have[name] != want.get(name)]
+    raise JaxtrackError(
+        f"state is of type {type(value).__name__} and not this tracker's"
+        + (f": it needs {_some(wrong, want)}" if wrong else "")
+        + (f"; here {_some(others, have)}" if others else "")
+        + "; hand over what jaxtrack.init returned for this tracker"
+    )
+
+
+def box_fault(
+    box: Any, size: tuple[int, int], name: str, advice: str = "correct its annotation"
+) -> str | None:
+    """Return why a box cannot start a tracker in a frame, in one line; None: it can.
+
+    The rule of evaluations: published first boxes whose centre lies a little outside are tracked.
+
+    Args:
+        box: ``(4,)`` x, y, w, h in pixels, 0-based corner.
+        size: ``(height, width)`` of the frame.
+        name: what the box is called.
+        advice: what to do about it.
+    """
+    box = np.asarray(box, np.float64).reshape(-1)
+    if box.shape != (4,):
+        return f"{name} has {len(box)} numbers; x, y, w, h of positive size are wanted"
+    shown = "[" + ", ".join(f"{value:g}" for value in box) + "]"
+    if not np.isfinite(box).all() or (box[2:] <= 0).any():
+        return f"{name} {shown} has no positive size; {advice}"
+    height, width = size
+    if (box[:2] + box[2:] <= 0).any() or box[0] >= width or box[1] >= height:
+        return f"{name} {shown} lies outside the {width}x{height} frame; {advice}"
+    if (box[2:] > _LARGEST_BOX * max(height, width)).any():
+        return f"{name} {shown} is far larger than the {width}x{height} frame; {advice}"
+    return None
+
+
+def box(value: Any, size: tuple[int, int] | None = None) -> Any:
     """Return a box as ``(4,)`` float32.
 
     Args:
         value: ``x, y, w, h``: a list, a tuple, or an array of integers or floats. Values that are known
-            now must be finite and the size positive; a tracer's cannot be looked at.
+            now must be finite, the size positive; a tracer's cannot be looked at.
+        size: ``(height, width)`` of the frame, in which a box of known values must lie (`box_fault`).
     """
     where = "box: give x, y, w, h in pixels, 0-based corner"
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value)):
@@ -117,14 +179,18 @@ def box(value: Any) -> Any:
         raise JaxtrackError(
             f"box {shown} has no positive width and height; give x, y, w, h (not two corners)"
         )
+    advice = "give x, y, w, h in pixels of this frame"
+    if size is not None and (fault := box_fault(ours, size, "box", advice)) is not None:
+        raise JaxtrackError(fault)
     return ours
 
 
-def boxes(value: Any) -> np.ndarray:
+def boxes(value: Any, size: tuple[int, int] | None = None) -> np.ndarray:
     """Return the boxes of several targets as ``(n, 4)`` float32, each checked as by `box`.
 
     Args:
         value: ``(n, 4)``, or ``(4,)`` for one target; values of the host.
+        size: as for `box`.
     """
     try:
         given = np.asarray(value)
@@ -134,7 +200,7 @@ def boxes(value: Any) -> np.ndarray:
         raise JaxtrackError(
             f"boxes have the shape {given.shape}; give (n, 4), a row x, y, w, h for each target"
         )
-    return np.stack([box(row) for row in given.reshape(-1, 4)])
+    return np.stack([box(row, size) for row in given.reshape(-1, 4)])
 
 
 def frame_size(value: Any, frame: Any) -> Any:
@@ -164,8 +230,64 @@ def frame_size(value: Any, frame: Any) -> Any:
     return given.astype(np.int32)
 
 
+def known_size(size: Any, frame: Any) -> tuple[int, int]:
+    """Return ``(height, width)`` in which a box must lie: the picture, or the canvas where it is unknown.
+
+    Args:
+        size: from `frame_size`.
+        frame: the checked frame.
+    """
+    if size is None or isinstance(size, jax.Array):
+        return frame.shape[0], frame.shape[1]
+    return int(size[0]), int(size[1])
+
+
+def clip(frames: Any) -> None:
+    """Refuse what no frames can be taken from one after the other."""
+    try:
+        iter(frames)
+    except TypeError:
+        raise JaxtrackError(
+            f"frames are of type {type(frames).__name__}; give frames (h, w, 3), the path of a video, or "
+            "jaxtrack.open_video(...)"
+        ) from None
+
+
+def chunk(value: Any) -> int:
+    """Return the number of frames of a chunk."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise JaxtrackError(
+            f"chunk is {brief(repr(value), 40)}; at least one frame per chunk is needed, a whole number"
+        )
+    return int(value)
+
+
+def canvas(value: Any, size: tuple[int, int]) -> tuple[int, int]:
+    """Return ``(height, width)`` of a canvas that holds a frame.
+
+    Args:
+        value: of a canvas; None: the frame's own size.
+        size: ``(height, width)`` of the frame.
+    """
+    if value is None:
+        return size
+    try:
+        given = np.asarray(value)
+    except (ValueError, TypeError):
+        given = np.empty(0)
+    whole = given.shape == (2,) and np.issubdtype(given.dtype, np.integer)
+    if not whole or (given < size).any():
+        raise JaxtrackError(
+            f"canvas is {brief(repr(value), 60)}; give (height, width), whole numbers not below the "
+            f"frame's {size}"
+        )
+    return int(given[0]), int(given[1])
+
+
 def variables(value: Any, template: Any) -> None:
     """Refuse weights that are not this tracker's: every array that it needs must be there, in its shape.
+
+    Integers in the place of floats are weights that lost their scale when they were quantised.
 
     Args:
         value: ``{"params": ..., "batch_stats": ...}``; what the tracker does not need may lie beside it.
@@ -174,6 +296,10 @@ def variables(value: Any, template: Any) -> None:
     have, want = _named(value), _named(template)
     wrong = [name for name in want if have.get(name) != want[name]]
     if not wrong:
+        kinds = _named(value, _kind_of)
+        for name, kind in _named(template, _kind_of).items():
+            if _is_float(kind) and not _is_float(kinds[name]):
+                raise JaxtrackError(f"{brief(name, 80)} is {kinds[name]}; floats are wanted")
         return
     others = [name for name in have if have[name] != want.get(name)]
     raise JaxtrackError(
@@ -183,13 +309,17 @@ def variables(value: Any, template: Any) -> None:
     )
 
 
-def _named(tree: Any) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a tree's leaves by name."""
+def _named(tree: Any, ask: Callable[[Any], Any] = np.shape) -> dict[str, Any]:
+    """Return what is asked of a tree's leaves, their shapes, by name."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
-        ".".join(str(getattr(key, "key", key)).lstrip(".") for key in path): tuple(jnp.shape(leaf))
+        ".".join(str(getattr(key, "key", key)).lstrip(".") for key in path): ask(leaf)
         for path, leaf in leaves
     }
+
+
+def _kind_of(leaf: Any) -> Any:
+    return leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
 
 
 def _some(names: list[str], shapes: dict[str, tuple[int, ...]]) -> str:

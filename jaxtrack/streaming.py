@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Real, UInt8
 
@@ -23,6 +22,7 @@ from jaxtrack import base as verbs
 from jaxtrack import checks
 from jaxtrack.base import Prediction, State, Tracker, Variables
 from jaxtrack.errors import JaxtrackError
+from jaxtrack.io.boxes import check_box
 from jaxtrack.io.prefetch import prefetch
 from jaxtrack.io.video import open_source
 
@@ -133,7 +133,11 @@ def lay(frame: Frame, canvas: UInt8[np.ndarray, "H W 3"]) -> None:
     Args:
         frame: ``(h, w, 3)`` uint8 RGB.
         canvas: where it is written, not smaller than the frame.
+
+    Raises:
+        JaxtrackError: no uint8 RGB; numpy would turn other numbers into bytes without a word.
     """
+    checks.frame(frame, floats=False)
     height, width = frame.shape[:2]
     if height > canvas.shape[0] or width > canvas.shape[1]:
         raise ValueError(f"a frame of {frame.shape[:2]} does not fit the canvas {canvas.shape[:2]}")
@@ -195,19 +199,22 @@ def stream(
         `Piece` after piece, in order; the first is the first frame alone.
 
     Raises:
-        JaxtrackError: no frames, frames or boxes that cannot be used, or a frame of another size (its
-            index is named). What the source raises comes after all frames before it have been handed out.
+        JaxtrackError: an argument of another kind; no frames, boxes that cannot start a tracker in the first
+            of them, or a frame that is no uint8 RGB or of another size (its index is named). What the source
+            raises comes after all frames before it have been handed out.
     """
-    boxes = checks.boxes(boxes)
-    if chunk < 1:
-        raise ValueError("at least one frame per chunk is needed")
+    checks.tracker(tracker, Tracker)
+    checks.variables_kind(variables)
+    checks.clip(frames)
+    boxes, chunk = checks.boxes(boxes), checks.chunk(chunk)
     chunks = _ahead(frames, chunk)
     first = next(chunks, None)
     if first is None or isinstance(first, Exception):
         raise first or JaxtrackError("the clip has no frames")
-    checks.frame(first[0], floats=False)
-    size = first[0].shape[:2]
-    canvas = canvas or (size[0], size[1])
+    size = first[0].shape[0], first[0].shape[1]
+    canvas = checks.canvas(canvas, size)
+    for number, box in enumerate(checks.boxes(boxes, size), 1):
+        check_box(box, size, "box" if len(boxes) == 1 else f"box {number}")
     run = _Runner(tracker, variables, boxes, pad_frame(first[0], canvas), size)
     yield Piece(0, first, Tracks(boxes[:, None], np.full((len(boxes), 1), np.nan, np.float32)))
     # One chunk is always under way: while it is computed, the next one is stacked and sent.
@@ -274,10 +281,10 @@ class _Runner:
         variables: Variables,
         boxes: np.ndarray,
         frame: Frame,
-        size: tuple[int, ...],
+        size: tuple[int, int],
     ) -> None:
         self.tracker, self.variables = tracker, variables
-        frame_size = jnp.asarray(size, jnp.int32)
+        frame_size = np.asarray(size, np.int32)
         # One target runs without vmap: the same program as the plain verbs, bit for bit.
         self.single = len(boxes) == 1
         if self.single:
@@ -309,6 +316,7 @@ def _chunks(frames: Iterable[Frame], chunk: int) -> Iterator[list[Frame] | Excep
     size: tuple[int, ...] | None = None
     try:
         for index, frame in enumerate(frames):
+            checks.frame(frame, f"frame {index}", floats=False)
             if size is not None and frame.shape != size:
                 raise JaxtrackError(
                     f"frame {index} has shape {frame.shape}, the first {size}; "

@@ -1,5 +1,6 @@
 """What the verbs are handed by mistake: one clear line each, before anything is compiled."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxtrack
-from jaxtrack import JaxtrackError, checks, streaming
+from jaxtrack import JaxtrackError, base, checks, streaming, trackers
 
 FRAME = np.zeros((40, 50, 3), np.uint8)
 CLIP = np.zeros((2, 40, 50, 3), np.uint8)
@@ -37,6 +38,10 @@ BAD_BOXES = {
     "no width": ([1, 1, 0, 3], "no positive width"),
     "below float32": ([1, 1, 1e-60, 3], "no positive width"),
     "negative": ([1, 1, 5, -3], "no positive width"),
+    "beside the frame": ([60, 1, 5, 3], "lies outside the 50x40 frame"),
+    "above the frame": ([1, -5, 5, 3], "lies outside the 50x40 frame"),
+    "huge": ([1e30] * 4, "lies outside the 50x40 frame"),
+    "huge around": ([-5e29, 0, 1e30, 3], "far larger than the 50x40 frame"),
     "on the device": (jnp.asarray([1.0, 1.0, -5.0, 3.0]), "no positive width"),
 }
 
@@ -124,6 +129,70 @@ def test_a_state_is_what_init_returned(call):
             call(tracker, variables, value, frames)
 
 
+@pytest.mark.parametrize("call", [jaxtrack.track_frame, jaxtrack.track_clip])
+def test_the_state_of_another_tracker_is_told(call):
+    tracker, variables = started()
+    frames = FRAME if call is jaxtrack.track_frame else CLIP
+    other = jaxtrack.get_tracker("siamrpnpp-tiny")
+    shapes = base.variable_shapes(other)
+    theirs = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    there = jaxtrack.init(other, theirs, FRAME, BOX)
+    ours = jaxtrack.init(tracker, variables, FRAME, BOX)
+    for value, message in (
+        ({}, r"state is of type dict and not this tracker's: it needs \w+ "),
+        (np.zeros(4), r"type ndarray .*; here .*\(4,\); hand over what jaxtrack.init returned"),
+        (there, "it needs .*; here "),
+        (tuple(ours), "type tuple and not this tracker's"),
+        (object(), "type object and not this tracker's"),
+    ):
+        with pytest.raises(JaxtrackError, match=message) as caught:
+            call(tracker, variables, value, frames)
+        assert len(str(caught.value).splitlines()[0]) < 500
+
+
+def test_a_fault_of_the_tracker_is_not_laid_on_its_state():
+    def broken(config, variables, state, frame):
+        raise AttributeError("no attribute misses")
+
+    tracker = dataclasses.replace(started()[0], track_frame=broken, steps=None)
+    state = jaxtrack.init(tracker, started()[1], FRAME, BOX)
+    with pytest.raises(AttributeError, match="misses"):
+        jaxtrack.track_frame(tracker, started()[1], state, FRAME)
+
+
+@pytest.mark.parametrize("value", ["x", None, 3, np.zeros(3), ["a"], object()])
+def test_variables_are_a_tree(value):
+    tracker, variables = started()
+    state = jaxtrack.init(tracker, variables, FRAME, BOX)
+    calls = (
+        lambda: jaxtrack.init(tracker, value, FRAME, BOX),
+        lambda: jaxtrack.track_frame(tracker, value, state, FRAME),
+        lambda: jaxtrack.track_clip(tracker, value, state, CLIP),
+    )
+    for call in calls:
+        with pytest.raises(JaxtrackError, match=r"variables are.*jaxtrack\.load_w") as caught:
+            call()
+        assert len(str(caught.value).splitlines()[0]) < 500
+
+
+@pytest.mark.parametrize("value", [None, 3, b"siamfc", ["siamfc"]])
+def test_a_preset_is_a_name(value):
+    for call in (jaxtrack.get_tracker, trackers.family_of):
+        with pytest.raises(JaxtrackError, match="given by its name, not by a") as caught:
+            call(value)
+        assert "\n" not in str(caught.value)
+
+
+def test_published_first_boxes_start_a_tracker():
+    """Their centre may lie a little outside: evaluations track them all the same."""
+    for box in ([-8, 5, 12, 9], [45, 38, 30, 9]):
+        jaxtrack.init(*started(), FRAME, box)
+    # The picture ends before its canvas does.
+    with pytest.raises(JaxtrackError, match="lies outside the 20x15 frame"):
+        jaxtrack.init(*started(), FRAME, [22, 5, 6, 6], (15, 20))
+    jaxtrack.init(*started(), FRAME, [22, 5, 6, 6], jnp.asarray([15, 20]))  # not known yet
+
+
 def test_weights_of_another_preset_are_told_by_both_lists():
     tracker, variables = started()
     other = jaxtrack.get_tracker("siamrpnpp-tiny")
@@ -140,6 +209,22 @@ def test_more_weights_than_needed_are_no_mistake():
     checks.variables(have, {"params": {"a": np.zeros(3)}})
     with pytest.raises(JaxtrackError, match=r"needs params\.a \(4,\); here params\.a \(3,\)"):
         checks.variables(have, {"params": {"a": np.zeros(4)}})
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int32, bool, np.complex64])
+def test_variables_are_floats(dtype):
+    tracker, variables = started()
+    integers = jax.tree.map(lambda leaf: leaf.astype(dtype), variables)
+    some = {"params": variables["params"], "batch_stats": integers["batch_stats"]}
+    message = rf"batch_stats\.\S+ is {np.dtype(dtype)}; floats are wanted"
+    for value in (integers, some):
+        with pytest.raises(JaxtrackError, match=message):
+            jaxtrack.init(tracker, value, FRAME, BOX)
+        with pytest.raises(JaxtrackError, match=message):
+            jaxtrack.track(tracker, value, CLIP, [BOX, BOX])
+    checks.variables({"a": np.ones(2, jnp.bfloat16), "n": 3}, {"a": np.zeros(2), "n": np.int32(0)})
+    with pytest.raises(JaxtrackError, match="a is int64; floats are wanted"):
+        checks.variables({"a": 3}, {"a": 0.5})
 
 
 def test_a_traced_box_is_not_looked_at():

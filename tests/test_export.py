@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -72,6 +73,67 @@ def test_the_loader_needs_jax_and_numpy_alone() -> None:
     assert names == {"pathlib", "sys", "jax", "numpy"}
 
 
+CLIP = np.zeros((3, 40, 50, 3), np.uint8)
+LOADED = {
+    "float": (CLIP / 255, "9,9,9,9", "frame 0 is float64 (40, 50, 3); uint8 RGB"),
+    "grey": (CLIP[..., 0], "9,9,9,9", "frame 0 is uint8 (40, 50); uint8 RGB"),
+    "channels first": (CLIP.transpose(0, 3, 1, 2), "9,9,9,9", "frame 0 is uint8 (3, 40, 50)"),
+    "one frame": (CLIP[0], "9,9,9,9", "frame 0 is uint8 (50, 3)"),
+    "no frame": (CLIP[:0], "9,9,9,9", "there are no frames"),
+    "a number": (np.uint8(3), "9,9,9,9", "there are no frames"),
+    "three": (CLIP, "1,2,3", "the box has the shape (3,); four numbers are wanted"),
+    "words": (CLIP, "1,2,x,4", "the box '1,2,x,4' is not four numbers"),
+    "nan": (CLIP, "nan,1,2,3", "the box nan,1,2,3 is not finite"),
+    "beyond float32": (CLIP, "1e300,1,2,3", "the box inf,1,2,3 is not finite"),
+    "negative": (CLIP, "18,12,-4,4", "the box 18,12,-4,4 is not finite or has no size"),
+    "outside": (CLIP, "60 1 5 5", "the box 60,1,5,5 lies outside the 50x40 frame"),
+    "huge": (CLIP, "-1e9 0 1e30 5", "is far larger than the 50x40 frame"),
+    "no programs": (CLIP, " 9 , 9,9 9", "weights.npz: No such file"),
+}
+
+
+@pytest.mark.parametrize("kind", LOADED)
+def test_mistakes_of_the_loader_are_one_line(
+    kind: str,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    frames, box, message = LOADED[kind]
+    np.save(tmp_path / "a.npy", frames)
+    monkeypatch.setattr(load_exported.track, "__defaults__", (tmp_path,))
+    assert load_exported.main([str(tmp_path / "a.npy"), box]) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith("error: ")
+    assert message in said.err
+    assert (said.err.count("\n"), said.out) == (1, "")
+
+
+def test_files_that_the_loader_cannot_read(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "several.npz", a=CLIP)
+    (tmp_path / "text.npy").write_text("no array")
+    (tmp_path / "empty.npy").write_bytes(b"")
+    np.save(tmp_path / "objects.npy", np.asarray([None]), allow_pickle=True)
+    np.save(tmp_path / "cut.npy", CLIP)
+    os.truncate(tmp_path / "cut.npy", 500)
+    for name, message in (
+        ("none.npy", "No such file"),
+        (".", "Is a directory"),
+        ("several.npz", "not an archive of several"),
+        *((f"{name}.npy", "no array of numpy's") for name in ("text", "empty", "objects", "cut")),
+    ):
+        assert load_exported.main([str(tmp_path / name), "9,9,9,9"]) == 1
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: {tmp_path / name}: ")
+        assert message in said
+        assert said.count("\n") == 1
+    for words in ([], ["a.npy"], ["a.npy", "9", "9", "9", "9"]):
+        assert load_exported.main(words) == 2
+        assert capsys.readouterr().err.startswith("usage: python load.py FRAMES.npy X,Y,W,H")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", TINY)
 def test_programs_take_frames_of_any_size(preset: str, tmp_path: pathlib.Path) -> None:
@@ -107,6 +169,10 @@ def test_the_loader_runs_elsewhere(tmp_path: pathlib.Path) -> None:
     variables = jaxtrack.load_weights("siamfc-tiny")
     found = jaxtrack.track(tracker, variables, frames, truth[0])
     np.testing.assert_allclose(shown[:12].reshape(3, 4), found.boxes[0], rtol=1e-5)
+    with pytest.raises(
+        ValueError, match=r"frames are \(100, 160, 3\), these programs were made for"
+    ):
+        load_exported.track(frames[:, :100], truth[0], place)
 
 
 KINDS = [

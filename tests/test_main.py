@@ -223,6 +223,9 @@ def test_no_output_is_an_input(
             call = ["track", str(clip), "--box", "5,6,20,10", flag, f"{tmp_path}/{name}"]
             assert main.main(call) == 2
             assert "is also an input" in capsys.readouterr().err
+    call = ["track", clip.as_uri(), "--box", "5,6,20,10", "--output", str(clip)]
+    assert main.main(call) == 1
+    assert f"not an address (file://); give {clip}" in capsys.readouterr().err
     for name in ("w.safetensors", "w.json", "frames/003.png", "frames/groundtruth.txt"):
         words = f"track {folder} --box 5,6,20,10 --weights {weights} --boxes {tmp_path}/{name}"
         assert main.main(words.split()) == 2
@@ -251,6 +254,47 @@ def test_a_part_of_a_clip(
     assert [round(float(frame.mean()) / 25) for frame in source] == [4, 5, 6]
     with pytest.raises(JaxtrackError, match="has frames 0 to 8, frame 30 is asked for"):
         video.open_source(clip, 30)
+
+
+@pytest.mark.usefixtures("drifting")
+def test_a_clip_that_ends_before_the_last_frame_asked_for(
+    folder: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    note = "note: the clip ends at frame 10, before --to"
+    for words, said in (("--to 100", True), ("--from 3 --to 11", True), ("--to 10", False)):
+        assert main.main(f"track {folder} --box 5,6,20,10 {words}".split()) == 0
+        assert (note in capsys.readouterr().err) == said, words
+
+
+@pytest.mark.usefixtures("drifting")
+def test_no_output_replaces_an_annotation_of_the_custom_layout(
+    folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = tmp_path / "car.1.mp4"
+    with writer.VideoWriter(clip, (48, 64)) as out:
+        for _ in range(5):
+            out.write(np.zeros((48, 64, 3), np.uint8))
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "img").symlink_to(folder)
+    kept = {
+        clip: ("car.1.txt", "car.1.2.txt"),
+        folder: ("frames.txt", "frames.3.txt"),
+        f"{folder}/*.png": ("frames.txt",),
+        tmp_path / "cat": ("cat.txt", "cat.2.txt"),
+    }
+    for source, names in kept.items():
+        for name in names:
+            words = ["track", str(source), "--box", "5,6,20,10", "--boxes", str(tmp_path / name)]
+            (tmp_path / name).write_text("1,2,3,4\n")
+            assert main.main(words) == 2, name
+            assert "is also an input" in capsys.readouterr().err
+            assert (tmp_path / name).read_text() == "1,2,3,4\n"
+            (tmp_path / name).unlink()
+            assert main.main(words) == 0  # nothing was there
+            (tmp_path / name).unlink()
+    for name in ("car.txt", "car.1.x.txt", "car.1-2.txt", "other.txt"):  # results of earlier runs
+        words = ["track", str(clip), "--box", "5,6,20,10", "--boxes", str(tmp_path / name)]
+        assert main.main(words) == main.main(words) == 0
 
 
 @pytest.mark.usefixtures("drifting")

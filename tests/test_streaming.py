@@ -66,7 +66,7 @@ def test_every_frame_once_and_in_order(length: int, chunk: int) -> None:
     tracks = streaming.track(
         FAKE,
         VARIABLES,
-        iter(clip(length)),
+        iter(clip(length, 8, 12)),
         np.asarray([1.0, 2, 3, 4]),
         chunk=chunk,
         progress=done.append,
@@ -95,9 +95,10 @@ def test_pieces_carry_their_frames() -> None:
 
 def test_targets_side_by_side_equal_one_by_one() -> None:
     boxes = np.asarray([[1, 2, 3, 4], [10, 20, 30, 40], [0.5, 0, 1, 1]], np.float32)
-    together = streaming.track(FAKE, VARIABLES, clip(13), boxes, chunk=5)
+    frames = clip(13, 60, 60)
+    together = streaming.track(FAKE, VARIABLES, frames, boxes, chunk=5)
     for i, box in enumerate(boxes):
-        alone = streaming.track(FAKE, VARIABLES, clip(13), box, chunk=5)
+        alone = streaming.track(FAKE, VARIABLES, frames, box, chunk=5)
         np.testing.assert_array_equal(together.boxes[i], alone.boxes[0])
         np.testing.assert_array_equal(together.scores[i], alone.scores[0])
 
@@ -139,7 +140,7 @@ def test_canvas_pads_and_keeps_the_true_size() -> None:
 
 def test_slots_equal_one_by_one_and_can_be_exchanged() -> None:
     frames = np.stack([clip(5), clip(5) + 100])
-    boxes = np.asarray([[0, 0, 1, 1], [5, 5, 2, 2]], np.float32)
+    boxes = np.asarray([[0, 0, 1, 1], [4, 2, 2, 2]], np.float32)
     sizes = np.asarray([[4, 6], [3, 5]], np.int32)
     started = [
         verbs.init(FAKE, VARIABLES, clip[0], box, size)
@@ -153,10 +154,10 @@ def test_slots_equal_one_by_one_and_can_be_exchanged() -> None:
         _, alone = verbs.track_clip(FAKE, VARIABLES, state, frames[i, 1:])
         np.testing.assert_array_equal(found.box[i], alone.box)
         np.testing.assert_array_equal(found.score[i], alone.score)
-    fresh = verbs.init(FAKE, VARIABLES, frames[0, 0], np.full(4, 9, np.float32), sizes[1])
+    fresh = verbs.init(FAKE, VARIABLES, frames[0, 0], np.full(4, 2, np.float32), sizes[1])
     changed = streaming.exchange_slot(states, jnp.int32(1), fresh)
     np.testing.assert_array_equal(changed.box[0], states.box[0])
-    np.testing.assert_array_equal(changed.box[1], [9, 9, 9, 9])
+    np.testing.assert_array_equal(changed.box[1], [2, 2, 2, 2])
     np.testing.assert_array_equal(changed.calls, [4, 0])
 
 
@@ -185,8 +186,84 @@ def test_bad_clips() -> None:
         JaxtrackError, match=r"frame 3 has shape \(5, 6, 3\), the first \(4, 6, 3\)"
     ):
         streaming.track(FAKE, VARIABLES, iter(mixed), np.ones(4), chunk=2)
-    with pytest.raises(ValueError, match="at least one frame"):
+    with pytest.raises(JaxtrackError, match="at least one frame"):
         streaming.track(FAKE, VARIABLES, clip(3), np.ones(4), chunk=0)
+
+
+BAD_ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
+    "no chunk": ({"chunk": None}, "chunk is None; at least one frame"),
+    "half a chunk": ({"chunk": 2.0}, r"chunk is 2\.0; at least one frame"),
+    "true": ({"chunk": True}, "chunk is True"),
+    "small canvas": (
+        {"canvas": (3, 9)},
+        r"canvas is \(3, 9\); give \(height, width\), whole numbers not below the frame's \(4, 6\)",
+    ),
+    "canvas of one": ({"canvas": (9,)}, r"canvas is \(9,\); give"),
+    "canvas of floats": ({"canvas": (9.0, 9.0)}, "canvas is .*; give"),
+    "canvas of text": ({"canvas": "9x9"}, "canvas is '9x9'; give"),
+    "no frames": ({"frames": None}, r"frames are of type NoneType; give frames \(h, w, 3\)"),
+    "a camera": ({"frames": 99}, r"frames are of type int; .*jaxtrack\.open_video"),
+    "bytes": ({"frames": b"a.mp4"}, "frame 0 is of type int"),
+    "no tracker": ({"tracker": "siamfc-tiny"}, "get_tracker"),
+    "no variables": ({"variables": "a.pth"}, "variables are of type str; .*load_weights"),
+    "beside": (
+        {"boxes": [7, 1, 2, 2]},
+        r"box \[7, 1, 2, 2\] lies outside the 6x4 frame; give x, y",
+    ),
+    "centre": ({"boxes": [5, 1, 4, 2]}, r"box \(5, 1, 4, 2\) has its centre outside the 6x4 frame"),
+    "corners": ({"boxes": [1, 1, 6, 4]}, "fits as two corners"),
+    "huge": ({"boxes": [1e30] * 4}, "lies outside the 6x4 frame"),
+    "huge around": ({"boxes": [-5e29, -5e29, 1e30, 1e30]}, "far larger than the 6x4 frame"),
+    "the second": ({"boxes": [[1, 1, 1, 1], [5, 1, 4, 2]]}, r"box 2 \(5, 1, 4, 2\) has its centre"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_ARGUMENTS)
+def test_bad_arguments_are_one_line(kind: str) -> None:
+    changes, message = BAD_ARGUMENTS[kind]
+    given: dict[str, Any] = {
+        "tracker": FAKE,
+        "variables": VARIABLES,
+        "frames": clip(3),
+        "boxes": np.ones(4),
+    }
+    with pytest.raises(JaxtrackError, match=message) as caught:
+        streaming.track(**{**given, **changes})
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 250
+
+
+def test_chunk_and_canvas_of_numpy() -> None:
+    sizes: dict[str, Any] = {"chunk": np.int64(2), "canvas": np.asarray([8, 9])}
+    found = streaming.track(FAKE, VARIABLES, clip(5), np.ones(4), **sizes)
+    np.testing.assert_array_equal(found.boxes[0, :, 0], 1 + 2 * np.arange(5))
+
+
+GREY = np.zeros((4, 6), np.uint8)
+NO_FRAMES = {
+    "float32": (np.zeros((4, 6, 3), np.float32), "frame 5 is float32; give uint8, 0 to 255"),
+    "uint16": (np.full((4, 6, 3), 300, np.uint16), "frame 5 is uint16; give uint8"),
+    "negative": (np.full((4, 6, 3), -1), "frame 5 is int64; give uint8"),
+    "bool": (np.ones((4, 6, 3), bool), "frame 5 is bool; give uint8"),
+    "grey": (GREY, r"frame 5 has the shape \(4, 6\); give \(h, w, 3\)"),
+    "none": (None, "frame 5 is of type NoneType"),
+    "list": (clip(1)[0].tolist(), "frame 5 is a list"),
+}
+
+
+@pytest.mark.parametrize("chunk", [1, 4])
+@pytest.mark.parametrize("kind", NO_FRAMES)
+def test_every_frame_is_looked_at(kind: str, chunk: int) -> None:
+    """One of another kind among good ones is named, and those before it are tracked."""
+    value, message = NO_FRAMES[kind]
+    frames, seen = [*clip(5), value, *clip(3)], 0
+    with pytest.raises(JaxtrackError, match=message):  # noqa: PT012
+        for piece in streaming.stream(FAKE, VARIABLES, frames, np.ones(4), chunk=chunk):
+            seen += len(piece.frames)
+    assert seen == 5
+    if kind not in ("none", "list"):
+        with pytest.raises(JaxtrackError, match=message.replace("frame 5", "frame")):
+            streaming.lay(value, np.zeros((8, 8, 3), np.uint8))
 
 
 def threads() -> int:

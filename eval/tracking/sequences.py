@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxtrack.checks import box_fault
 from jaxtrack.data import frames as frame_files
 from jaxtrack.data.layouts import read_layout
 from jaxtrack.errors import JaxtrackError
@@ -23,8 +24,6 @@ from ..files.records import annotation_of, evaluated
 from ..metrics.annotation import Annotation
 
 Frame = np.ndarray
-
-_LARGEST_BOX = 10.0  # of the frame's longer side; no annotation in use comes near it
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -153,30 +152,6 @@ def load(
 def first_box_fault(sequence: Sequence) -> str | None:
     """Return why a sequence's first box cannot start a tracker, in one line; None: it can."""
     return box_fault(sequence.boxes[0], sequence.size, f"{sequence.name}: the first box")
-
-
-def box_fault(box: np.ndarray, size: tuple[int, int], name: str) -> str | None:
-    """Return why a box cannot start a tracker in a frame, in one line; None: it can.
-
-    Args:
-        box: ``(4,)`` x, y, w, h in pixels, 0-based corner.
-        size: ``(height, width)`` of the frame.
-        name: what the box is called.
-    """
-    box = np.asarray(box, np.float64).reshape(-1)
-    if box.shape != (4,):
-        return f"{name} has {len(box)} numbers; x, y, w, h of positive size are wanted"
-    shown = "[" + ", ".join(f"{value:g}" for value in box) + "]"
-    if not np.isfinite(box).all() or (box[2:] <= 0).any():
-        return f"{name} {shown} has no positive size; correct its annotation"
-    height, width = size
-    if (box[:2] + box[2:] <= 0).any() or box[0] >= width or box[1] >= height:
-        return f"{name} {shown} lies outside the {width}x{height} frame; correct its annotation"
-    if (box[2:] > _LARGEST_BOX * max(height, width)).any():
-        return (
-            f"{name} {shown} is far larger than the {width}x{height} frame; correct its annotation"
-        )
-    return None
 
 
 def shortened(sequence: Sequence, frames: int) -> Sequence:

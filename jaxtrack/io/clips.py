@@ -67,6 +67,8 @@ def list_folders(folder: _Path) -> list[pathlib.Path]:
 def frames_of(folder: _Path) -> list[pathlib.Path]:
     """Return the frames of a clip's folder: its images, or those of the subfolder that benchmarks use.
 
+    Where both have some, those of which there are more: a cover or thumbnail beside ``img/`` is no clip.
+
     Returns:
         The images in natural order; empty where the folder is no clip.
 
@@ -75,10 +77,27 @@ def frames_of(folder: _Path) -> list[pathlib.Path]:
     """
     place = resolve(folder)
     found = list_images(place)
+    inner: list[pathlib.Path] = []
     for name in FRAME_FOLDERS:
-        if not found and (place / name).is_dir():
-            found = list_images(place / name)
-    return found
+        if not inner and (place / name).is_dir():
+            inner = list_images(place / name)
+    return inner if len(inner) > len(found) else found
+
+
+def check_numbers(images: Iterable[pathlib.Path]) -> None:
+    """Refuse frames that are there twice, ``0001.png`` and ``0001.jpg``: as many again would be tracked.
+
+    Raises:
+        JaxtrackError: two images of one folder have the same number; both are named.
+    """
+    seen: dict[tuple[object, ...], pathlib.Path] = {}
+    for path in images:
+        first = seen.setdefault((path.parent, *natural_key(path.stem)[0]), path)
+        if first is not path:
+            raise JaxtrackError(
+                f"two images in {path.parent} have the number {path.stem} ({first.name}, {path.name}); "
+                "give one of them by a pattern, such as '*.jpg'"
+            )
 
 
 def list_clips(folder: _Path) -> list[pathlib.Path]:

@@ -6,11 +6,13 @@ import os
 import pathlib
 import re
 import stat
+import urllib.parse
 from collections.abc import Iterable
 
 from jaxtrack.errors import JaxtrackError, UsageError, brief, reason
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+_FILE = re.compile(r"(?:[\w.-]+[:+])*file://", re.IGNORECASE)
 
 PathLike = str | os.PathLike[str]
 
@@ -39,12 +41,30 @@ def resolve(path: PathLike) -> pathlib.Path:
     scheme = _SCHEME.match(text)
     if scheme is not None:
         raise JaxtrackError(
-            f"{brief(text)}: a local path is wanted here, not an address ({scheme[1]}://); fetch it first"
+            f"{brief(text)}: a local path is wanted here, not an address ({scheme[1]}://); "
+            f"{_instead(text[scheme.end() :], scheme[1])}"
         )
     try:
         return pathlib.Path(text).expanduser()
     except RuntimeError as error:
         raise JaxtrackError(f"{brief(text)}: no home folder is known for its ~") from error
+
+
+def _instead(rest: str, scheme: str) -> str:
+    """Return what to do about an address: ``file://`` names a path of this machine, others do not."""
+    host, slash, place = rest.partition("/")
+    if scheme.lower() == "file" and slash and host.lower() in ("", "localhost"):
+        return f"give {brief(urllib.parse.unquote(slash + place))}"
+    return "fetch it first"
+
+
+def is_stream(text: str) -> bool:
+    """Return whether a text is the address of something that is not a file of this machine.
+
+    ``file://`` is none, nor behind another scheme (``cache:file://``): who took it for a stream would not
+    know which file is read, and let an output replace it.
+    """
+    return "://" in text and _FILE.match(text) is None
 
 
 def output_file(path: PathLike, inputs: Iterable[PathLike] = ()) -> pathlib.Path:

@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import stat
+import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import cv2
@@ -16,10 +17,17 @@ from jaxtyping import UInt8
 
 from jaxtrack.errors import JaxtrackError, brief, naming, reason
 from jaxtrack.io.atomic import regular_file
-from jaxtrack.io.clips import FRAME_FOLDERS, IMAGE_SUFFIXES, expand, frames_of
+from jaxtrack.io.clips import (
+    FRAME_FOLDERS,
+    IMAGE_SUFFIXES,
+    check_numbers,
+    expand,
+    frames_of,
+    list_images,
+)
 from jaxtrack.io.containers import owes_frames
 from jaxtrack.io.images import LARGEST_IMAGE, quiet_opencv, read_image
-from jaxtrack.io.paths import resolve
+from jaxtrack.io.paths import is_stream, resolve
 from jaxtrack.io.prefetch import on_demand, prefetch, waited
 
 # Containers declare frames that no decoder delivers: so many, or this share, are no truncation.
@@ -28,6 +36,7 @@ _MISSING_SHARE = 0.02
 _MOST_FRAMES = 1 << 40
 _DEPTH = 8
 _CAMERA = re.compile(r"(?:/dev/video)?([0-9]{1,4})")
+_LAST_CAMERA = 9999  # the last of the text form
 
 Frame = UInt8[np.ndarray, "h w 3"]
 
@@ -91,7 +100,7 @@ def _pixels(size: tuple[int, ...]) -> str:
 
 
 def open_source(
-    source: str | int | os.PathLike[str], start: int = 0, stop: int | None = None
+    source: str | int | np.integer | os.PathLike[str], start: int = 0, stop: int | None = None
 ) -> FrameSource:
     """Open a source of frames.
 
@@ -106,16 +115,19 @@ def open_source(
         The source; its first frame has been decoded.
 
     Raises:
-        JaxtrackError: missing, without frames, not a video, no such camera, or fewer frames than ``start``.
+        JaxtrackError: of another type, missing, without frames, not a video, no such camera, or fewer frames
+            than ``start``, or an image twice under one number.
     """
     if start < 0 or (stop is not None and stop <= start):
         raise JaxtrackError(f"frames {start} to {stop}: no frame lies between")
-    text = os.fspath(source) if not isinstance(source, int) else str(source)
-    camera = _CAMERA.fullmatch(text)
-    if isinstance(source, int) or (camera and not os.path.isfile(text) and not os.path.isdir(text)):
-        number = int(camera[1] if camera else text)
+    if not isinstance(source, (str, os.PathLike)):
+        number = _camera(source)
         return _open_live(number, f"camera {number}", start, stop)
-    if "://" in text and not os.path.exists(text):
+    text = os.fspath(source)
+    camera = _CAMERA.fullmatch(text)
+    if camera and not os.path.isfile(text) and not os.path.isdir(text):
+        return _open_live(int(camera[1]), f"camera {int(camera[1])}", start, stop)
+    if is_stream(text) and not os.path.exists(text):
         return _open_live(text, brief(text), start, stop)
     path = resolve(text)
     try:
@@ -206,6 +218,18 @@ def from_arrays(
     return FrameSource(name, frames[0], len(frames), fps, False, lambda: iter(frames))
 
 
+def _camera(number: object) -> int:
+    """Return a camera's number; OpenCV ends the process at numbers below 0."""
+    if isinstance(number, bool) or not isinstance(number, (int, np.integer)):
+        raise JaxtrackError(
+            f"a source of type {type(number).__name__} cannot be opened; give a path, the address of a "
+            "stream or a camera's number"
+        )
+    if not 0 <= number <= _LAST_CAMERA:
+        raise JaxtrackError(f"camera {brief(number, 40)}: give a number from 0 to {_LAST_CAMERA}")
+    return int(number)
+
+
 def _cut(name: str, paths: list[pathlib.Path], start: int, stop: int | None) -> list[pathlib.Path]:
     if start >= len(paths):
         raise JaxtrackError(f"{name}: has frames 0 to {len(paths) - 1}, frame {start} is asked for")
@@ -218,6 +242,13 @@ def _images_of(folder: pathlib.Path) -> list[pathlib.Path]:
         raise JaxtrackError(
             f"{folder}: no images in this folder (looked for {', '.join(IMAGE_SUFFIXES)}, "
             f"here and in {'/, '.join(FRAME_FOLDERS)}/)"
+        )
+    place = images[0].parent
+    if place != folder and (beside := list_images(folder)):
+        print(
+            f"note: {folder}: the {len(images)} images of {place.name}/ are the clip, not the "
+            f"{len(beside)} beside it",
+            file=sys.stderr,
         )
     return images
 
@@ -235,6 +266,7 @@ def _open_glob(pattern: str, start: int, stop: int | None) -> FrameSource:
 
 
 def _open_images(paths: list[pathlib.Path], name: str, start: int, stop: int | None) -> FrameSource:
+    check_numbers(paths)
     paths = _cut(name, paths, start, stop)
     first = read_image(paths[0])
     size = first.shape[:2]

@@ -61,6 +61,7 @@ def family_of(name: str | Tracker) -> Family:
             if one.owns(name):
                 return one
         return _alone(name, getattr(name.track_frame, "__module__", "own"), {})
+    _check_name(name)
     if ":" in name:
         return find(name)[0]
     for key in FAMILIES:
@@ -92,14 +93,23 @@ def get(name: str, **changes: Any) -> Tracker:
         **changes: fields of its config to be changed, see `jaxtrack.base.Tracker.replace`.
 
     Raises:
-        JaxtrackError: unknown name or field (the nearest are offered), a value of another type, or a text
-            that leads to no tracker.
+        JaxtrackError: no text, unknown name or field (the nearest are offered), a value of another type, or
+            a text that leads to no tracker.
     """
+    _check_name(name)
     if ":" in name:
         one, preset = find(name)
     else:
         one, preset = family_of(name), name
     return one.tracker(one.presets[preset]).replace(**changes)
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str):
+        raise JaxtrackError(
+            f"a tracker preset is given by its name, not by a {type(name).__name__}: get_tracker('siamfc'); "
+            "jaxtrack.tracker_names() lists them"
+        )
 
 
 def presets_of(tracker: Tracker) -> tuple[str, ...]:

@@ -293,7 +293,8 @@ def merge(
     """Fill a tree by a fit.
 
     Raises:
-        JaxtrackError: the fit has faults, or a value is no finite real number.
+        JaxtrackError: the fit has faults, or a value is no finite real number, of another kind than the
+            variable (integers of a quantised file have lost their scale), or a variance below 0.
     """
     if found.faults:
         raise JaxtrackError(explain(found))
@@ -303,10 +304,16 @@ def merge(
         # bfloat16 is a float to jax but not to numpy's kinds.
         if not (jnp.issubdtype(value.dtype, jnp.floating) or value.dtype.kind in "biu"):
             raise JaxtrackError(f"{found.sources[name]} holds {value.dtype}, not real numbers")
+        floats = jnp.issubdtype(target.dtype, jnp.floating)
+        if floats != jnp.issubdtype(value.dtype, jnp.floating):
+            wanted = "floats are" if floats else f"{np.dtype(target.dtype)} is"
+            raise JaxtrackError(f"{found.sources[name]} is {value.dtype}; {wanted} wanted")
         with np.errstate(over="ignore"):  # what becomes infinite is refused below
             value = np.asarray(value, target.dtype)
         if not np.isfinite(value).all():
             raise JaxtrackError(f"{found.sources[name]} holds NaN or infinite values")
+        if (target.path[0], target.path[-1]) == ("batch_stats", "var") and (value < 0).any():
+            raise JaxtrackError(f"{found.sources[name]} holds a variance below 0 ({value.min():g})")
         if target.axes is not None:
             value = value.transpose(np.argsort(target.axes))
         filled[target.path] = jnp.asarray(value)

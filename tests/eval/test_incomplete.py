@@ -14,9 +14,9 @@ from eval.metrics.annotation import Annotation
 from eval.metrics.eao import REGION, Run
 from eval.metrics.names import IncompleteError
 from eval.metrics.vot import evaluate_vot
-from eval.report.page import page_data
 from jaxtrack.data import layouts, splits
 from tests import data_fixtures as fx
+from tests.eval.pages import page_data
 
 # What there is of each: a writer, the option of its split, and what is said of it.
 PARTS = {

@@ -8,6 +8,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import cv2
 import numpy as np
@@ -126,6 +127,40 @@ def test_sequence_folder_and_glob(
         video.open_source(f"{folder}/*.text")
 
 
+@pytest.mark.parametrize("name", ["0003.jpg", "3.PNG", "003.png"])
+def test_an_image_is_there_once(tmp_path: pathlib.Path, name: str) -> None:
+    """The same frames in two formats are no clip of twice the length; other names of one number are."""
+    for i in range(6):
+        images.write_image(tmp_path / f"{i:04d}.png", picture(i))
+    cv2.imwrite(str(tmp_path / name), picture(3))
+    for source in (tmp_path, f"{tmp_path}/*.*"):
+        with pytest.raises(JaxtrackError, match=f"two images in .* have the number .*{name}"):
+            video.open_source(source)
+    (tmp_path / name).rename(tmp_path / f"b{name}")
+    assert video.open_source(tmp_path).length == 7
+    (tmp_path / "more").mkdir()
+    (tmp_path / f"b{name}").rename(tmp_path / "more" / name)
+    assert video.open_source(f"{tmp_path}/**/*.*").length == 7  # of another folder
+
+
+def test_a_cover_beside_the_frames_is_no_clip(
+    folder: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "img").mkdir()
+    for i in range(12):
+        (folder / f"{i}.png").rename(folder / "img" / f"{i}.png")
+    assert video.open_source(folder).length == 12
+    assert capsys.readouterr().err == ""
+    images.write_image(folder / "cover1.jpg", picture(0))
+    assert video.open_source(folder).length == 12
+    said = capsys.readouterr().err
+    assert said == f"note: {folder}: the 12 images of img/ are the clip, not the 1 beside it\n"
+    for i in range(12, 24):
+        images.write_image(folder / f"{i}.png", picture(0))
+    assert video.open_source(folder).length == 13  # its own are more
+    assert capsys.readouterr().err == ""
+
+
 def test_video_there_and_back(tmp_path: pathlib.Path) -> None:
     for name in ("a.mp4", "b.avi", "c.mkv"):
         source = video.open_source(make_video(tmp_path / name))
@@ -186,6 +221,31 @@ def test_sources_that_are_not_there(tmp_path: pathlib.Path, folder: pathlib.Path
         video.open_source("97")
     with pytest.raises(JaxtrackError, match="no frames"):
         video.from_arrays(np.zeros((0, 4, 4, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (-1, "camera -1: give a number from 0 to 9999"),
+        (np.int64(-1), "camera -1: give a number"),
+        (10_000, "camera 10000: give a number"),
+        (1 << 31, "camera 2147483648: give a number"),
+        pytest.param(10**5000, "camera <int>: give a number", id="beyond text"),
+        (9999, "camera 9999: cannot be opened"),
+        (np.int64(97), "camera 97: cannot be opened"),
+        (True, "a source of type bool cannot be opened; give a path"),
+        (np.True_, "a source of type bool"),
+        (1.5, "a source of type float"),
+        (None, "a source of type NoneType"),
+        (b"a.mp4", "a source of type bytes"),
+        (["a.mp4"], "a source of type list"),
+    ],
+)
+def test_numbers_that_are_no_camera(source: Any, message: str) -> None:
+    with pytest.raises(JaxtrackError, match=message) as caught:
+        video.open_source(source)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 200
 
 
 def test_bad_frame_in_the_middle_is_named(folder: pathlib.Path) -> None:

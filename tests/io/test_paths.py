@@ -8,7 +8,7 @@ import pathlib
 import pytest
 
 from jaxtrack.errors import JaxtrackError, UsageError
-from jaxtrack.io.paths import output_file, output_folder, resolve, same
+from jaxtrack.io.paths import is_stream, output_file, output_folder, resolve, same
 
 
 def test_paths_stay_as_they_are_typed(
@@ -33,6 +33,9 @@ def test_paths_stay_as_they_are_typed(
         ("s3://bucket/a", r"not an address \(s3://\)"),
         ("https://host/a", "fetch it first"),
         ("file:///a", r"file://"),
+        ("file:///a%20b/c", r"not an address \(file://\); give /a b/c"),
+        ("FILE://localhost/a", r"give /a"),
+        ("file://host/a", "fetch it first"),
         ("~nobody-of-this-name/a", "no home folder is known"),
     ],
 )
@@ -40,6 +43,19 @@ def test_what_is_no_local_path(path: str, message: str) -> None:
     with pytest.raises(JaxtrackError, match=message) as caught:
         resolve(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_is_no_stream() -> None:
+    """What names a file of this machine must not be opened as something that no output can harm."""
+    for text in (
+        "rtsp://host/a",
+        "http://host:80/a.mp4",
+        "udp://@1.2.3.4:5",
+        "https://h/xfile://a",
+    ):
+        assert is_stream(text)
+    for text in ("file:///a.mp4", "FILE://a.mp4", "cache:file:///a.mp4", "a.mp4", "a:/b"):
+        assert not is_stream(text)
 
 
 def test_an_output_is_no_input(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ def variables() -> dict[str, Any]:
             "0": {"kernel": normal(3, 3, 3, 4), "bias": normal(4)},
             "1": {"scale": normal(4), "bias": normal(4)},
         },
-        "batch_stats": {"1": {"mean": normal(4), "var": normal(4)}},
+        "batch_stats": {"1": {"mean": normal(4), "var": abs(normal(4))}},
     }
 
 
@@ -189,7 +189,7 @@ def test_orbax_folders(
     import orbax.checkpoint as ocp
 
     tree = variables()
-    older = jax.tree.map(lambda x: x - 1, tree)
+    older = jax.tree.map(lambda x: x + 1, tree)
     with ocp.CheckpointManager(tmp_path / "run" / "checkpoints") as manager:
         for step, values in ((2, older), (10, tree)):
             state = {**values, "step": jnp.asarray(step), "opt_state": ({"mu": jnp.zeros(5)}, ())}

@@ -43,6 +43,7 @@ SHAPES = {
 def published() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     values = {name: rng.normal(size=shape).astype(np.float32) for name, shape in SHAPES.items()}
+    values["body.conv1.1.running_var"] = abs(values["body.conv1.1.running_var"])
     return values | {"body.conv1.1.num_batches_tracked": np.asarray(7)}
 
 
@@ -163,6 +164,34 @@ def test_two_sources_for_one_place() -> None:
 def test_values_that_are_no_weights(value: complex, message: str) -> None:
     state = published() | {"fc.weight": np.full((7, 5), value)}
     with pytest.raises(JaxtrackError, match=message):
+        from_published(NameTable(), state, template())
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.int64, bool])
+@pytest.mark.parametrize("name", ["fc.weight", "body.conv1.1.running_mean"])
+def test_integers_are_no_weights(name: str, dtype: Any) -> None:
+    """A quantised array has lost its scale; counters that no variable takes stay whole numbers."""
+    state = published()
+    from_published(NameTable(), state | {"body.conv1.1.num_batches_tracked": np.asarray(3)}, TREE)
+    state[name] = np.ones_like(state[name], dtype)
+    with pytest.raises(JaxtrackError, match=f"{name} is {np.dtype(dtype)}; floats are wanted"):
+        from_published(NameTable(), state, template())
+
+
+def test_floats_are_no_counters() -> None:
+    tree = {"params": {"count": jnp.zeros(3, jnp.int32)}}
+    filled = from_published(NameTable(), {"count": np.arange(3)}, tree)
+    np.testing.assert_array_equal(
+        filled["params"]["count"], np.arange(3, dtype=np.int32), strict=True
+    )
+    with pytest.raises(JaxtrackError, match="count is float64; int32 is wanted"):
+        from_published(NameTable(), {"count": np.full(3, 0.5)}, tree)
+
+
+def test_a_variance_is_not_below_0() -> None:
+    state = published()
+    state["body.conv1.1.running_var"][2] = -0.25
+    with pytest.raises(JaxtrackError, match=r"running_var holds a variance below 0 \(-0\.25\)"):
         from_published(NameTable(), state, template())
 
 
