@@ -25,6 +25,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from jaxtrack import cli
+from jaxtrack.data import layouts
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io import child, paths
 from jaxtrack.io.records import checksum, read_json, write_json
@@ -80,7 +81,7 @@ class Options:
         imagenet: torchvision's weights of MobileNetV2, a file of yours, from which siamrpnpp-small-imagenet
             starts; without it that training is left out.
         root: folder of a benchmark of real video to score on as well.
-        benchmark: its layout.
+        benchmark: its name, in any spelling.
         slots: clips that are tracked side by side while scoring.
         sequence: score on these sequences of the synthetic benchmark only.
         steps: length of each training, in place of its share of the time.
@@ -146,8 +147,12 @@ def smalls(options: Options) -> None:
     """Train, store and score.
 
     Raises:
+        UsageError: no such training or benchmark.
         JaxtrackError: a training or the scoring failed; the others are done first.
     """
+    if options.root is not None:
+        # The scores lie under the name that it has here; an unknown one is told before anything is trained.
+        options = dataclasses.replace(options, benchmark=layouts.canonical(options.benchmark))
     stages, clock = chosen(options), Clock(options.minutes)
     output, runs = paths.output_folder(options.output), paths.output_folder(options.runs)
     _compare(runs, options)
@@ -372,7 +377,7 @@ def score(names: list[str], clock: Clock, options: Options, output: pathlib.Path
         elif ended.status:
             faults.append(f"scores on {benchmark} ended with status {ended.status}")
         elif not options.sequence:
-            _note_scores(benchmark, names, output)
+            faults += _note_scores(benchmark, names, output)
     return faults
 
 
@@ -380,11 +385,14 @@ def _row(output: pathlib.Path, name: str) -> str:
     return f"{name}:{name}={_weights(output, name)}"
 
 
-def _note_scores(benchmark: str, names: list[str], output: pathlib.Path) -> None:
-    """Write scores into the cards of weights."""
+def _note_scores(benchmark: str, names: list[str], output: pathlib.Path) -> list[str]:
+    """Write scores into the cards of weights; return what went wrong."""
     # A benchmark with several splits has the split in the name of its folder.
     places = [output / "scores" / benchmark, *(output / "scores").glob(f"{benchmark}-*")]
-    found = read_json(next(p for p in places if p.is_dir()) / "scores.json", "scores", dict)
+    files = [place / "scores.json" for place in places if (place / "scores.json").is_file()]
+    if not files:
+        return [f"scores on {benchmark}: none were written in {output / 'scores'}"]
+    found = read_json(files[0], "scores", dict)
     for name in names:
         path = _weights(output, name)
         card, rows = read_card(path), found.get(name, {})
@@ -395,6 +403,7 @@ def _note_scores(benchmark: str, names: list[str], output: pathlib.Path) -> None
         known = {key: round(value, 3) for key, value in expected.items() if value is not None}
         card = dataclasses.replace(card, expected={**card.expected, **known})
         save_weights(path, _tree(read_published(path)), card)
+    return []
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

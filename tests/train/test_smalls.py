@@ -158,6 +158,53 @@ def test_one_failure_stops_no_other_training(tmp_path, monkeypatch):
         smalls.smalls(dataclasses.replace(options, steps=3))
 
 
+def scored(tmp_path, monkeypatch, **scores):
+    """A trained siamfc-small, and an ``eval.run`` that leaves scores in folders of these names."""
+
+    def run(words, seconds=None, env=None):
+        benchmark = words[words.index("--benchmark") + 1]
+        for place, auc in scores.items():
+            if place.partition("-")[0] == benchmark:
+                folder = tmp_path / "out" / "scores" / place
+                folder.mkdir(parents=True, exist_ok=True)
+                rows = {name: {"auc": auc} for name in ("siamfc-small", "tadt-small")}
+                (folder / "scores.json").write_text(json.dumps(rows))
+        return types.SimpleNamespace(status=0, late=False)
+
+    folder = tmp_path / "runs" / "siamfc-small"
+    folder.mkdir(parents=True)
+    card = Card("siamfc-small", "synthetic", 2, "abc", {})
+    state = {"params": {"backbone": {"k": np.ones(3)}}}
+    save_weights(folder / "weights.safetensors", state, card)
+    monkeypatch.setattr(smalls.child, "run", run)
+    return smalls.Options(
+        tmp_path / "out", tmp_path / "runs", only=("siamfc-small",), root=tmp_path
+    )
+
+
+@pytest.mark.parametrize(
+    ("spelt", "folder", "name"),
+    [("OTB-100", "otb100", "otb100"), ("LaSOT", "lasot-test", "lasot"), ("otb", "otb", "otb")],
+)
+def test_a_benchmark_of_any_spelling_is_noted(tmp_path, monkeypatch, spelt, folder, name):
+    options = scored(tmp_path, monkeypatch, **{"synthetic": 0.25, folder: 0.5})
+    smalls.smalls(dataclasses.replace(options, benchmark=spelt))
+    card = read_card(tmp_path / "out" / "siamfc-small.safetensors")
+    assert card.expected == {"synthetic AUC": 0.25, f"{name} AUC": 0.5}
+
+
+def test_a_benchmark_that_is_none_or_gives_no_score_is_told(tmp_path, monkeypatch):
+    """One before anything is trained; the other at the end, with all other scores noted."""
+    options = scored(tmp_path, monkeypatch, synthetic=0.25)
+    with pytest.raises(UsageError, match="unknown dataset 'otb1000'; nearest: otb100"):
+        smalls.smalls(dataclasses.replace(options, benchmark="otb1000"))
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(JaxtrackError, match="scores on trackingnet: none were written in"):
+        smalls.smalls(dataclasses.replace(options, benchmark="TrackingNet"))
+    card = read_card(tmp_path / "out" / "siamfc-small.safetensors")
+    assert card.expected == {"synthetic AUC": 0.25}
+
+
 def test_later_trainings_are_compiled_while_the_first_one_runs(tmp_path, monkeypatch):
     """On an accelerator, each before it trains; without the weights of a stage that is not trained yet."""
     lock, begun, released = threading.Lock(), [], threading.Event()
