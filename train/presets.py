@@ -14,12 +14,10 @@ from typing import Any
 import jax
 
 from jaxtrack import settings
-from jaxtrack.errors import JaxtrackError, brief, nearest, unknown
+from jaxtrack.errors import JaxtrackError, brief, unknown
+from jaxtrack.imports import imported
 from jaxtrack.ranges import BelowOne, Count, check_ranges
 from jaxtrack.settings import Explained, as_text, described, replaced
-
-# Trackers and trainings of others are found in the same way.
-from jaxtrack.trackers import _module as import_module
 
 from . import tasks
 from .optim import OptimConfig
@@ -104,13 +102,7 @@ def _found(text: str) -> Preset:
     """Import a preset of somebody else's."""
     place, _, name = text.partition(":")
     where = f"training preset {brief(repr(text), 100)}"
-    if not all(part.isidentifier() for part in [*place.split("."), name]):
-        raise JaxtrackError(f"{where}: give package.module:PRESET")
-    inside = vars(import_module(place, where))
-    if name not in inside:
-        there = [key for key, value in inside.items() if isinstance(value, Preset)]
-        raise JaxtrackError(f"{where}: {place} has no {name}; {nearest(name, there)}")
-    value = inside[name]
+    value = imported(place, name, where, "PRESET")
     if not isinstance(value, Preset):
         raise JaxtrackError(
             f"{where}: {place}:{name} is {type(value).__name__}; a {__name__}.Preset is wanted"

@@ -14,13 +14,12 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
-import os
-import sys
 import warnings
 from typing import Any
 
 from jaxtrack.base import Family, Tracker
 from jaxtrack.errors import JaxtrackError, brief, nearest, unknown
+from jaxtrack.imports import imported
 
 # A family is imported when it is first asked for: a start of one tracker does not pay for five.
 FAMILIES = {
@@ -137,13 +136,7 @@ def find(text: str) -> tuple[Family, str]:
     place, _, rest = text.partition(":")
     name, _, preset = rest.partition(".")
     where = f"tracker {brief(repr(text), 100)}"
-    if not all(part.isidentifier() for part in [*place.split("."), name]):
-        raise JaxtrackError(f"{where}: give package.module:TRACKER")
-    module = _module(place, where)
-    if not hasattr(module, name):
-        public = [key for key in vars(module) if not key.startswith("_")]
-        raise JaxtrackError(f"{where}: {place} has no {name}; {nearest(name, public)}")
-    value = getattr(module, name)
+    value = imported(place, name, where, "TRACKER")
     if isinstance(value, Tracker) and not preset:
         return _alone(value, place, {text: value.config}), text
     if not isinstance(value, Family):
@@ -164,27 +157,6 @@ def find(text: str) -> tuple[Family, str]:
         )
     _FOUND[f"{place}:{name}"] = value
     return value, preset
-
-
-def _module(place: str, where: str) -> Any:
-    here = os.getcwd()
-    added = here not in sys.path and "" not in sys.path
-    if added:
-        sys.path.append(here)
-    try:
-        importlib.invalidate_caches()
-        return importlib.import_module(place)
-    except ModuleNotFoundError as error:
-        missing = error.name or place
-        if place == missing or place.startswith(f"{missing}."):
-            raise JaxtrackError(f"{where}: there is no module {missing}") from error
-        raise JaxtrackError(f"{where}: {place} needs the module {missing}") from error
-    except Exception as error:
-        said = brief(f"{type(error).__name__}: {error}")
-        raise JaxtrackError(f"{where}: importing {place} failed ({said})") from error
-    finally:
-        if added:
-            sys.path.remove(here)
 
 
 def _alone(tracker: Tracker, name: str, presets: dict[str, Any]) -> Family:
