@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxtrack.errors import JaxtrackError, brief, naming, reason
+from jaxtrack.io import headers
 from jaxtrack.io.clips import (
     FRAME_FOLDERS,
     IMAGE_SUFFIXES,
@@ -254,8 +255,11 @@ def _rate(capture: cv2.VideoCapture) -> float | None:
 
 def _open_video(path: pathlib.Path, start: int, stop: int | None) -> FrameSource:
     with naming(path), open(path, "rb") as file:
-        if not file.read(1):
-            raise JaxtrackError(f"{path}: empty file, no video")
+        head = file.read(64)
+    if not head:
+        raise JaxtrackError(f"{path}: empty file, no video")
+    if headers.is_pointer(head):
+        raise JaxtrackError(f"{path}: {headers.POINTER}")
     capture = _capture(str(path), str(path))
     try:
         _check_size(capture, str(path))

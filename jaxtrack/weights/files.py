@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxtrack.errors import JaxtrackError, brief
+from jaxtrack.io import headers
 from jaxtrack.io.archives import open_zip
 from jaxtrack.io.arrays import read_arrays
 from jaxtrack.io.atomic import write_whole
@@ -116,6 +117,8 @@ def _kind(path: pathlib.Path) -> str:
         with path.open("rb") as file:
             head = file.read(512)
     suffix = path.suffix.lower()
+    if headers.is_pointer(head):  # whatever kind of file its name promises
+        raise JaxtrackError(f"{brief(path, 400)}: {headers.POINTER}")
     if head.startswith(b"PK"):
         return _kind_of_zip(path, suffix)
     if head.startswith(b"\x80") and not is_safetensors(head):
@@ -200,6 +203,7 @@ def load_into(
         if key is not None:
             raise JaxtrackError(f"{path}: a folder, in which no entry can be chosen")
         return _fill_own(template, read_orbax(path, template), path, tables, interpolate)
+    _kind(path)  # what is no weights at all is told as such, not as a file of another sum
     cards.check_sum(path)
     where = brief(path, 400)
 
