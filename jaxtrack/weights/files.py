@@ -96,12 +96,14 @@ def split_key(path: PathLike, key: str | None = None) -> tuple[pathlib.Path, str
 def is_own(state: Mapping[str, Any], collections: Iterable[str] = ()) -> bool:
     """Say whether the names of a file are ours (``params/backbone/...``) and not those of a published code.
 
+    Most of them decide: a stray array among ours makes no published file, and is to be told by its name.
+
     Args:
         state: ``{name: ...}``.
         collections: what a tracker's variables hold beside the usual two.
     """
     starts = (*_OWN_COLLECTIONS, *(f"{name}/" for name in collections))
-    return bool(state) and all(name.startswith(starts) for name in state)
+    return 2 * sum(name.startswith(starts) for name in state) > len(state)
 
 
 def _kind(path: pathlib.Path) -> str:
