@@ -24,6 +24,14 @@ _PNM_RAW = re.compile(
     rb"P([56])(?:\s+|#[^\n]*\n)+(\d{1,9})(?:\s+|#[^\n]*\n)+(\d{1,9})(?:\s+|#[^\n]*\n)+(\d{1,5})\s"
 )
 
+# What a repository holds in place of a large file until it is fetched.
+POINTER = "a Git LFS pointer, not the file itself: run git lfs pull"
+
+
+def is_pointer(data: bytes) -> bool:
+    """Return whether these bytes, or first bytes, are those of a Git LFS pointer."""
+    return data.startswith(b"version https://git-lfs")
+
 
 def size_of(data: bytes) -> tuple[int, int] | None:
     """Return the size that an image's header declares.

@@ -64,8 +64,20 @@ def decode_image(data: bytes, name: str, reduce: int = 1) -> UInt8[np.ndarray, "
             f"{name}: cannot be decoded as an image ({brief(error.err)})"
         ) from error
     if image is None:
-        raise JaxtrackError(f"{name}: damaged, truncated or no image")
+        raise JaxtrackError(f"{name}: {_unread(data)}")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+
+
+def _unread(data: bytes) -> str:
+    """Return why a decoder gave no colours: some files are whole, but of pixels that are no bytes."""
+    try:
+        with quiet_opencv():
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        image = None
+    if image is None or image.dtype in (np.uint8, np.uint16):
+        return "damaged, truncated or no image"
+    return f"its pixels are {image.dtype}; save it with 8 or 16 bits a channel"
 
 
 def check_image(data: bytes, name: str) -> tuple[int, int]:
@@ -83,6 +95,8 @@ def check_image(data: bytes, name: str) -> tuple[int, int]:
     """
     if not data:
         raise JaxtrackError(f"{name}: empty file, no image")
+    if headers.is_pointer(data):
+        raise JaxtrackError(f"{name}: {headers.POINTER}")
     size = headers.size_of(data)
     fault = headers.fault_of(data)
     if size is None:

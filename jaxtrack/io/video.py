@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxtrack.errors import JaxtrackError, brief, naming, reason
+from jaxtrack.io import headers
 from jaxtrack.io.atomic import regular_file
 from jaxtrack.io.clips import (
     FRAME_FOLDERS,
@@ -313,8 +314,11 @@ def _rate(capture: cv2.VideoCapture) -> float | None:
 def _opened(path: pathlib.Path) -> Iterator[tuple[cv2.VideoCapture, int]]:
     """Open a video file; give its decoder and the number of frames that it declares."""
     with naming(path), open(path, "rb") as file:
-        if not file.read(1):
-            raise JaxtrackError(f"{path}: empty file, no video")
+        head = file.read(64)
+    if not head:
+        raise JaxtrackError(f"{path}: empty file, no video")
+    if headers.is_pointer(head):
+        raise JaxtrackError(f"{path}: {headers.POINTER}")
     capture = _capture(str(path), str(path))
     try:
         _check_size(capture, str(path))

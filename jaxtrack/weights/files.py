@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxtrack.errors import JaxtrackError, brief
+from jaxtrack.io import headers
 from jaxtrack.io.archives import open_zip
 from jaxtrack.io.arrays import read_arrays
 from jaxtrack.io.atomic import write_whole
@@ -95,12 +96,14 @@ def split_key(path: PathLike, key: str | None = None) -> tuple[pathlib.Path, str
 def is_own(state: Mapping[str, Any], collections: Iterable[str] = ()) -> bool:
     """Say whether the names of a file are ours (``params/backbone/...``) and not those of a published code.
 
+    Most of them decide: a stray array among ours makes no published file, and is to be told by its name.
+
     Args:
         state: ``{name: ...}``.
         collections: what a tracker's variables hold beside the usual two.
     """
     starts = (*_OWN_COLLECTIONS, *(f"{name}/" for name in collections))
-    return bool(state) and all(name.startswith(starts) for name in state)
+    return 2 * sum(name.startswith(starts) for name in state) > len(state)
 
 
 def _kind(path: pathlib.Path) -> str:
@@ -116,6 +119,8 @@ def _kind(path: pathlib.Path) -> str:
         with path.open("rb") as file:
             head = file.read(512)
     suffix = path.suffix.lower()
+    if headers.is_pointer(head):  # whatever kind of file its name promises
+        raise JaxtrackError(f"{brief(path, 400)}: {headers.POINTER}")
     if head.startswith(b"PK"):
         return _kind_of_zip(path, suffix)
     if head.startswith(b"\x80") and not is_safetensors(head):
@@ -200,6 +205,7 @@ def load_into(
         if key is not None:
             raise JaxtrackError(f"{path}: a folder, in which no entry can be chosen")
         return _fill_own(template, read_orbax(path, template), path, tables, interpolate)
+    _kind(path)  # what is no weights at all is told as such, not as a file of another sum
     cards.check_sum(path)
     where = brief(path, 400)
 

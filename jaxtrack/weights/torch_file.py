@@ -20,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxtrack.errors import JaxtrackError, brief
+from jaxtrack.io import headers
 from jaxtrack.io.archives import open_zip, read_member
 from jaxtrack.weights import inert
 from jaxtrack.weights.guard import reading
@@ -195,8 +196,8 @@ def foreign(head: bytes) -> str:
         return "a file packed by gzip; unpack it first"
     if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         return "a web page, not a checkpoint: the download failed"
-    if head.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer, not the file itself: run git lfs pull"
+    if headers.is_pointer(head):
+        return headers.POINTER
     if head.startswith((b"\x89HDF", b"MATLAB")):
         return "an HDF5 or MATLAB file, not a PyTorch checkpoint"
     return ""

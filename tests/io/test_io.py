@@ -91,6 +91,26 @@ def test_jpeg_with_a_thumbnail_is_told_from_a_truncated_one(tmp_path: pathlib.Pa
         images.read_image(path)
 
 
+def test_pointers_of_git_are_told(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "a").mkdir()
+    for path in (tmp_path / "a.mp4", tmp_path / "a" / "0.jpg"):
+        path.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\n")
+    for source in (tmp_path / "a.mp4", tmp_path / "a"):
+        with pytest.raises(JaxtrackError, match="a Git LFS pointer, not the file itself: run"):
+            video.open_source(source)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_whole_images_of_other_pixels_are_told(tmp_path: pathlib.Path, dtype: Any) -> None:
+    path = tmp_path / "a.tiff"
+    assert cv2.imwrite(str(path), picture().astype(dtype))
+    with pytest.raises(JaxtrackError, match=rf"a\.tiff: its pixels are {np.dtype(dtype)}; save it"):
+        images.read_image(path)
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(JaxtrackError, match=r"a\.tiff: damaged, truncated or no image"):
+        images.read_image(path)
+
+
 def test_missing_and_unknown_images(tmp_path: pathlib.Path) -> None:
     with pytest.raises(JaxtrackError, match=r"none\.png: no such file"):
         images.read_image(tmp_path / "none.png")

@@ -109,6 +109,30 @@ def test_own_file_of_another_network(tmp_path: pathlib.Path) -> None:
     assert "not in the file: params/2/bias, params/2/scale" in str(caught.value)
 
 
+def test_one_array_too_many_is_told_by_its_name(tmp_path: pathlib.Path) -> None:
+    tree = variables()
+    save_weights(tmp_path / "a.safetensors", {**tree, "opt": {"step": jnp.zeros(3)}})
+    with pytest.raises(JaxtrackError) as caught:
+        load_into(abstract(tree), tmp_path / "a.safetensors")
+    assert str(caught.value).splitlines() == [
+        f"{tmp_path}/a.safetensors: the weights do not fit this network: 1 in the file, without a place here",
+        "  in the file, without a place here: opt/step",
+    ]
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.pth", "a.npz", "a.mat", "a.weights"])
+def test_a_pointer_of_git_is_told(tmp_path: pathlib.Path, name: str) -> None:
+    path = tmp_path / name
+    if path.suffix == ".safetensors":  # with its card beside it, as a repository holds them
+        save_weights(path, variables(), CARD)
+    path.write_text(
+        f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 123456\n"
+    )
+    with pytest.raises(JaxtrackError, match=f"{name}: a Git LFS pointer.*: run git lfs pull") as e:
+        load_into(abstract(variables()), path)
+    assert "\n" not in str(e.value)
+
+
 def published() -> dict[str, np.ndarray]:
     tree = variables()
     return {
