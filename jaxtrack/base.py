@@ -304,15 +304,15 @@ def init(
         The state: a NamedTuple of arrays, to be handed to `track_frame` or `track_clip`.
 
     Raises:
-        JaxtrackError: an argument of another kind, shape or dtype; a box that is not finite, has no size,
-            lies outside of the frame or is far larger (where its values are known before the program
-            runs); weights of another network.
+        JaxtrackError: an argument of another kind, shape or dtype; a box that is not finite, has no size or
+            is far larger than the frame (where its values are known before the program runs); weights of
+            another network.
     """
     checks.tracker(tracker, Tracker)
     checks.variables_kind(variables)
     checks.frame(frame)
     size = checks.frame_size(frame_size, frame)
-    box = checks.box(box, checks.known_size(size, frame))
+    box = checks.box(box, checks.known_size(size, frame), inside=False)
     return _init(tracker, variables, frame, box, size)
 
 

@@ -138,18 +138,25 @@ def box_fault(
     height, width = size
     if (box[:2] + box[2:] <= 0).any() or box[0] >= width or box[1] >= height:
         return f"{name} {shown} lies outside the {width}x{height} frame; {advice}"
+    return _too_large(box, size, f"{name} {shown}", advice)
+
+
+def _too_large(box: np.ndarray, size: tuple[int, int], shown: str, advice: str) -> str | None:
+    """Return why a box is too large for a frame, whose windows would hold nothing of it; None: it is not."""
+    height, width = size
     if (box[2:] > _LARGEST_BOX * max(height, width)).any():
-        return f"{name} {shown} is far larger than the {width}x{height} frame; {advice}"
+        return f"{shown} is far larger than the {width}x{height} frame; {advice}"
     return None
 
 
-def box(value: Any, size: tuple[int, int] | None = None) -> Any:
+def box(value: Any, size: tuple[int, int] | None = None, inside: bool = True) -> Any:
     """Return a box as ``(4,)`` float32.
 
     Args:
         value: ``x, y, w, h``: a list, a tuple, or an array of integers or floats. Values that are known
             now must be finite, the size positive; a tracer's cannot be looked at.
         size: ``(height, width)`` of the frame, in which a box of known values must lie (`box_fault`).
+        inside: False: it may lie outside as well, as after a target that left the frame.
     """
     where = "box: give x, y, w, h in pixels, 0-based corner"
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value)):
@@ -180,7 +187,14 @@ def box(value: Any, size: tuple[int, int] | None = None) -> Any:
             f"box {shown} has no positive width and height; give x, y, w, h (not two corners)"
         )
     advice = "give x, y, w, h in pixels of this frame"
-    if size is not None and (fault := box_fault(ours, size, "box", advice)) is not None:
+    fault = None
+    if size is not None:
+        fault = (
+            box_fault(ours, size, "box", advice)
+            if inside
+            else _too_large(ours, size, f"box {shown}", advice)
+        )
+    if fault is not None:
         raise JaxtrackError(fault)
     return ours
 

@@ -201,12 +201,13 @@ def check_output(options: Options, output: pathlib.Path, preset: Preset) -> dict
         raise JaxtrackError(
             f"{output} was started without --recipe: leave the flag out, or start a new run"
         )
-    if (output / WEIGHTS).exists() and not saved.steps_in(output / saved.FOLDER):
+    place = output / saved.FOLDER
+    if options.from_step is None and (output / WEIGHTS).exists() and not saved.steps_in(place):
         raise JaxtrackError(
             f"{output}: this run had ended, and its checkpoints are gone: name another --output to train"
             " again"
         )
-    if options.from_step is not None and not saved.steps_in(output / saved.FOLDER):
+    if options.from_step is not None and not saved.steps_in(place):
         raise JaxtrackError(
             f"{output}: no checkpoint is left, that of step {options.from_step} neither: without --from-step,"
             " --resume begins at the first step"
