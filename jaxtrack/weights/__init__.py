@@ -3,6 +3,9 @@
 Nothing here knows a model: the tree to be filled comes in as an argument.
 """
 
+import importlib
+from typing import Any
+
 from jaxtrack.weights.cards import Card, read_card, shipped_names, shipped_path
 from jaxtrack.weights.files import is_own, load_into, read_published, save_weights, split_key
 from jaxtrack.weights.mat import ConvLayer, read_matconvnet
@@ -28,3 +31,11 @@ __all__ = [
     "to_published",
     "write_torch",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Keep ``tables_of`` importable from here: scripts from before each family had its name tables use it."""
+    if name == "tables_of":
+        trackers = importlib.import_module("jaxtrack.trackers")
+        return lambda family: trackers.family(family).tables
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

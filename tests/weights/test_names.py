@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtrack import trackers
+from jaxtrack import trackers, weights
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.trackers.siamfc.names import TABLES
 from jaxtrack.weights import NameTable, from_published, to_published
@@ -272,3 +272,12 @@ def test_published_schemas(shared_dir: pathlib.Path, schema: str, layout: str) -
     text = (shared_dir / "parity" / "siamfc" / f"{schema}.schema.json").read_text()
     listed = {name: tuple(shape) for name, shape in json.loads(text)["schema"]}
     assert listed == siamfc_names(layout)
+
+
+def test_name_tables_are_found_where_they_once_stood():
+    """Scripts of users import them from there."""
+    from jaxtrack.weights import tables_of
+
+    assert tables_of("siamfc") == trackers.family("siamfc").tables
+    with pytest.raises(AttributeError, match="has no attribute 'tables_off'"):
+        _ = weights.tables_off
