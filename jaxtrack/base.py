@@ -312,7 +312,7 @@ def init(
     checks.variables_kind(variables)
     checks.frame(frame)
     size = checks.frame_size(frame_size, frame)
-    box = checks.box(box, checks.known_size(size, frame), inside=False)
+    box = checks.box(box, checks.known_size(size, frame))
     return _init(tracker, variables, frame, box, size)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtrack.errors import JaxtrackError, brief
 
 _SHOWN = 3  # names of each list in a message
+IN_FRAME = "give x, y, w, h in pixels of this frame"  # what to do about a box that does not fit
 _LARGEST_BOX = 10.0  # of the frame's longer side; no annotation in use comes near it
 
 
@@ -149,14 +150,14 @@ def _too_large(box: np.ndarray, size: tuple[int, int], shown: str, advice: str) 
     return None
 
 
-def box(value: Any, size: tuple[int, int] | None = None, inside: bool = True) -> Any:
+def box(value: Any, size: tuple[int, int] | None = None) -> Any:
     """Return a box as ``(4,)`` float32.
 
     Args:
         value: ``x, y, w, h``: a list, a tuple, or an array of integers or floats. Values that are known
             now must be finite, the size positive; a tracer's cannot be looked at.
-        size: ``(height, width)`` of the frame, in which a box of known values must lie (`box_fault`).
-        inside: False: it may lie outside as well, as after a target that left the frame.
+        size: ``(height, width)`` of the frame, than which a box of known values must not be far larger. It
+            may lie outside, as after a target that left the frame.
     """
     where = "box: give x, y, w, h in pixels, 0-based corner"
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value)):
@@ -186,25 +187,16 @@ def box(value: Any, size: tuple[int, int] | None = None, inside: bool = True) ->
         raise JaxtrackError(
             f"box {shown} has no positive width and height; give x, y, w, h (not two corners)"
         )
-    advice = "give x, y, w, h in pixels of this frame"
-    fault = None
-    if size is not None:
-        fault = (
-            box_fault(ours, size, "box", advice)
-            if inside
-            else _too_large(ours, size, f"box {shown}", advice)
-        )
-    if fault is not None:
+    if size is not None and (fault := _too_large(ours, size, f"box {shown}", IN_FRAME)) is not None:
         raise JaxtrackError(fault)
     return ours
 
 
-def boxes(value: Any, size: tuple[int, int] | None = None) -> np.ndarray:
+def boxes(value: Any) -> np.ndarray:
     """Return the boxes of several targets as ``(n, 4)`` float32, each checked as by `box`.
 
     Args:
         value: ``(n, 4)``, or ``(4,)`` for one target; values of the host.
-        size: as for `box`.
     """
     try:
         given = np.asarray(value)
@@ -214,7 +206,7 @@ def boxes(value: Any, size: tuple[int, int] | None = None) -> np.ndarray:
         raise JaxtrackError(
             f"boxes have the shape {given.shape}; give (n, 4), a row x, y, w, h for each target"
         )
-    return np.stack([box(row, size) for row in given.reshape(-1, 4)])
+    return np.stack([box(row) for row in given.reshape(-1, 4)])
 
 
 def frame_size(value: Any, frame: Any) -> Any:

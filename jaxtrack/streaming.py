@@ -213,7 +213,10 @@ def stream(
         raise first or JaxtrackError("the clip has no frames")
     size = first[0].shape[0], first[0].shape[1]
     canvas = checks.canvas(canvas, size)
-    for number, box in enumerate(checks.boxes(boxes, size), 1):
+    for number, box in enumerate(boxes, 1):
+        fault = checks.box_fault(box, size, "box", checks.IN_FRAME)
+        if fault is not None:
+            raise JaxtrackError(fault)
         check_box(box, size, "box" if len(boxes) == 1 else f"box {number}")
     run = _Runner(tracker, variables, boxes, pad_frame(first[0], canvas), size)
     yield Piece(0, first, Tracks(boxes[:, None], np.full((len(boxes), 1), np.nan, np.float32)))
