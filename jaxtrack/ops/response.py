@@ -100,14 +100,21 @@ def resize_maps(
     )
 
 
+def pick(values: Array, *index: Int[Array, "*n"]) -> Array:
+    """Return ``values[index]`` for indices in range: a few operations of the program, not a dozen."""
+    return values.at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
+
+
 def first_peak(response: Float[Array, "h w"]) -> Int[Array, "2"]:
     """Return the row and column of the maximum; the first in row-major order on ties."""
     return jnp.stack(row_and_column(jnp.argmax(response), response.shape[1])).astype(jnp.int32)
 
 
-def row_and_column(place: Int[Array, ""], width: int) -> tuple[Int[Array, ""], Int[Array, ""]]:
-    """Return the row and column of a place in a map of so many columns, counted in row-major order."""
-    columns = jnp.asarray(width, place.dtype)
+def row_and_column(
+    place: Int[Array, "*n"], width: int | Int[Array, ""]
+) -> tuple[Int[Array, "*n"], Int[Array, "*n"]]:
+    """Return the row and column of places in a map of so many columns, counted in row-major order."""
+    columns = jnp.broadcast_to(jnp.asarray(width, place.dtype), place.shape)
     # Not // and %, which take a dozen operations each for numbers that may be negative.
     return jax.lax.div(place, columns), jax.lax.rem(place, columns)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxtrack.ops.response import first_peak, hann_window, resize_maps
+from jaxtrack.ops.response import first_peak, hann_window, pick, resize_maps
 
 
 class Peak(NamedTuple):
@@ -60,16 +60,18 @@ def find_peak(
     height = jnp.max(maps - lowest, axis=(1, 2)) * jnp.asarray(keep, maps.dtype)
     scale = jnp.argmax(height).astype(jnp.int32)
     steps = jnp.asarray(factors, maps.dtype)
-    best = maps[scale] - lowest[scale]
+    best = pick(maps, scale) - pick(lowest, scale)
     best = best / (jnp.sum(best) + 1e-16)
     hann = hann_window(side)
     window = jnp.asarray(hann / hann.sum(), maps.dtype)
     mixed = (1 - window_influence) * best + window_influence * window
     peak = first_peak(mixed)
-    logit = maps[scale, peak[0], peak[1]]
+    logit = pick(maps, scale, *peak)
     middle = (side - 1) / 2
     if not softness:
-        return Peak(scale, steps[scale], (peak - middle).astype(maps.dtype) / side, logit, mixed)
+        return Peak(
+            scale, pick(steps, scale), (peak - middle).astype(maps.dtype) / side, logit, mixed
+        )
     share = jax.nn.softmax(height / softness)
     weight = jax.nn.softmax((mixed / jnp.max(mixed) / softness).reshape(-1)).reshape(mixed.shape)
     line = (jnp.arange(side) - middle).astype(maps.dtype) / side

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from jaxtrack.ops.response import row_and_column
+
 
 def linear_matrix(
     side: int,
@@ -177,15 +179,15 @@ def score_peaks(
     tiles = (side + tile - 1) // tile
 
     def visit(t: Array, best: Peaks) -> Peaks:
-        top, left = (t // tiles) * tile, (t % tiles) * tile
+        top, left = (tile * at for at in row_and_column(t, tiles))
         rows, columns = top + jnp.arange(tile), left + jnp.arange(tile)
         scores = score_block(response, map_size, side, rows, columns, window_weight, matlab)
         outside = (rows >= side)[:, None] | (columns >= side)[None, :]
         flat = jnp.where(outside[None], -jnp.inf, scores).reshape(n, -1)
         place = jnp.argmax(flat, axis=1)
-        value = jnp.take_along_axis(flat, place[:, None], axis=1)[:, 0]
-        row = (top + place // tile).astype(jnp.int32)
-        column = (left + place % tile).astype(jnp.int32)
+        value = jnp.max(flat, axis=1)
+        down, across = row_and_column(place, tile)
+        row, column = (top + down).astype(jnp.int32), (left + across).astype(jnp.int32)
         earlier = (row < best.row) | ((row == best.row) & (column < best.column))
         better = (value > best.value) | ((value == best.value) & earlier)
         return Peaks(
