@@ -10,6 +10,9 @@ where elsewhere begins at a distance that no other view of the same target reach
 surrounding, 0 beside a peak as high, and does not change with gain and offset of the response. Losses last,
 so that a running mean over some frames tells them apart better than one frame does.
 
+A tracker that stays on the background where the target was has the response of a tracked one. The colours in
+its box have changed, though: `jaxtrack.ops.colour.standing` can be a part of the score.
+
 Reference:
     The peak against its surroundings as a sign of failure: the peak-to-sidelobe ratio of Bolme et al., Visual
     Object Tracking using Adaptive Correlation Filters, 2010, section 3.5, in which the standard deviation
@@ -25,7 +28,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxtrack.ops.response import row_and_column
-from jaxtrack.ranges import NotNegative, PositiveShare, check_ranges
+from jaxtrack.ranges import NotNegative, PositiveShare, Share, check_ranges
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +39,13 @@ class Confidence:
         rule: ``response``: the tracker's own, as published; ``margin``: the running mean of `margin`.
         radius: where elsewhere begins, rows or columns from the peak; a share of the template's side.
         rate: share of a frame's margin in the running mean, which starts at 1.
+        colour: share of the colours' standing in the score.
     """
 
     rule: Literal["response", "margin"] = "response"
     radius: NotNegative = 1 / 3
     rate: PositiveShare = 0.1
+    colour: Share = 0.0
 
     def __post_init__(self) -> None:
         """Refuse numbers without a meaning, by name."""
@@ -49,6 +54,7 @@ class Confidence:
 
 RESPONSE = Confidence()
 MARGIN = Confidence("margin")
+COLOURED = Confidence("margin", colour=0.3)
 
 
 def margin(
@@ -89,6 +95,7 @@ def score(
     response: Float[Array, "h w"],
     template: float | Float[Array, ""],
     inside: Array | None = None,
+    standing: Float[Array, ""] | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Return the score of a frame, and what the next frame has to know.
 
@@ -99,12 +106,16 @@ def score(
         response: in which the target was found, without a window.
         template: side of the template in cells of the response.
         inside: see `margin`.
+        standing: of the colours, see `jaxtrack.ops.colour.standing`; None: they take no part.
 
     Returns:
         The score and the new running mean.
     """
     if rule.rule == "response":
-        return own, before
-    now = margin(response, rule.radius * template, inside)
-    mean = (before + (now - before) * rule.rate).astype(before.dtype)
-    return mean, mean
+        mean, value = before, own
+    else:
+        now = margin(response, rule.radius * template, inside)
+        mean = value = (before + (now - before) * rule.rate).astype(before.dtype)
+    if standing is not None and rule.colour:
+        value = (value + rule.colour * (standing - value)).astype(value.dtype)
+    return value, mean

@@ -78,7 +78,8 @@ def test_a_lost_target_is_found_aside(name):
     tracker = jaxtrack.get_tracker(name)
     config = dataclasses.replace(tracker.config, lost=rule)
     state = start(tracker)._replace(misses=jnp.asarray(4, jnp.int32))  # along the rows
-    seen = tracker.steps.cut(config, state, FRAME).windows
+    look = tracker.steps.cut(config, state, FRAME)
+    seen = look.windows
     assert np.ptp(np.asarray(seen.width)) == 0
     side = float(seen.width[0])
     np.testing.assert_allclose(np.diff(seen.left), [side / 2] * 2, atol=1)
@@ -86,7 +87,7 @@ def test_a_lost_target_is_found_aside(name):
     middle = peaked(17, 8, 8)
     for height, crop in ((1.05, 0), (1.3, 1)):
         maps = jnp.stack([middle * 0.2, middle, middle * height]) * 8
-        decision = tracker.steps.decide(config, {}, state, None, maps)
+        decision = tracker.steps.decide(config, {}, state, look, maps)
         away = np.asarray(decision.centre - state.centre)
         np.testing.assert_allclose(away, [0, crop * side / 2], atol=1.5)
         np.testing.assert_allclose(decision.size, state.size)

@@ -38,7 +38,7 @@ def unmoved(state, score):
         place |= {"clipped": state.box}
     if hasattr(state, "kernels"):
         place |= {"kept": jnp.concatenate([state.centre, state.size]), "lost": state.lost}
-    known = {"confidence": state.confidence, "misses": state.misses, "growth": 1.0}
+    known = {k: getattr(state, k) for k in ("confidence", "misses", "colours")} | {"growth": 1.0}
     return types.SimpleNamespace(score=score, probability=score, **place, **known)
 
 

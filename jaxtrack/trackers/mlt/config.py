@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.models.alexnet import ALEXNET_V1, AlexNetConfig
-from jaxtrack.ops.confidence import MARGIN, RESPONSE, Confidence
+from jaxtrack.ops.confidence import COLOURED, MARGIN, RESPONSE, Confidence
 from jaxtrack.ops.lost import NEVER, LostRule, refuse_aside
 from jaxtrack.ops.template_update import FIXED, FOLLOWING, TemplateUpdate
 from jaxtrack.ranges import Count, NotNegative, OddCount, Positive, Share, Whole, check_ranges
@@ -182,7 +182,7 @@ _TINY = Config(
     meta=MetaConfig(hidden=128, target_kernels=32),
     samples=4,
     memory_size=8,
-    confidence=MARGIN,
+    confidence=COLOURED,
     template_update=FOLLOWING,
 )
 # The widths of siamfc-small, from whose blocks 1 to 4 it starts; the meta-learner's first layer grows with
@@ -201,6 +201,7 @@ _SIAMFC_TINY = dataclasses.replace(
     _TINY,
     network=dataclasses.replace(MATCHING_TINY, kernels=(7, 5, 3, 3, 3), final_norm=False),
     meta=MetaConfig(hidden=128, target_kernels=32, per_row=True),
+    confidence=MARGIN,
 )
 
 

@@ -36,11 +36,12 @@ from jaxtyping import Array, Float, Int
 
 from jaxtrack.base import Crops, Frame, Look, Prediction, Steps, Variables
 from jaxtrack.models.alexnet import SiamFC, embed_crops
-from jaxtrack.ops import confidence, crop, lost, template_update
+from jaxtrack.ops import colour, confidence, crop, lost, template_update
 from jaxtrack.ops.boxes import box_about, middle_of
+from jaxtrack.ops.colour import UNUSED, Colours, Place
 from jaxtrack.ops.losses import balanced_logistic, distance_labels
 from jaxtrack.ops.mapping import rarely
-from jaxtrack.ops.response import scale_factors
+from jaxtrack.ops.response import pick, scale_factors
 from jaxtrack.ops.template_update import Appearance
 from jaxtrack.settings import is_exactly
 from jaxtrack.trackers.mlt import adaptation
@@ -79,6 +80,7 @@ class State(NamedTuple):
         confidence: ``()`` running mean of the margin, where that is the score; 1 at first.
         misses: ``()`` int32 frames in a row whose score was low (see `jaxtrack.ops.lost`).
         appearance: what the exemplar's output is made of, where it follows the target; else ().
+        colours: of the target in the first frame, where the score asks for them; else ().
     """
 
     centre: Float[Array, "2"]
@@ -94,6 +96,7 @@ class State(NamedTuple):
     confidence: Float[Array, ""]
     misses: Int[Array, ""]
     appearance: Appearance | tuple[()]
+    colours: Colours | tuple[()] = ()
 
 
 class Decision(NamedTuple):
@@ -361,9 +364,12 @@ def init(
     """Embed the target, remember its first context patch and adapt to it; see `jaxtrack.base.init`."""
     centre, size = middle_of(box)
     fill = crop.mean_colour(frame, frame_size).astype(centre.dtype)
-    windows = crop.windows_siamfc(centre, crop.context_side(size, config.context)[None])
-    exemplar = crop.cut_siamfc(frame, windows, config.exemplar_size, fill, frame_size)
-    exemplar = trunk(config, variables, exemplar)[0]
+    extent, side = crop.context_side(size, config.context), config.exemplar_size
+    windows = crop.windows_siamfc(centre, extent[None])
+    crops = crop.cut_siamfc(frame, windows, side, fill, frame_size)
+    place = Place(jnp.full(2, (side - 1) / 2), size * (side / extent))
+    colours = colour.begin(UNUSED, config.confidence.colour, crops[0], place)
+    exemplar = trunk(config, variables, crops)[0]
     side = config.network.feature_size(config.instance_size, 4)
     cells = response_size(config)
     slots = config.memory_size if config.adapts else 0
@@ -388,6 +394,7 @@ def init(
         jnp.ones((), jnp.float32),
         zero,
         template_update.begin(config.template_update, exemplar),
+        colours,
     )
     state = with_layer(config, variables, state, kernel, ones)
     return learn(config, variables, state, frame, 1.0, 1.0) if config.adapts else state
@@ -429,16 +436,20 @@ def decide(
         config.peak_softness,
     )
     extent = config.network.stride * response_size(config) / config.exemplar_size
-    shift = peak.offset * extent * crop.context_side(state.size, config.context) * peak.factor
+    whole = crop.context_side(state.size, config.context)
+    shift = peak.offset * extent * whole * peak.factor
     if seen.aside is not None:
-        whole = crop.context_side(state.size, config.context) * config.instance_size
-        shift = lost.moved(seen, peak.scale, whole / config.exemplar_size * peak.factor, shift)
+        side = whole * config.instance_size / config.exemplar_size * peak.factor
+        shift = lost.moved(seen, peak.scale, side, shift)
     shift = lost.widened(config.lost, state.misses, shift)
     growth = (1 - config.scale_rate) + config.scale_rate * peak.factor
     own = jax.nn.sigmoid(peak.logit)
-    template = config.exemplar_size / config.network.stride
+    zoom = config.exemplar_size / lost.widened(config.lost, state.misses, whole)
+    place = Place((config.instance_size - 1) / 2 + shift * zoom, state.size * zoom)
     score, sure = confidence.score(
-        config.confidence, state.confidence, own, maps[peak.scale], template
+        *(config.confidence, state.confidence, own, pick(maps, peak.scale)),
+        template=config.exemplar_size / config.network.stride,
+        standing=colour.standing(state.colours, look, place),
     )
     misses = lost.count(config.lost, state.misses, score)
     centre = (state.centre + shift).astype(state.centre.dtype)

@@ -27,8 +27,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from jaxtrack.base import Frame, Look, Prediction, Steps, Variables
-from jaxtrack.ops import confidence, lost, template_update
+from jaxtrack.ops import colour, confidence, lost, template_update
 from jaxtrack.ops.boxes import size_correction
+from jaxtrack.ops.colour import UNUSED, Colours, Place
 from jaxtrack.ops.crop import Window
 from jaxtrack.ops.template_update import Appearance
 from jaxtrack.settings import is_exactly
@@ -58,6 +59,7 @@ class State(NamedTuple):
         confidence: ``()`` running mean of the margin, where that is the score; 1 at first.
         misses: ``()`` int32 frames in a row whose score was low (see `jaxtrack.ops.lost`).
         appearance: what the template is made of, where it follows the target; else ().
+        colours: of the target in the first frame, where the score asks for them; else ().
     """
 
     box: Float[Array, "4"]
@@ -68,6 +70,7 @@ class State(NamedTuple):
     confidence: Float[Array, ""]
     misses: Int[Array, ""]
     appearance: Appearance | tuple[()]
+    colours: Colours | tuple[()] = ()
 
 
 class Decision(NamedTuple):
@@ -210,7 +213,23 @@ def start(
     frame_size, ones = frame_size.astype(jnp.int32), jnp.ones(2, box.dtype)
     sure, misses = jnp.ones((), jnp.float32), jnp.zeros((), jnp.int32)
     seen = template_update.begin(config.template_update, tokens)
-    return State(box, tokens, mask, frame_size, ones, sure, misses, seen)
+    place = place_of(config.template_size, box, window)
+    colours = colour.begin(UNUSED, config.confidence.colour, crop, place)
+    return State(box, tokens, mask, frame_size, ones, sure, misses, seen, colours)
+
+
+def place_of(size: int, box: Float[Array, "4"], window: Window) -> Place:
+    """Return where a box of the frame lies in the crop of a window.
+
+    Args:
+        size: side of the crop, pixels.
+        box: ``x, y, w, h`` in pixels of the frame.
+        window: the crop's.
+    """
+    corner = jnp.stack([window.left, window.top]).astype(box.dtype)
+    scale = scale_of(window, size).astype(box.dtype)
+    middle = (box[:2] + box[2:] / 2 - corner) * scale - 0.5
+    return Place(middle[::-1], box[:1:-1] * scale)
 
 
 def template_tokens(
@@ -297,8 +316,15 @@ def decide(
     pixels = box * config.search_size / scale.astype(box.dtype)
     unclipped = crop_ostrack.box_to_image(pixels, state.box, scale, config.search_size)
     own = maps.score.reshape(-1)[jnp.argmax(response)]
+    place = None
+    if state.colours:
+        middle = unclipped[:2] + unclipped[2:] / 2
+        found = jnp.concatenate([middle - state.box[2:] / 2, state.box[2:]])
+        place = place_of(config.search_size, found, window)
     score, sure = confidence.score(
-        config.confidence, state.confidence, own, maps.score[0], config.template_grid
+        *(config.confidence, state.confidence, own, maps.score[0]),
+        template=config.template_grid,
+        standing=colour.standing(state.colours, look, place),
     )
     misses = lost.count(config.lost, state.misses, score)
     kept = smoothed(config, state, unclipped, misses)

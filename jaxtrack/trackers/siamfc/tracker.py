@@ -2,7 +2,8 @@
 
 The target's first appearance is embedded once and correlated with the embedding of a search region at
 every frame; the peak of the response moves the box, the best of several scales resizes it. With
-``template_update`` (in ``-tiny``) the template follows the target.
+``template_update`` (in ``-tiny``) the template follows the target, and with ``colour`` the target's colours
+help to find it.
 
 Reference:
     Bertinetto et al., Fully-Convolutional Siamese Networks for Object Tracking, 2016. The rules of
@@ -12,8 +13,8 @@ Read `Config` and `State`, `init`, then the five steps from `cut` to `update` in
 `track_frame` takes them; the network is `jaxtrack.models.alexnet`.
 
 The score of a prediction is the sigmoid of the response at the peak, in [0, 1]: the network's own
-probability that the target is there; or with ``confidence`` (in ``-tiny``) how far the peak stands out. It is
-comparable over time, not between networks.
+probability that the target is there; or with ``confidence`` (in ``-tiny``) how far the peak stands out, and
+whether the colours there are still the target's. It is comparable over time, not between networks.
 """
 
 from __future__ import annotations
@@ -35,12 +36,13 @@ from jaxtrack.models.alexnet import (
     SiamFC,
     embed_crops,
 )
-from jaxtrack.ops import confidence, crop, lost, template_update
+from jaxtrack.ops import colour, confidence, crop, lost, template_update
 from jaxtrack.ops.boxes import box_about, middle_of
-from jaxtrack.ops.confidence import MARGIN, RESPONSE, Confidence
+from jaxtrack.ops.colour import HELPING, UNUSED, ColourCue, Colours, Crop, Histograms, Place
+from jaxtrack.ops.confidence import COLOURED, RESPONSE, Confidence
 from jaxtrack.ops.correlation import cross_correlation
 from jaxtrack.ops.lost import NEVER, LostRule
-from jaxtrack.ops.response import first_peak, hann_window, resize_maps, scale_factors
+from jaxtrack.ops.response import first_peak, hann_window, pick, resize_maps, scale_factors
 from jaxtrack.ops.template_update import FIXED, FOLLOWING, Appearance, TemplateUpdate
 from jaxtrack.ranges import Count, NotNegative, OddCount, Positive, Share, check_ranges
 
@@ -70,6 +72,8 @@ class Config:
         lost: what a low score does (see `jaxtrack.ops.lost`); as published: nothing.
         template_update: how the template follows the target (see
             `jaxtrack.ops.template_update`); as published: not at all.
+        colour: how the target's colours help to find it (see `jaxtrack.ops.colour`); as published:
+            not at all.
     """
 
     network: AlexNetConfig = ALEXNET_V1
@@ -90,6 +94,7 @@ class Config:
     confidence: Confidence = RESPONSE
     lost: LostRule = NEVER
     template_update: TemplateUpdate = FIXED
+    colour: ColourCue = UNUSED
 
     def __post_init__(self) -> None:
         """Refuse numbers that have no meaning, alone or together, by name."""
@@ -118,8 +123,9 @@ _TINY = Config(
     ),
     match_norm=True,
     input_divisor=255.0,
-    confidence=MARGIN,
+    confidence=COLOURED,
     template_update=FOLLOWING,
+    colour=HELPING,
 )
 # Two and a half times as wide: under 6 MB of weights, trained on an accelerator.
 _SMALL = dataclasses.replace(
@@ -156,6 +162,7 @@ class State(NamedTuple):
         confidence: ``()`` running mean of the margin, where that is the score; 1 at first.
         misses: ``()`` int32 frames in a row whose score was low (see `jaxtrack.ops.lost`).
         appearance: what the template is made of, where it follows the target; else ().
+        colours: of the target, where they are used; else ().
     """
 
     centre: Float[Array, "2"]
@@ -168,6 +175,7 @@ class State(NamedTuple):
     confidence: Float[Array, ""]
     misses: Int[Array, ""]
     appearance: Appearance | tuple[()]
+    colours: Colours | tuple[()] = ()
 
 
 class Decision(NamedTuple):
@@ -186,8 +194,9 @@ class Decision(NamedTuple):
         growth: ``()`` factor on its size.
         centre: ``(2,)`` its new centre, row and column.
         size: ``(2,)`` its new height and width.
-        confidence: ``()`` see `State`.
-        misses: ``()`` int32 see `State`.
+        confidence: ``()`` see `State`; likewise ``misses`` and ``colours``.
+        misses: ``()`` int32.
+        colours: after the frame.
     """
 
     box: Float[Array, "4"]
@@ -204,6 +213,7 @@ class Decision(NamedTuple):
     size: Float[Array, "2"]
     confidence: Float[Array, ""]
     misses: Int[Array, ""]
+    colours: Colours | tuple[()] = ()
 
 
 def response_size(config: Config) -> int:
@@ -255,7 +265,10 @@ def init(
     centre, size = middle_of(box)
     exemplar_side, search_side = region_sides(config, size)
     fill = crop.mean_colour(frame, frame_size).astype(centre.dtype)
-    template = template_at(config, variables, frame, centre, exemplar_side, fill, frame_size)
+    exemplar = exemplar_at(config, frame, centre, exemplar_side, fill, frame_size)
+    template = template_of(config, variables, exemplar)
+    side = config.exemplar_size
+    place = Place(jnp.full(2, (side - 1) / 2), size * (side / exemplar_side))
     return State(
         centre,
         size,
@@ -267,23 +280,22 @@ def init(
         jnp.ones((), jnp.float32),
         jnp.zeros((), jnp.int32),
         template_update.begin(config.template_update, template),
+        colour.begin(config.colour, config.confidence.colour, exemplar, place),
     )
 
 
-def template_at(
+def exemplar_at(
     config: Config,
-    variables: Variables,
     frame: Frame,
     centre: Float[Array, "2"],
     side: Float[Array, ""],
     fill: Float[Array, "3"],
     frame_size: Int[Array, "2"],
-) -> Float[Array, "h w c"]:
-    """Embed a square region of a frame as a template.
+) -> Crop:
+    """Cut a square region out of a frame, of which a template is made.
 
     Args:
         config: settings.
-        variables: learned values.
         frame: RGB.
         centre: of the region, row and column.
         side: of the region, pixels of the frame.
@@ -291,8 +303,12 @@ def template_at(
         frame_size: ``(2,)`` true height and width of the frame.
     """
     windows = crop.windows_siamfc(centre, side[None])
-    exemplar = crop.cut_siamfc(frame, windows, config.exemplar_size, fill, frame_size)
-    return embed_crops(module(config), variables, exemplar, config.input_divisor)[0]
+    return crop.cut_siamfc(frame, windows, config.exemplar_size, fill, frame_size)[0]
+
+
+def template_of(config: Config, variables: Variables, exemplar: Crop) -> Float[Array, "h w c"]:
+    """Embed an exemplar crop."""
+    return embed_crops(module(config), variables, exemplar[None], config.input_divisor)[0]
 
 
 def seen_side(config: Config, state: State) -> Float[Array, ""]:
@@ -329,34 +345,47 @@ def respond(
 def decide(
     config: Config, variables: Variables, state: State, look: Look, maps: Float[Array, "s m m"]
 ) -> Decision:
-    """Upsample, penalise scale changes, pick the scale, mix with the window, take the peak.
+    """Upsample, penalise scale changes, pick the scale, mix with colours and window, take the peak.
 
     Reference:
         SiamFC, section 3.1 ("Tracking algorithm"); siamfc-pytorch, ``update``. Neither centre nor size is
         clipped to the frame, as published.
     """
     side = maps.shape[-1] * config.response_up
+    share = config.network.stride * response_size(config) / config.instance_size
     upsampled = resize_maps(maps, (side, side), "cubic")
     seen = lost.views(config.lost, state.misses, factors(config), config.scale_penalty)
     best = jnp.max(upsampled, axis=(1, 2)) * seen.keep
     # A negative maximum would gain by the penalty; the published code has the same quirk.
     scale = jnp.argmax(best).astype(jnp.int32)
-    response = upsampled[scale] * seen.keep[scale]
+    response = pick(upsampled, scale) * pick(seen.keep, scale)
     response = response - jnp.min(response)
+    whole, factor = seen_side(config, state), pick(seen.factors, scale)
+    zoom = config.instance_size / whole
+    size = state.size * zoom  # in the middle crop
+    if state.colours and isinstance(state.colours.now, Histograms):
+        image = colour.middle_of(look)
+        like = colour.likeness(state.colours.now, image, size, maps.shape[-1], share * factor)
+        like = resize_maps(like, (side, side), "cubic")
+        response = colour.mixed(config.colour, response / (jnp.max(response) + 1e-16), like)
+        response = response - jnp.min(response)
     response = response / (jnp.sum(response) + 1e-16)
     hann = hann_window(side)
     window = jnp.asarray(hann / hann.sum())
     weight = config.window_influence
     mixed = (1 - weight) * response.astype(window.dtype) + weight * window
     peak = first_peak(mixed)
-    own = jax.nn.sigmoid(upsampled[scale, peak[0], peak[1]])
-    template = config.exemplar_size / config.network.stride
-    score, sure = confidence.score(config.confidence, state.confidence, own, maps[scale], template)
-
+    own = jax.nn.sigmoid(pick(upsampled, scale, *peak))
     offset = peak.astype(state.search_side.dtype) - (side - 1) / 2
     pitch = config.network.stride * response_size(config) / side
-    factor, whole = seen.factors[scale], seen_side(config, state)
     shift = offset * pitch * whole * factor / config.instance_size
+    place = Place((config.instance_size - 1) / 2 + shift * zoom, size)
+    score, sure = confidence.score(
+        *(config.confidence, state.confidence, own, pick(maps, scale)),
+        template=config.exemplar_size / config.network.stride,
+        standing=colour.standing(state.colours, look, place),
+    )
+
     if seen.aside is not None:
         shift = lost.moved(seen, scale, whole * factor, shift)
     growth = (1 - config.scale_rate) + config.scale_rate * factor
@@ -372,7 +401,7 @@ def decide(
         which=scale,
         peak=peak,
         response=mixed,
-        share=config.network.stride * response_size(config) / config.instance_size,
+        share=share,
         normalised=response,
         upsampled=upsampled,
         shift=shift,
@@ -381,6 +410,7 @@ def decide(
         size=size,
         confidence=sure,
         misses=misses,
+        colours=colour.followed(config.colour, state.colours, score, look, place),
     )
 
 
@@ -396,13 +426,15 @@ def update(
         search_side=(search_side * decision.growth).astype(search_side.dtype),
         confidence=decision.confidence,
         misses=decision.misses,
+        colours=decision.colours,
     )
     if not isinstance(state.appearance, Appearance):
         return state
     middle, side = state.centre, state.exemplar_side
-    now = template_at(config, variables, frame, middle, side, state.fill, state.frame_size)
+    exemplar = exemplar_at(config, frame, middle, side, state.fill, state.frame_size)
     seen, template = template_update.followed(
-        config.template_update, state.appearance, decision.score, now
+        *(config.template_update, state.appearance, decision.score),
+        now=template_of(config, variables, exemplar),
     )
     return state._replace(appearance=seen, template=template)
 

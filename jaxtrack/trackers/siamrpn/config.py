@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from jaxtrack.errors import JaxtrackError
-from jaxtrack.ops.confidence import MARGIN, RESPONSE, Confidence
+from jaxtrack.ops.colour import HELPING, UNUSED, ColourCue
+from jaxtrack.ops.confidence import COLOURED, RESPONSE, Confidence
 from jaxtrack.ops.lost import NEVER, LostRule, refuse_aside
 from jaxtrack.ops.template_update import FIXED, FOLLOWING, TemplateUpdate
 from jaxtrack.ranges import Count, NotNegative, Positive, Share, Whole, check_order, check_ranges
@@ -40,6 +41,8 @@ class Config:
         lost: what a low score does in a short-term tracker (see `jaxtrack.ops.lost`); as published: nothing.
         template_update: how the correlation kernels follow the target (see
             `jaxtrack.ops.template_update`); as published: not at all.
+        colour: how the target's colours help to find it (see `jaxtrack.ops.colour`); as published:
+            not at all.
     """
 
     network: NetworkConfig = _R50
@@ -60,6 +63,7 @@ class Config:
     confidence: Confidence = RESPONSE
     lost: LostRule = NEVER
     template_update: TemplateUpdate = FIXED
+    colour: ColourCue = UNUSED
 
     def __post_init__(self) -> None:
         """Refuse numbers that have no meaning, alone or together, by name."""
@@ -107,7 +111,7 @@ _TINY = Config(
     window_influence=0.35,
     size_rate=0.08,
     size_correction=0.5,
-    confidence=MARGIN,
+    confidence=COLOURED,
     template_update=FOLLOWING,
 )
 
@@ -121,8 +125,9 @@ _SMALL = Config(
     window_influence=0.3,
     size_rate=0.06,
     size_correction=0.5,
-    confidence=MARGIN,
+    confidence=COLOURED,
     template_update=FOLLOWING,
+    colour=HELPING,
 )
 
 

@@ -33,10 +33,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxtrack.base import Crops, Frame, Look, Prediction, Steps, Variables
 from jaxtrack.errors import JaxtrackError
-from jaxtrack.ops import confidence, crop, lost, template_update
+from jaxtrack.ops import colour, confidence, crop, lost, template_update
 from jaxtrack.ops.boxes import size_correction
+from jaxtrack.ops.colour import Colours, Crop, Histograms, Place
 from jaxtrack.ops.mapping import rarely
-from jaxtrack.ops.response import hann_window
+from jaxtrack.ops.response import hann_window, pick
 from jaxtrack.ops.template_update import Appearance
 from jaxtrack.settings import is_exactly
 from jaxtrack.trackers.siamrpn.anchors import anchor_grid, base_anchors, decode
@@ -71,6 +72,7 @@ class State(NamedTuple):
         misses: ``()`` int32 frames in a row whose score was low (see `jaxtrack.ops.lost`).
         correction: ``(2,)`` factors on predicted width and height (see `Config.size_correction`).
         appearance: what the kernels are made of, where they follow the target; else ().
+        colours: of the target, where they are used; else ().
     """
 
     centre: Float[Array, "2"]
@@ -83,6 +85,7 @@ class State(NamedTuple):
     misses: Int[Array, ""]
     correction: Float[Array, "2"]
     appearance: Appearance | tuple[()]
+    colours: Colours | tuple[()] = ()
 
 
 class Maps(NamedTuple):
@@ -118,8 +121,9 @@ class Decision(NamedTuple):
         clipped: ``(4,)`` the same inside the frame, not below 10 pixels.
         kept: ``(4,)`` ``cx, cy, w, h`` that the state goes on with.
         lost: ``()`` the target is being searched for (long-term presets only).
-        confidence: ``()`` see `State`.
-        misses: ``()`` int32 see `State`.
+        confidence: ``()`` see `State`; likewise ``misses`` and ``colours``.
+        misses: ``()`` int32.
+        colours: after the frame.
     """
 
     box: Float[Array, "4"]
@@ -141,6 +145,7 @@ class Decision(NamedTuple):
     lost: Bool[Array, ""]
     confidence: Float[Array, ""]
     misses: Int[Array, ""]
+    colours: Colours | tuple[()] = ()
 
 
 def module(config: Config) -> SiamRPN:
@@ -192,27 +197,29 @@ def start(
 ) -> State:
     """Make a state from a centre (cx, cy) and a size (w, h); `init` computes them from a box."""
     fill = crop.mean_colour(frame, frame_size).astype(centre.dtype)
-    kernels = kernels_at(config, variables, frame, centre, size, fill, frame_size)
+    exemplar = exemplar_at(config, frame, centre, size, fill, frame_size)
+    kernels = kernels_of(config, variables, exemplar)
+    scale = config.exemplar_size / crop.context_side(size, config.context)
+    place = Place(jnp.full(2, (config.exemplar_size - 1) / 2), size[::-1] * scale)
+    colours = colour.begin(config.colour, config.confidence.colour, exemplar, place)
     seen = template_update.begin(config.template_update, kernels)
     found, sure, misses = jnp.zeros((), bool), jnp.ones((), jnp.float32), jnp.zeros((), jnp.int32)
     ones = jnp.ones(2, size.dtype)
-    return State(centre, size, kernels, fill, found, frame_size, sure, misses, ones, seen)
+    return State(centre, size, kernels, fill, found, frame_size, sure, misses, ones, seen, colours)
 
 
-def kernels_at(
+def exemplar_at(
     config: Config,
-    variables: Variables,
     frame: Frame,
     centre: Float[Array, "2"],
     size: Float[Array, "2"],
     fill: Float[Array, "3"],
     frame_size: Int[Array, "2"],
-) -> Kernels:
-    """Turn what a frame shows at a place into correlation kernels.
+) -> Crop:
+    """Cut a place out of a frame, with its context.
 
     Args:
         config: settings.
-        variables: learned values.
         frame: RGB.
         centre: cx, cy.
         size: width and height.
@@ -220,7 +227,11 @@ def kernels_at(
         frame_size: ``(2,)`` true height and width of the frame.
     """
     window = whole_window(centre, crop.context_side(size, config.context))
-    exemplar = cut_pysot(frame, window, config.exemplar_size, fill, frame_size)
+    return cut_pysot(frame, window, config.exemplar_size, fill, frame_size)
+
+
+def kernels_of(config: Config, variables: Variables, exemplar: Crop) -> Kernels:
+    """Turn an exemplar crop into correlation kernels."""
     features = features_of(config, variables, exemplar[None])
     kernels: Kernels = apply(config, variables, features, method="kernels")
     return kernels
@@ -321,22 +332,28 @@ def decide(config: Config, variables: Variables, state: State, look: Look, maps:
         factors = jnp.concatenate([jnp.ones(2), state.correction]).astype(boxes.dtype)
         boxes = boxes * factors[None]
     scale = crop_scale(config, state)
+    share = config.stride * map_size(config, config.instance_size) / config.instance_size
     penalty = change_penalty(boxes, size, scale, config.penalty_k)
-    penalised = penalty * scores.astype(size.dtype) * (1 - influence)
+    alike = scores
+    if state.colours and isinstance(state.colours.now, Histograms):
+        image, extent = colour.middle_of(look), size[::-1] * scale
+        like = colour.likeness(state.colours.now, image, extent, cells[1], share).reshape(-1)
+        alike = colour.mixed(config.colour, scores, jnp.tile(like, len(scores) // len(like)))
+    penalised = penalty * alike.astype(size.dtype) * (1 - influence)
     penalised = penalised + jnp.asarray(window, size.dtype) * influence
     # Not a number (infinite width over infinite height) must not win.
     best = jnp.argmax(jnp.where(jnp.isnan(penalised), -jnp.inf, penalised)).astype(jnp.int32)
 
-    offset = boxes[best].astype(size.dtype) / scale
-    own = scores[best]
+    found = pick(boxes, best).astype(size.dtype)
+    offset = found / scale
+    own = pick(scores, best)
+    place = Place((config.instance_size - 1) / 2 + found[1::-1], size[::-1] * scale)
     score, sure = confidence.score(
-        config.confidence,
-        state.confidence,
-        own,
-        jnp.sum(scores.reshape(cells), axis=0),
-        config.exemplar_size / config.stride,
+        *(config.confidence, state.confidence, own, jnp.sum(scores.reshape(cells), axis=0)),
+        template=config.exemplar_size / config.stride,
+        standing=colour.standing(state.colours, look, place),
     )
-    rate = penalty[best] * own.astype(size.dtype) * config.size_rate
+    rate = pick(penalty, best) * own.astype(size.dtype) * config.size_rate
     moved = state.centre + offset[:2]
     grown = size * (1 - rate) + offset[2:] * rate
     # An infinite box has rate zero, and infinity times zero is no size.
@@ -361,7 +378,7 @@ def decide(config: Config, variables: Variables, state: State, look: Look, maps:
         score=score,
         which=jnp.zeros((), jnp.int32),
         response=jnp.max(penalised.reshape(cells), axis=0),
-        share=config.stride * map_size(config, config.instance_size) / config.instance_size,
+        share=share,
         scores=scores,
         boxes=boxes,
         penalty=penalty,
@@ -376,6 +393,7 @@ def decide(config: Config, variables: Variables, state: State, look: Look, maps:
         lost=searching,
         confidence=sure,
         misses=misses,
+        colours=colour.followed(config.colour, state.colours, score, look, place),
     )
 
 
@@ -389,13 +407,14 @@ def update(
         lost=decision.lost,
         confidence=decision.confidence,
         misses=decision.misses,
+        colours=decision.colours,
     )
     if not isinstance(state.appearance, Appearance):
         return state
     place = state.centre, state.size, state.fill, state.frame_size
-    now = kernels_at(config, variables, frame, *place)
     seen, kernels = template_update.followed(
-        config.template_update, state.appearance, decision.score, now
+        *(config.template_update, state.appearance, decision.score),
+        now=kernels_of(config, variables, exemplar_at(config, frame, *place)),
     )
     return state._replace(appearance=seen, kernels=kernels)
 

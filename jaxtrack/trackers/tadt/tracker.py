@@ -39,12 +39,15 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from jaxtrack.base import Frame, Look, Prediction, Steps, Variables
 from jaxtrack.models.alexnet import AlexNetConfig
-from jaxtrack.ops import confidence, lost, template_update
-from jaxtrack.ops.confidence import Confidence
+from jaxtrack.ops import colour, confidence, lost, template_update
+from jaxtrack.ops.colour import UNUSED, Colours, Place
+from jaxtrack.ops.confidence import COLOURED
+from jaxtrack.ops.response import pick
 from jaxtrack.ops.template_update import Appearance
 from jaxtrack.trackers.tadt import extractor as features_of
 from jaxtrack.trackers.tadt import geometry
@@ -85,7 +88,7 @@ _TINY = Config(
     # The published ones favour growth, by what VGG's features answer to a larger copy; these do not.
     scale_weights=(0.985, 1.0, 1.0),
     # Narrower than elsewhere: the map has few rows or columns on which a long template fits.
-    confidence=Confidence("margin", radius=0.2),
+    confidence=dataclasses.replace(COLOURED, radius=0.2),
 )
 # The network of `siamfc-small`.
 _SMALL = dataclasses.replace(
@@ -135,6 +138,7 @@ class State(NamedTuple):
         confidence: ``()`` running mean of the margin, where that is the score; 1 at first.
         misses: ``()`` int32 frames in a row whose score was low (see `jaxtrack.ops.lost`).
         appearance: what the template is made of, where it follows the target; else ().
+        colours: of the target in the first frame, where the score asks for them; else ().
     """
 
     target: Float[Array, "4"]
@@ -151,6 +155,7 @@ class State(NamedTuple):
     confidence: Float[Array, ""]
     misses: Int[Array, ""]
     appearance: Appearance | tuple[()]
+    colours: Colours | tuple[()] = ()
 
 
 class Maps(NamedTuple):
@@ -304,7 +309,23 @@ def init(
     maps = features_of.extract(config.extractor, variables, crop, first.map_size)
     kernels = initial_kernels(config, geometry.kernel_cells(template_size))
     choice = choose_channels(config, maps, first.map_size, template_size, kernels)
-    return start_state(config, variables, first, template_size, maps, choice, frame_size)
+    state = start_state(config, variables, first, template_size, maps, choice, frame_size)
+    place = place_of(config, first.target, first.window, first.input_side)
+    colours = colour.begin(UNUSED, config.confidence.colour, crop, place)
+    return state._replace(colours=colours)
+
+
+def place_of(
+    config: Config,
+    target: Float[Array, "4"],
+    window: Float[Array, "4"],
+    input_side: Int[Array, ""],
+) -> Place:
+    """Return where a target lies in the crop of a search window; all but the crop in the scaled image."""
+    zoom = input_side.astype(window.dtype) / window[2]
+    shift = target[:2] + target[2:] / 2 - (window[:2] + window[2:] / 2)
+    middle = (input_side + config.extractor.margin - 1).astype(window.dtype) / 2
+    return Place((middle + shift * zoom)[::-1], (target[2:] * zoom)[::-1])
 
 
 def start_state(
@@ -344,6 +365,7 @@ def start_state(
         confidence=jnp.ones((), jnp.float32),
         misses=jnp.zeros((), jnp.int32),
         appearance=template_update.begin(config.template_update, template),
+        colours=(),
     )
 
 
@@ -357,7 +379,7 @@ def matched(
         template_size: ``(2,)`` odd rows and columns.
         map_size: true side of the map.
     """
-    cells, half = jnp.arange(side), template_size // 2
+    cells, half = jnp.arange(side), template_size >> 1
     rows, columns = ((cells >= h) & (cells < map_size - h) for h in (half[0], half[1]))
     return rows[:, None] & columns[None, :]
 
@@ -377,7 +399,7 @@ def match(
     copies = responses.scaled_maps(
         turned, map_size, len(config.scales), config.feature_pad, config.matlab_resampling
     )
-    raw = correlate_same(copies, template, jnp.max(template_size) // 2)
+    raw = correlate_same(copies, template, jnp.max(template_size) >> 1)
     raw = upright(raw[..., None], template_size)[..., 0]
     raw = jnp.where(matched(features.shape[0], template_size, map_size), raw, 0)
     top = jnp.max(raw)
@@ -402,7 +424,7 @@ def move(
     A window that would pass ``max_window``, and a target that would shrink below 1/16 pixel, keep their
     size: the published code has no limit, but a lost target would let them run away.
     """
-    scale = jnp.asarray(config.scales, target.dtype)[scale_index]
+    scale = pick(jnp.asarray(config.scales, target.dtype), scale_index)
     side = window[2]
     grown = geometry.round_half_up(side * scale)
     vanishing = (jnp.min(target[2:]) * scale < 1 / 16) & (scale < 1)
@@ -443,7 +465,7 @@ def cut(config: Config, state: State, frame: Frame) -> Look:
 
 def map_size(config: Config, state: State) -> Int[Array, ""]:
     """Return the true side of the feature map, cells."""
-    return state.input_side // config.stride
+    return lax.div(state.input_side, jnp.int32(config.stride))
 
 
 def embed(
@@ -485,16 +507,19 @@ def decide(config: Config, variables: Variables, state: State, look: Look, maps:
         matlab=config.matlab_resampling,
     )
     best = choose_scale(config, peaks)
-    peak_xy = jnp.stack([peaks.column[best], peaks.row[best]])
+    response = pick(maps.response, best)
+    peak_xy = jnp.stack([pick(peaks.column, best), pick(peaks.row, best)])
     target, window = move(config, state.target, seen, best, peak_xy)
+    place = place_of(config, target, seen, state.input_side) if state.colours else None
     score, sure = confidence.score(
         config.confidence,
         state.confidence,
         maps.top / jnp.where(state.energy > 0, state.energy, 1),
-        maps.response[best],
+        response,
         # Twice the target, as wide as the crops that other trackers take their templates from.
         2 * jnp.sqrt(jnp.prod(state.template_size).astype(jnp.float32)),
         matched(maps.response.shape[-1], state.template_size, map_size(config, state)),
+        colour.standing(state.colours, look, place),
     )
     misses = lost.count(config.lost, state.misses, score)
     if config.lost.on:
@@ -513,7 +538,7 @@ def decide(config: Config, variables: Variables, state: State, look: Look, maps:
         box=report_box(target, state.rescale),
         score=score,
         which=jnp.zeros((), jnp.int32),
-        response=maps.response[best],
+        response=response,
         share=1.0,
         peaks=peaks,
         scale=best,
