@@ -225,3 +225,14 @@ def test_a_whole_clip_that_lost_frames_since_it_was_listed(tmp_path):
 def _made(path):
     path.mkdir()
     return path
+
+
+def test_a_video_that_is_there_twice_is_told(tmp_path):
+    fx.write_lasot(tmp_path)
+    fx.write_lasot(tmp_path, names=("airplane-2",), flat=True)
+    with pytest.raises(JaxtrackError, match="lasot: airplane-2 is there twice: delete one"):
+        layouts.read_layout("lasot", tmp_path, "full")
+    problems: list[JaxtrackError] = []
+    found = layouts.read_layout("lasot", tmp_path, "full", on_problem=problems.append)
+    assert [record.name for record in found] == ["airplane-1", "airplane-2"]
+    assert len(problems) == 1
