@@ -31,7 +31,7 @@ from jaxtrack.ops import precision
 from .files import datasets
 from .files.datasets import Dataset
 from .files.kept import Kept
-from .files.records import late
+from .files.records import doubtful, late
 from .files.results import (
     Tracked,
     TrackerResults,
@@ -233,7 +233,9 @@ def _opened(plan: Plan) -> tuple[Plan, list[Sequence], list[str]]:
     truth = {s.name: s.annotation for s in sequences}
     if not (problems or options.shard or all_withheld(truth.values())):
         check_scorable(truth)
-    notes = late(truth)
+    notes = late(truth) + doubtful(
+        dataset.layout, [(s.boxes, s.size) for s in sequences if not s.fault]
+    )
     if not options.sequence:
         notes += datasets.incomplete(dataset, len(sequences), len(problems))
     if options.shard is not None:

@@ -240,6 +240,23 @@ def test_check_finds_columns_that_are_corners(tmp_path, capsys):
     status, out, _ = run(capsys, "custom", "--source", tmp_path / "c", "--check", "--workers", 1)
     assert status == 0
     assert "note: 5 of 5 boxes reach out of their frames" in out
+    for _ in range(2):  # built, already built
+        status, out, _ = run(
+            capsys, "custom", "--source", tmp_path / "c", "--output", tmp_path / "o"
+        )
+        assert status == 0
+        assert "note: 5 of 5 boxes reach out of their frames" in out
+
+
+def test_shares_of_the_frame_are_no_pixels(tmp_path, capsys):
+    frames, boxes = fx.clip(1, 5)
+    fx.write_frames(tmp_path / "cat", frames, "{}.jpg")
+    (tmp_path / "cat.txt").write_text(fx.table(boxes / ([fx.WIDTH, fx.HEIGHT] * 2)))
+    status, _, err = run(capsys, "custom", "--source", tmp_path, "--check", "--workers", 1)
+    assert status == 1
+    assert "cat.txt lie between 0 and 1: pixels are wanted" in err
+    with pytest.raises(JaxtrackError, match="lie between 0 and 1"):
+        fx.build("custom", tmp_path, tmp_path / "out")
 
 
 def test_a_damaged_build_is_noticed(tmp_path, capsys):
