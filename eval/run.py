@@ -195,6 +195,12 @@ def plan_of(options: Options) -> Plan:
     label = dataset.label
     if supervision is not None and dataset.benchmark.kind != "vot":
         label = f"{label}-{supervision.year.name}"
+    for folder in options.merge:
+        if not (folder / label).is_dir():
+            raise JaxtrackError(
+                f"--merge {folder}: no results of {label} there, no folder {folder / label}: give the "
+                "--output of the same command on another host"
+            )
     return Plan(options, dataset, supervision, entries, peers, rivals, output / label)
 
 
@@ -509,14 +515,18 @@ def _to_track(
         problem = "" if plan.options.again else kept.problem(s.name, inputs[s.name], files)
         if problem is None:
             continue
-        if not plan.options.again and _taken_over(plan, kept, s.name, inputs[s.name], files_of):
-            taken += 1
-            continue
+        if not plan.options.again:
+            refused = _take_over(plan, kept, s.name, inputs[s.name], files_of)
+            if refused is None:
+                taken += 1
+                continue
+            if refused:
+                reasons.setdefault(f"not taken over, {refused}", []).append(s.name)
         missing.append(s)
-        reasons.setdefault(problem, []).append(s.name)
+        if problem:
+            reasons.setdefault(f"tracked again, {problem}", []).append(s.name)
     for reason, names in reasons.items():
-        if reason:
-            print(f"note: {label}: tracked again, {reason}: {listing(names)}", flush=True)
+        print(f"note: {label}: {reason}: {listing(names)}", flush=True)
     if taken:
         print(f"note: {label}: {taken} sequences taken over", flush=True)
     there = len(sequences) - len(missing) - taken
@@ -525,23 +535,31 @@ def _to_track(
     return missing
 
 
-def _taken_over(
+def _take_over(
     plan: Plan,
     kept: Kept,
     name: str,
     inputs: Mapping[str, str],
     files_of: Callable[[Path, str], Mapping[str, Path]],
-) -> bool:
-    """Copy a sequence's results from another host's output, if it has them from the same inputs."""
+) -> str | None:
+    """Copy a sequence's results from another host's output, if it has them from the same inputs.
+
+    Returns:
+        None: done. Else why the first results of the sequence there could not be taken; "": there are none.
+    """
+    refused = ""
     for output in plan.options.merge:
         other = Kept(output / plan.folder.name / kept.folder.name)
         theirs, ours = files_of(other.folder, name), files_of(kept.folder, name)
-        if other.problem(name, inputs, theirs, elsewhere=True) is None:
+        problem = other.problem(name, inputs, theirs, elsewhere=True)
+        if problem is None:
             for role, path in theirs.items():
                 write_whole(ours[role], read_whole(path))
             kept.remember(name, inputs, ours)
-            return True
-    return False
+            return None
+        if problem and not refused:
+            refused = f"{problem} ({output})"
+    return refused
 
 
 def _track(
