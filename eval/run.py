@@ -605,7 +605,15 @@ def _track(
             write_tracked(folder, name, Tracked(own, track.scores, seconds))
             kept.remember(name, inputs[name], tracked_files(folder, name))
     # All are read back, those made now as well: a run that goes on later gives the same scores.
-    return {s.name: _stored(folder, s) for s in sequences}, clock.rate
+    found = {s.name: _stored(folder, s) for s in sequences}
+    for s in sequences:
+        problem = kept.problem(s.name, inputs[s.name], tracked_files(folder, s.name))
+        if problem is not None:
+            raise JaxtrackError(
+                f"{folder}: the results of {s.name} were changed while this ran ({problem or 'removed'}): no "
+                "other run may write there; give it another --output, or its tracker another NAME:"
+            )
+    return found, clock.rate
 
 
 class _Clock:

@@ -143,6 +143,23 @@ def test_a_broken_sequence_is_named_and_the_others_are_kept(tmp_path, fakes, cap
     assert capsys.readouterr().out.count("4 sequences kept") == 2
 
 
+def test_no_score_is_made_of_what_another_run_writes(tmp_path, fakes, capsys, monkeypatch):
+    track, beside = eval_run.slots.run, []
+
+    def meanwhile(*args, **kwargs):
+        yield from track(*args, **kwargs)
+        if not beside:  # another terminal, other settings, the same folder
+            beside.append("begun")
+            beside.append(call(tmp_path, "--tracker", "fast=2"))
+
+    monkeypatch.setattr(eval_run.slots, "run", meanwhile)
+    assert call(tmp_path, "--tracker", "fast=1") == 1
+    said = capsys.readouterr()
+    assert beside == ["begun", 0]
+    assert "the results of s0 were changed while this ran (tracker (settings" in said.err
+    assert said.out.count("AUC") == 1
+
+
 def test_shards_together_are_the_whole(tmp_path, fakes, capsys):
     for shard in ("1/2", "2/2"):
         assert call(tmp_path / "parts", "--tracker", "fast", "--shard", shard) == 0
