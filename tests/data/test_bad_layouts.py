@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -236,3 +238,27 @@ def test_a_video_that_is_there_twice_is_told(tmp_path):
     found = layouts.read_layout("lasot", tmp_path, "full", on_problem=problems.append)
     assert [record.name for record in found] == ["airplane-1", "airplane-2"]
     assert len(problems) == 1
+
+
+def test_a_video_in_a_folder_of_its_own_name_is_told(tmp_path):
+    """Archives that hold one folder leave such ones where they are unpacked into one."""
+    fx.write_otb(tmp_path / "otb", ("Boy",))
+    fx.write_otb(tmp_path / "otb" / "Deer", ("Deer",))
+    fx.write_lasot(tmp_path / "lasot")
+    fx.write_lasot(tmp_path / "lasot" / "airplane" / "airplane-3", ("airplane-3",), flat=True)
+    fx.write_vot(tmp_path / "vot")
+    (tmp_path / "vot" / "list.txt").unlink()
+    (tmp_path / "vot" / "bag").mkdir()
+    shutil.copytree(tmp_path / "vot" / "ants1", tmp_path / "vot" / "bag" / "bag")
+    for dataset, split, deep in (
+        ("otb", None, "Deer/Deer"),
+        ("lasot", "full", "airplane/airplane-3/airplane-3"),
+        ("vot2018", None, "bag/bag"),
+    ):
+        root = tmp_path / dataset.removesuffix("2018")
+        assert f"{root / deep} lies a folder too deep: move it one up" in message(
+            dataset, root, split
+        )
+    alone = tmp_path / "alone"
+    shutil.copytree(tmp_path / "lasot", alone / "a" / "b")
+    assert f"it holds a alone: is {alone / 'a'} the folder to give?" in message("lasot", alone)
