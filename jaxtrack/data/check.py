@@ -210,7 +210,13 @@ def check_built(path: str | os.PathLike, progress: Callable[[int], None] | None 
     source = FrameSource(path)
     folder = Path(source.path)
     report = Report(videos=source.num_videos, targets=source.num_targets)
-    for number in range(source.num_records):
+    readable = source.num_records
+    try:
+        source.open_records()
+    except JaxtrackError as error:
+        report.problems.append(str(error))
+        readable = 0
+    for number in range(readable):
         try:
             record: dict[str, Any] = source.record(number)
         except JaxtrackError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 import sys
 
 import cv2
@@ -269,6 +270,23 @@ def test_a_damaged_build_is_noticed(tmp_path, capsys):
     status, _, err = run(capsys, "otb", "--output", tmp_path / "out", "--check")
     assert status == 1
     assert "is damaged" in last_line(err)
+
+
+@pytest.mark.parametrize("place", ["middle", "footer"])
+def test_a_shard_that_rotted_is_named_wherever_it_did(place, tmp_path, capsys):
+    fx.write_otb(tmp_path / "otb", ("Boy", "Deer"), count=20)
+    folder = fx.build("otb", tmp_path / "otb", tmp_path / "out")
+    [shard] = folder.glob("*.array_record*")
+    content = bytearray(shard.read_bytes())
+    last = (len(content) - 1) // 65536 * 65536  # the block that says where the records are
+    content[20_000 if place == "middle" else last + 8] ^= 255
+    shard.write_bytes(content)
+    status, out, _ = run(capsys, "otb", "--output", tmp_path / "out", "--check")
+    assert status == 1
+    assert shard.name in out
+    source = FrameSource(folder)
+    with pytest.raises(JaxtrackError, match=re.escape(str(folder))):
+        list(map(source.image, range(source.num_records)))
 
 
 def test_part_sizes_grow():
