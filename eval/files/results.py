@@ -38,7 +38,7 @@ _REPETITION = re.compile(r"^(?P<name>.+)_(?P<number>\d{3})$")
 _BETWEEN = re.compile(r"\s*[,;]\s*|\s+")
 _SPECIAL = (SKIPPED, INITIALISED, FAILED)
 # Texts beside the results that are none, and folders of what belongs to them.
-_NO_RESULT = ("log", "readme", "license")
+_NOTES = ("log", "readme", "license")
 _OWN = ("times", "scores")
 _SIDES = ("_time", "_score", "_object_presence_scores")
 
@@ -163,11 +163,21 @@ def _files(path: Path, suffix: str) -> list[Path]:
     return sorted(clips.list_files(path, (suffix,)))
 
 
+def _is_note(path: Path) -> bool:
+    """Return whether a text is about results, and not those of a video that is called ``log``."""
+    if path.stem.lower() not in _NOTES:
+        return False
+    try:
+        return read_numbers(path).shape[1] not in (4, 8)
+    except JaxtrackError:
+        return True
+
+
 def _texts(folder: Path) -> dict[str, Path]:
     """Return the result files of a folder by their names without the suffix."""
     found: dict[str, Path] = {}
     for path in _files(folder, ".txt"):
-        if path.stem.lower() in _NO_RESULT:
+        if _is_note(path):
             continue
         if path.stem in found:
             raise JaxtrackError(

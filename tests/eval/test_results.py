@@ -124,6 +124,8 @@ def test_what_lies_beside_results_is_none(tmp_path):
         (tmp_path / "A" / name).write_text("by us\n")
     (tracker,) = read_results(tmp_path)
     assert set(tracker.boxes) == {"Deer"}
+    write_results(tmp_path / "A", "log", BOXES)  # of a video of that name
+    assert set(read_results(tmp_path)[0].boxes) == {"Deer", "log"}
     write_results(tmp_path / "A", "Deer", BOXES)
     with pytest.raises(JaxtrackError, match=r"Deer\.TXT and .*Deer\.txt are of one name"):
         read_results(tmp_path)
