@@ -93,10 +93,10 @@ def _frame_sizes(records: list[VideoRecord]) -> tuple[dict[str, tuple[int, int]]
             if isinstance(data, frame_io.FrameError):
                 raise data
             if not isinstance(data, np.ndarray):
-                _, data = frame_io.as_annotated(data, "the file", records[0].size)
+                _, data = frame_io.as_annotated(data, reference, records[0].size)
             sizes[reference] = data.shape[:2]
         except frame_io.FrameError as error:
-            problems.append(f"video {name}: {reference}: {error}")
+            problems.append(f"video {name}: {error}")
     return sizes, problems
 
 
