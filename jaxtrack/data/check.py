@@ -139,6 +139,8 @@ def check_source(
                 _collect(report, *waiting.pop(0), progress)
         for item in waiting:
             _collect(report, *item, progress)
+    if not report.targets and not report.problems:
+        report.problems.append(f"{dataset}: no target that can be used in {os.fspath(root)}")
     return report
 
 

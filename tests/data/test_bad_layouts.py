@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
 import pytest
 
+from jaxtrack.data import check, layouts
 from jaxtrack.data import frames as frame_io
-from jaxtrack.data import layouts
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io import video, writer
 from tests import data_fixtures as fx
@@ -238,6 +239,27 @@ def test_a_video_that_is_there_twice_is_told(tmp_path):
     found = layouts.read_layout("lasot", tmp_path, "full", on_problem=problems.append)
     assert [record.name for record in found] == ["airplane-1", "airplane-2"]
     assert len(problems) == 1
+
+
+def test_numbers_of_stills_may_repeat(tmp_path):
+    fx.write_coco(tmp_path)
+    path = tmp_path / "annotations" / "instances_train2017.json"
+    table = json.loads(path.read_text())
+    for note in table["annotations"]:
+        note["id"] = 1
+    path.write_text(json.dumps(table))
+    assert len(layouts.read_layout("coco", tmp_path)) > 1
+
+
+def test_nothing_to_use_is_a_problem(tmp_path):
+    fx.write_coco(tmp_path)
+    path = tmp_path / "annotations" / "instances_train2017.json"
+    table = json.loads(path.read_text())
+    for note in table["annotations"]:
+        note["bbox"] = [0.1, 0.1, 0.3, 0.3]  # shares of the image, each below two pixels
+    path.write_text(json.dumps(table))
+    report = check.check_source("coco", tmp_path)
+    assert report.problems == [f"coco: no target that can be used in {tmp_path}"]
 
 
 def test_a_video_in_a_folder_of_its_own_name_is_told(tmp_path):

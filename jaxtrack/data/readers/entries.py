@@ -84,8 +84,7 @@ def read_entries(
         The records, in the dataset's order.
 
     Raises:
-        JaxtrackError: a name that nothing has, or (without ``on_problem``) a target that cannot be read or
-            is there twice.
+        JaxtrackError: a name that nothing has, or (without ``on_problem``) a target that cannot be read.
     """
     tell = on_problem or _raise
     if names is None:
@@ -96,7 +95,6 @@ def read_entries(
     wanted = None if names is None else set(names)
     parents = {part for name in wanted or () for part in _prefixes(name)}
     seen: set[str] = set()
-    given: set[str] = set()
     for entry in found.entries:
         if wanted is not None and not ({entry.name, entry.video} & wanted or entry.name in parents):
             continue
@@ -106,10 +104,6 @@ def read_entries(
             for record in entry.read():
                 if whole or {record.name, record.video} & (wanted or set()):
                     seen |= {record.name, record.video}
-                    if record.name in given:
-                        tell(JaxtrackError(f"{dataset}: {record.name} is there twice: delete one"))
-                        continue
-                    given.add(record.name)
                     yield record
         except JaxtrackError as error:
             tell(error)
