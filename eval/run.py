@@ -31,7 +31,7 @@ from jaxtrack.ops import precision
 from .files import datasets
 from .files.datasets import Dataset
 from .files.kept import Kept
-from .files.records import late
+from .files.records import doubtful, late
 from .files.results import (
     Tracked,
     TrackerResults,
@@ -195,6 +195,12 @@ def plan_of(options: Options) -> Plan:
     label = dataset.label
     if supervision is not None and dataset.benchmark.kind != "vot":
         label = f"{label}-{supervision.year.name}"
+    for folder in options.merge:
+        if not (folder / label).is_dir():
+            raise JaxtrackError(
+                f"--merge {folder}: no results of {label} there, no folder {folder / label}: give the "
+                "--output of the same command on another host"
+            )
     return Plan(options, dataset, supervision, entries, peers, rivals, output / label)
 
 
@@ -233,7 +239,9 @@ def _opened(plan: Plan) -> tuple[Plan, list[Sequence], list[str]]:
     truth = {s.name: s.annotation for s in sequences}
     if not (problems or options.shard or all_withheld(truth.values())):
         check_scorable(truth)
-    notes = late(truth)
+    notes = late(truth) + doubtful(
+        dataset.layout, [(s.boxes, s.size) for s in sequences if not s.fault]
+    )
     if not options.sequence:
         notes += datasets.incomplete(dataset, len(sequences), len(problems))
     if options.shard is not None:
@@ -507,14 +515,18 @@ def _to_track(
         problem = "" if plan.options.again else kept.problem(s.name, inputs[s.name], files)
         if problem is None:
             continue
-        if not plan.options.again and _taken_over(plan, kept, s.name, inputs[s.name], files_of):
-            taken += 1
-            continue
+        if not plan.options.again:
+            refused = _take_over(plan, kept, s.name, inputs[s.name], files_of)
+            if refused is None:
+                taken += 1
+                continue
+            if refused:
+                reasons.setdefault(f"not taken over, {refused}", []).append(s.name)
         missing.append(s)
-        reasons.setdefault(problem, []).append(s.name)
+        if problem:
+            reasons.setdefault(f"tracked again, {problem}", []).append(s.name)
     for reason, names in reasons.items():
-        if reason:
-            print(f"note: {label}: tracked again, {reason}: {listing(names)}", flush=True)
+        print(f"note: {label}: {reason}: {listing(names)}", flush=True)
     if taken:
         print(f"note: {label}: {taken} sequences taken over", flush=True)
     there = len(sequences) - len(missing) - taken
@@ -523,23 +535,31 @@ def _to_track(
     return missing
 
 
-def _taken_over(
+def _take_over(
     plan: Plan,
     kept: Kept,
     name: str,
     inputs: Mapping[str, str],
     files_of: Callable[[Path, str], Mapping[str, Path]],
-) -> bool:
-    """Copy a sequence's results from another host's output, if it has them from the same inputs."""
+) -> str | None:
+    """Copy a sequence's results from another host's output, if it has them from the same inputs.
+
+    Returns:
+        None: done. Else why the first results of the sequence there could not be taken; "": there are none.
+    """
+    refused = ""
     for output in plan.options.merge:
         other = Kept(output / plan.folder.name / kept.folder.name)
         theirs, ours = files_of(other.folder, name), files_of(kept.folder, name)
-        if other.problem(name, inputs, theirs, elsewhere=True) is None:
+        problem = other.problem(name, inputs, theirs, elsewhere=True)
+        if problem is None:
             for role, path in theirs.items():
                 write_whole(ours[role], read_whole(path))
             kept.remember(name, inputs, ours)
-            return True
-    return False
+            return None
+        if problem and not refused:
+            refused = f"{problem} ({output})"
+    return refused
 
 
 def _track(
@@ -585,7 +605,15 @@ def _track(
             write_tracked(folder, name, Tracked(own, track.scores, seconds))
             kept.remember(name, inputs[name], tracked_files(folder, name))
     # All are read back, those made now as well: a run that goes on later gives the same scores.
-    return {s.name: _stored(folder, s) for s in sequences}, clock.rate
+    found = {s.name: _stored(folder, s) for s in sequences}
+    for s in sequences:
+        problem = kept.problem(s.name, inputs[s.name], tracked_files(folder, s.name))
+        if problem is not None:
+            raise JaxtrackError(
+                f"{folder}: the results of {s.name} were changed while this ran ({problem or 'removed'}): no "
+                "other run may write there; give it another --output, or its tracker another NAME:"
+            )
+    return found, clock.rate
 
 
 class _Clock:

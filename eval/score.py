@@ -103,6 +103,7 @@ def _score_all(options: Options) -> None:
         raise UsageError("two outputs have one name: give each its own file")
     truth = read_truth(options.ground_truth, benchmark, options.benchmark, options.split)
     dataset = _dataset(options, benchmark, truth.split)
+    datasets.check_size(dataset, len(truth.annotations), options.ground_truth)
     notes = (
         *late(truth.annotations),
         *datasets.incomplete(dataset, len(truth.annotations)),
@@ -151,9 +152,9 @@ def _show(
     options: Options, dataset: Dataset, outcomes: list[Outcome], about: Sequence[str]
 ) -> None:
     """Print the tables and write the files; ``about`` are notes that hold for all rows."""
-    benchmark = dataset.benchmark
+    name = dataset.label
     scores = [o.score for o in outcomes]
-    print(tables.text(scores, benchmark.name))
+    print(tables.text(scores, name))
     if options.attributes:
         print(tables.group_text(scores, "per_attribute"))
     if options.sequences:
@@ -161,9 +162,9 @@ def _show(
     for line in (*about, *tables.notes(scores, about)):
         print(f"note: {line}")
     for path, content in (
-        (options.json, lambda: json_text(tables.record(scores, benchmark.name, sys.argv))),
+        (options.json, lambda: json_text(tables.record(scores, name, sys.argv))),
         (options.csv, lambda: tables.csv_text(scores, options.sequences)),
-        (options.latex, lambda: tables.latex_text(scores, benchmark.name)),
+        (options.latex, lambda: tables.latex_text(scores, name)),
     ):
         if path is not None:
             write_whole(path, content().encode(errors="replace"))

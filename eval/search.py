@@ -31,7 +31,7 @@ from jaxtrack.io.records import json_text
 from jaxtrack.ops import precision
 
 from .files import datasets
-from .files.records import late
+from .files.records import doubtful, late
 from .metrics.names import all_withheld, check_scorable
 from .metrics.ope import evaluate_ope
 from .metrics.protocols import get_protocol
@@ -235,6 +235,7 @@ def search(options: Options) -> list[dict[str, float]]:
             f"{dataset.label}: its truth is withheld, there is nothing to search by; name another --split"
         )
     notes = late({s.name: s.annotation for s in sequences})
+    notes += doubtful(dataset.layout, [(s.boxes, s.size) for s in sequences if not s.fault])
     if not options.sequence:
         notes += datasets.incomplete(dataset, len(sequences))
     for note in notes:

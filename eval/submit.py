@@ -14,7 +14,7 @@ import struct
 import sys
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -184,7 +184,9 @@ def _checked(
             _check_times(f"{path} {name}_time.txt", times.get(name), rows, len(files))
     remarks = [f"{len(boxes)} sequences, {sum(len(f) for f in boxes.values())} result files"]
     if lengths is None:
-        remarks.append("the numbers of frames were not checked: --ground-truth gives them")
+        remarks.append(
+            "the numbers of frames were not checked: --ground-truth, the folder with the images, gives them"
+        )
     return remarks
 
 
@@ -337,7 +339,8 @@ class Options:
         benchmark: got10k or trackingnet.
         output: the zip file to write.
         check: a zip file to check instead.
-        ground_truth: folder with the test set's first boxes, to check names and first rows.
+        ground_truth: folder of the test set, to check names, first rows and, where its images are there, the
+            numbers of frames.
         partial: allow fewer sequences than the test set has.
         debug: show the traceback of errors.
     """
@@ -349,6 +352,17 @@ class Options:
     ground_truth: Path | None = None
     partial: bool = False
     debug: bool = False
+
+
+def _frames_of(path: Path, benchmark: str, wanted: Iterable[str]) -> dict[str, int] | None:
+    """Count the images of a test set's sequences; None where not all of them are there."""
+    problems: list[JaxtrackError] = []
+    try:
+        records = layouts.read_layout(benchmark, path, "test", on_problem=problems.append)
+    except JaxtrackError:
+        return None  # no folder, but the first boxes of one in another form
+    found = {record.name: len(record) for record in records}
+    return found if set(found) == set(wanted) else None
 
 
 def run(options: Options) -> None:
@@ -369,8 +383,9 @@ def run(options: Options) -> None:
     if options.ground_truth is not None:
         truth = read_ground_truth(options.ground_truth, get_benchmark(benchmark))
         first = {n: a.boxes[0] for n, a in truth.items()}
-        if all(len(a) > 1 for a in truth.values()):
-            lengths = {n: len(a) for n, a in truth.items()}
+        lengths = {n: len(a) for n, a in truth.items()}
+        if not all(count > 1 for count in lengths.values()):
+            lengths = _frames_of(options.ground_truth, benchmark, lengths)
     if options.check is not None:
         remarks = check_zip(options.check, benchmark, lengths, first, options.partial)
         target = options.check

@@ -53,6 +53,25 @@ def check_root(dataset: Dataset, root: object) -> None:
         raise UsageError(f"benchmark {dataset.layout!r} needs --root, the folder of its sequences")
 
 
+def check_size(dataset: Dataset, count: int, path: object) -> None:
+    """Refuse more sequences than a published split has: the score would be that of another one.
+
+    Args:
+        dataset: what is scored.
+        count: how many sequences the ground truth has.
+        path: of the ground truth, for the message.
+
+    Raises:
+        JaxtrackError: too many.
+    """
+    size = splits.size(dataset.layout, dataset.split)
+    if size is not None and count > size:
+        raise JaxtrackError(
+            f"{path}: {count} sequences, but {dataset.label} has {size}: give the ground truth of that "
+            "split, or name another --benchmark or --split"
+        )
+
+
 def incomplete(dataset: Dataset, count: int, broken: int = 0) -> tuple[str, ...]:
     """Say that not all of a published split is here, so that no score of a part passes for one of the whole.
 

@@ -15,6 +15,9 @@ from pathlib import Path
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io.records import checksum, read_json, write_json
 
+# What is behind a digest, where its name does not say it.
+_MEANS = {"tracker": "tracker (settings, weights, code or --precision)"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Kept:
@@ -59,7 +62,7 @@ class Kept:
             names = [k for k in dict.fromkeys([*inputs, *known]) if k != "folder" or not elsewhere]
             changed = [k for k in names if inputs.get(k) != known.get(k)]
             if changed:
-                return f"{', '.join(map(str, changed[:3]))} changed"
+                return f"{', '.join(_MEANS.get(k, str(k)) for k in changed[:3])} changed"
             spoiled = [role for role, path in files.items() if checksum(path) != sums.get(role)]
         except (JaxtrackError, OSError, KeyError, TypeError, AttributeError):
             return "the record of what they were made from is damaged"

@@ -8,11 +8,11 @@ sets stay as they are: results of others have a row for each of their frames.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from jaxtrack.data.record import VideoRecord, usable_boxes
+from jaxtrack.data.record import VideoRecord, doubts, reaching_out, usable_boxes
 
 from ..metrics.annotation import Annotation, from_record
 from ..metrics.names import listing
@@ -52,6 +52,23 @@ def annotation_of(
         skipped: how many frames were left out.
     """
     return dataclasses.replace(from_record(record, size), skipped=skipped)
+
+
+def doubtful(layout: str, targets: Iterable[tuple[np.ndarray, tuple[int, int]]]) -> tuple[str, ...]:
+    """Say that boxes of a user's own look like something else than x, y, w, h.
+
+    Args:
+        layout: name of the layout.
+        targets: boxes ``(n, 4)`` x, y, w, h in pixels, 0-based corner, and (height, width) of the frames.
+
+    Returns:
+        One line, or nothing.
+    """
+    if layout != OWN:
+        return ()
+    usable = [(boxes[usable_boxes(boxes)], size) for boxes, size in targets]
+    beyond = sum(int(reaching_out(boxes, size).sum()) for boxes, size in usable)
+    return tuple(doubts(beyond, sum(len(boxes) for boxes, _ in usable)))
 
 
 def late(annotations: Mapping[str, Annotation]) -> tuple[str, ...]:

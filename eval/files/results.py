@@ -16,15 +16,15 @@ Reading finds the layout by itself and takes any separator.
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxtrack.errors import JaxtrackError, UsageError, brief
+from jaxtrack.io import clips
 from jaxtrack.io.atomic import write_whole
 from jaxtrack.io.paths import resolve
 from jaxtrack.io.text import parse_numbers, read_many, read_numbers, read_text
@@ -37,6 +37,9 @@ _DEPTH = 3  # folders below the one that is given: TRACKER/PARAMETERS/BENCHMARK
 _REPETITION = re.compile(r"^(?P<name>.+)_(?P<number>\d{3})$")
 _BETWEEN = re.compile(r"\s*[,;]\s*|\s+")
 _SPECIAL = (SKIPPED, INITIALISED, FAILED)
+# Texts beside the results that are none, and folders of what belongs to them.
+_NOTES = ("log", "readme", "license")
+_OWN = ("times", "scores")
 _SIDES = ("_time", "_score", "_object_presence_scores")
 
 
@@ -153,19 +156,35 @@ def _read_below(
 
 
 def _folders(path: Path) -> list[Path]:
-    return sorted(p for p in _entries(path) if p.is_dir())
+    return sorted(clips.list_folders(path))
 
 
 def _files(path: Path, suffix: str) -> list[Path]:
-    return sorted(p for p in _entries(path) if p.name.endswith(suffix) and p.is_file())
+    return sorted(clips.list_files(path, (suffix,)))
 
 
-def _entries(path: Path) -> list[Path]:
-    """Return what lies in a folder, without hidden entries (macOS leaves `._NAME` files behind)."""
+def _is_note(path: Path) -> bool:
+    """Return whether a text is about results, and not those of a video that is called ``log``."""
+    if path.stem.lower() not in _NOTES:
+        return False
     try:
-        return [path / name for name in os.listdir(path) if not name.startswith(".")]
-    except OSError as error:
-        raise JaxtrackError(f"{path}: cannot be read ({error.strerror or error})") from error
+        return read_numbers(path).shape[1] not in (4, 8)
+    except JaxtrackError:
+        return True
+
+
+def _texts(folder: Path) -> dict[str, Path]:
+    """Return the result files of a folder by their names without the suffix."""
+    found: dict[str, Path] = {}
+    for path in _files(folder, ".txt"):
+        if _is_note(path):
+            continue
+        if path.stem in found:
+            raise JaxtrackError(
+                f"{found[path.stem]} and {path} are of one name: delete one of them"
+            )
+        found[path.stem] = path
+    return found
 
 
 def _read_tracker(folder: Path, name: str) -> TrackerResults | None:
@@ -179,9 +198,9 @@ def _read_tracker(folder: Path, name: str) -> TrackerResults | None:
         for sequence in _folders(folder / "longterm"):
             _read_longterm(sequence, results)
         return results if results.runs else None
-    stems = [p.stem for p in _files(folder, ".txt") if p.stem != "log"]
-    if stems:
-        _read_flat(folder, stems, results)
+    texts = _texts(folder)
+    if texts:
+        _read_flat(folder, texts, results)
         return results
     for sequence in _folders(folder):
         numbered = _repetitions(sequence)
@@ -203,14 +222,13 @@ def _repetitions(folder: Path) -> list[Path]:
     return found
 
 
-def _read_flat(folder: Path, stems: list[str], results: TrackerResults) -> None:
+def _read_flat(folder: Path, texts: Mapping[str, Path], results: TrackerResults) -> None:
     """Read `SEQ.txt` files, and seconds and scores per frame beside them or in folders of their own."""
-    known = set(stems)
-    sides = {s for s in stems for end in _SIDES if s.endswith(end) and s[: -len(end)] in known}
+    sides = {s for s in texts for end in _SIDES if s.endswith(end) and s[: -len(end)] in texts}
     # "B_time" beside "B" holds B's times, or is the result of a sequence of that name: the columns tell.
-    sides = {s for s in sides if read_numbers(folder / f"{s}.txt").shape[1] not in (4, 8)}
-    names = [s for s in stems if s not in sides]
-    tables = read_many([folder / f"{n}.txt" for n in names], (4, 8))
+    sides = {s for s in sides if read_numbers(texts[s]).shape[1] not in (4, 8)}
+    names = [s for s in texts if s not in sides]
+    tables = read_many([texts[n] for n in names], (4, 8))
     for name, table in zip(names, tables):
         results.boxes[name] = polygon_bounds(table) if table.shape[1] == 8 else table
     if any(t.shape[1] == 8 for t in tables):
@@ -219,7 +237,7 @@ def _read_flat(folder: Path, stems: list[str], results: TrackerResults) -> None:
         for end, place in (("_time", "times"), ("_score", "scores")):
             inside = folder / place / f"{name}{end}.txt"
             beside = f"{name}{end}"
-            path = folder / f"{beside}.txt" if beside in sides else inside
+            path = texts[beside] if beside in sides else inside
             if not path.is_file():
                 continue
             values = read_numbers(path).ravel()
@@ -227,6 +245,17 @@ def _read_flat(folder: Path, stems: list[str], results: TrackerResults) -> None:
                 results.times[name] = [values]
             else:
                 results.confidences[name] = values
+    others = [p.name for p in _folders(folder) if p.name not in _OWN and _holds_results(p)]
+    if others:
+        results.notes.append(
+            f"{folder} holds results of its own, so that those in its folders are not read: "
+            f"{listing(others)}"
+        )
+
+
+def _holds_results(folder: Path) -> bool:
+    """Return whether a folder holds files `SEQ.txt`, or those of a repetition in one for each sequence."""
+    return bool(_texts(folder)) or any(_repetitions(p) for p in _folders(folder))
 
 
 def polygon_bounds(polygons: np.ndarray) -> np.ndarray:

@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 
 from jaxtrack.data import layouts
+from jaxtrack.data.readers import files
 from jaxtrack.data.readers.files import WrongLayoutError
 from jaxtrack.data.record import VideoRecord
 from jaxtrack.errors import JaxtrackError, brief
-from jaxtrack.io.images import read_image
+from jaxtrack.io.atomic import read_whole
+from jaxtrack.io.images import check_image
 from jaxtrack.io.paths import resolve
 from jaxtrack.io.records import read_json
 from jaxtrack.io.text import read_numbers, read_text
@@ -62,6 +64,8 @@ UAV_ATTRIBUTES = (
     "Camera Motion",
     "Similar Object",
 )
+# Texts beside the annotations that are none.
+_NO_SEQUENCE = ("list", "attributes", "log", "readme", "license")
 _TAGS = ("camera_motion", "illum_change", "motion_change", "size_change", "occlusion")
 
 
@@ -250,11 +254,10 @@ def _of_record(layout: str, record: VideoRecord, root: Path) -> Annotation:
 def _from_flat(path: Path, benchmark: Benchmark) -> dict[str, Annotation]:
     """Read a folder of `SEQ.txt`, or one that holds them in `anno` or `annos`."""
     for inner in ("anno/UAV123", "anno", "annos"):
-        if (path / inner).is_dir() and any((path / inner).glob("*.txt")):
+        if files.named(path / inner, ".txt"):
             path = path / inner
             break
-    flat = sorted(p for p in path.glob("*.txt") if not p.name.startswith("."))
-    flat = [p for p in flat if p.stem not in ("list", "attributes", "log") and p.is_file()]
+    flat = [p for p in sorted(files.named(path, ".txt")) if p.stem.lower() not in _NO_SEQUENCE]
     return {p.stem: _from_text(p, benchmark) for p in flat}
 
 
@@ -299,8 +302,8 @@ def _image_size(folder: Path) -> tuple[int, int] | None:
         )
         if parts:
             return int(parts[1]), int(parts[2])
-    for pattern in ("color/*.jpg", "img/*.jpg", "*.jpg", "*.png"):
-        for image in sorted(folder.glob(pattern))[:1]:
-            height, width = read_image(image).shape[:2]
+    for inner in ("color", "img", ""):
+        for image in files.list_images(folder / inner)[:1]:
+            height, width = check_image(read_whole(image), image)
             return width, height
     return None

@@ -239,6 +239,7 @@ def _measure(
             raise JaxtrackError(f"{name}: no repetition")
         for run in results[name]:
             _check_length(name, run, len(truth), protocol, allow_missing, notes)
+            _check_rows(name, run, allow_missing, notes)
             n = min(len(run), len(truth))
             parts.append((i, run, n))
             regions.append(as_regions(run.regions)[:n])
@@ -284,6 +285,26 @@ def _check_length(
         version = f"{what}, as of another version of the video"
         raise IncompleteError(version, "take runs of this one", "score the common frames")
     notes.append(f"{what}: only the first {min(len(run), frames)} are scored")
+
+
+def _check_rows(name: str, run: Run, allow_missing: bool, notes: list[str]) -> None:
+    """Refuse what would be scored as a good run: one pass without restarts, and regions of NaN.
+
+    No toolkit takes them for failures: of one pass no failure is counted, and accuracy leaves NaN out.
+    """
+    if len(run) and run.codes[0] != INITIALISED:
+        raise JaxtrackError(
+            f"{name}: row 1 is not 1, the initialisation: these are boxes of one pass, no supervised run"
+        )
+    regions = run.regions[run.codes == REGION, :4]
+    bad = np.flatnonzero(~np.isfinite(regions).all(axis=1))
+    if not len(bad):
+        return
+    row = np.flatnonzero(run.codes == REGION)[bad[0]] + 1
+    what = f"{name}: {len(bad)} result rows are not finite (first: row {row})"
+    if not allow_missing:
+        raise IncompleteError(what, "correct them", "leave them out")
+    notes.append(f"{what}: left out of the accuracy")
 
 
 def burn_in(codes: np.ndarray, frames: int = BURN_IN) -> np.ndarray:

@@ -39,7 +39,7 @@ from ..tracking import slots
 from ..tracking.entry import Entry, parse_entry
 from ..tracking.sequences import Sequence
 from . import results
-from .training import Training
+from .training import Training, check_presets
 
 Switches = tuple[bool, bool, bool]
 MT: Switches = (False, False, False)
@@ -242,6 +242,9 @@ def ablate(options: Options) -> list[dict[str, Any]]:
     """
     trackers = rows_of(options)
     sequences = opened(options)  # what is wrong with them costs no training
+    if not options.weights:
+        first = () if options.matching_weights else (options.matching,)
+        check_presets(*first, options.calibration, options.meta)
     paths = trained(options)
     whole = combinations(options.tracker)[(True, True, True)]
     learned = [load_weights(whole, path) for path in paths]

@@ -9,7 +9,7 @@ from typing import Any
 
 import jaxtrack
 from jaxtrack import cli
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.errors import JaxtrackError, UsageError
 from jaxtrack.io import child
 from jaxtrack.io.records import checksum, read_json, write_json
 
@@ -28,6 +28,20 @@ def python(*words: str, cwd: Path | None = None) -> None:
     status = child.run([sys.executable, *words], cwd=cwd).status
     if status:
         raise JaxtrackError(f"`python {' '.join(words)}` ended with status {status}")
+
+
+def check_presets(*presets: str) -> None:
+    """Refuse names of trainings that do not exist, before others are trained.
+
+    Raises:
+        UsageError: one of them is unknown.
+    """
+    for preset in dict.fromkeys(presets):
+        words = ["-m", cli.beside(__package__, "train.run"), preset, "--fields"]
+        ended = child.run([sys.executable, *words], capture=True)
+        if ended.status:
+            last = (ended.errors.strip().splitlines() or [f"{preset}: no training preset"])[-1]
+            raise UsageError(last.removeprefix("error: "))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,12 +14,16 @@ import numpy as np
 from jaxtrack.data import frames as frame_io
 from jaxtrack.data import layouts, seal
 from jaxtrack.data.builders import parts
-from jaxtrack.data.record import VideoRecord, implausible_boxes, numbers, usable_boxes
+from jaxtrack.data.record import (
+    VideoRecord,
+    doubts,
+    implausible_boxes,
+    numbers,
+    reaching_out,
+    usable_boxes,
+)
 from jaxtrack.data.source import FrameSource
 from jaxtrack.errors import JaxtrackError
-
-# More than this share of boxes reaching out of the frame means that the columns are something else.
-_SUSPICIOUS = 0.2
 
 
 @dataclasses.dataclass
@@ -35,7 +39,6 @@ class Report:
         outside: usable boxes that do not touch their frame.
         beyond: usable boxes that reach out of their frame by more than a pixel.
         resized: videos whose frame size changes (GOT-10k publishes some; trackers start anew on none).
-        normalised: targets whose boxes all lie between 0 and 1.
         problems: one line for each frame or file that is not as it should be.
     """
 
@@ -47,7 +50,6 @@ class Report:
     outside: int = 0
     beyond: int = 0
     resized: list[str] = dataclasses.field(default_factory=list)
-    normalised: list[str] = dataclasses.field(default_factory=list)
     problems: list[str] = dataclasses.field(default_factory=list)
 
     def add_boxes(self, boxes: np.ndarray, absent: np.ndarray, sizes: np.ndarray) -> None:
@@ -64,7 +66,7 @@ class Report:
         low, high = boxes[keep, :2], boxes[keep, :2] + boxes[keep, 2:]
         limits = sizes[keep, ::-1]
         self.outside += int(((high <= 0) | (low >= limits)).any(axis=1).sum())
-        self.beyond += int(((low < -1) | (high > limits + 1)).any(axis=1).sum())
+        self.beyond += int(reaching_out(boxes[keep], sizes[keep]).sum())
 
     def hints(self) -> list[str]:
         """Say what the counts suggest.
@@ -72,16 +74,7 @@ class Report:
         Returns:
             Lines for the user.
         """
-        found = []
-        if self.boxes and self.beyond > _SUSPICIOUS * self.boxes:
-            found.append(
-                f"{self.beyond} of {self.boxes} boxes reach out of their frames: are the columns "
-                "x,y,w,h (corner and size, pixels), or x1,y1,x2,y2?"
-            )
-        if self.normalised:
-            found.append(
-                f"the boxes of {', '.join(self.normalised[:3])} lie between 0 and 1: pixels are wanted"
-            )
+        found = doubts(self.beyond, self.boxes)
         if self.resized:
             found.append(
                 f"the frame size changes in {len(self.resized)} videos: {', '.join(self.resized[:3])}"
@@ -100,10 +93,10 @@ def _frame_sizes(records: list[VideoRecord]) -> tuple[dict[str, tuple[int, int]]
             if isinstance(data, frame_io.FrameError):
                 raise data
             if not isinstance(data, np.ndarray):
-                _, data = frame_io.as_annotated(data, "the file", records[0].size)
+                _, data = frame_io.as_annotated(data, reference, records[0].size)
             sizes[reference] = data.shape[:2]
         except frame_io.FrameError as error:
-            problems.append(f"video {name}: {reference}: {error}")
+            problems.append(f"video {name}: {error}")
     return sizes, problems
 
 
@@ -146,6 +139,8 @@ def check_source(
                 _collect(report, *waiting.pop(0), progress)
         for item in waiting:
             _collect(report, *item, progress)
+    if not report.targets and not report.problems:
+        report.problems.append(f"{dataset}: no target that can be used in {os.fspath(root)}")
     return report
 
 
@@ -174,10 +169,31 @@ def _collect(
             f"{known[i][1]}x{known[i][0]} pixels"
             for i in usable[implausible_boxes(record.boxes[usable], known[usable])]
         ]
-        if len(usable) and record.boxes[usable].max() <= 1:
-            report.normalised.append(record.name)
     if progress:
         progress(len(sizes) + len(problems))
+
+
+def hints_of(source: FrameSource) -> list[str]:
+    """Say what the boxes of a built dataset suggest; no frame is decoded.
+
+    Args:
+        source: the built dataset.
+
+    Returns:
+        Lines for the user.
+    """
+    report = Report()
+    _add_stored(report, source)
+    return report.hints()
+
+
+def _add_stored(report: Report, source: FrameSource) -> None:
+    stored = source.rows_record >= 0
+    report.add_boxes(
+        np.asarray(source.rows_box)[stored],
+        np.asarray(source.rows_absent)[stored],
+        np.asarray(source.sizes)[source.rows_record[stored]],
+    )
 
 
 def check_built(path: str | os.PathLike, progress: Callable[[int], None] | None = None) -> Report:
@@ -196,7 +212,13 @@ def check_built(path: str | os.PathLike, progress: Callable[[int], None] | None 
     source = FrameSource(path)
     folder = Path(source.path)
     report = Report(videos=source.num_videos, targets=source.num_targets)
-    for number in range(source.num_records):
+    readable = source.num_records
+    try:
+        source.open_records()
+    except JaxtrackError as error:
+        report.problems.append(str(error))
+        readable = 0
+    for number in range(readable):
         try:
             record: dict[str, Any] = source.record(number)
         except JaxtrackError as error:
@@ -211,11 +233,6 @@ def check_built(path: str | os.PathLike, progress: Callable[[int], None] | None 
             report.problems.append(f"{source.describe(record)}: {error}")
         if progress:
             progress(1)
-    stored = source.rows_record >= 0
-    report.add_boxes(
-        np.asarray(source.rows_box)[stored],
-        np.asarray(source.rows_absent)[stored],
-        np.asarray(source.sizes)[source.rows_record[stored]],
-    )
+    _add_stored(report, source)
     report.problems += seal.bad_shards(folder, seal.read(folder))
     return report

@@ -238,7 +238,8 @@ def iter_layout(
 
     Raises:
         JaxtrackError: missing folder, another layout (and what was looked for), a missing or empty
-            annotation, more or fewer boxes than frames; names dataset, video and file.
+            annotation, more or fewer boxes than frames, a video that is there twice; names dataset, video and
+            file.
     """
     yield from _read(dataset, root, split, only, on_problem, True)
 
@@ -299,9 +300,14 @@ def _read(
     layout, split = resolve(dataset, split)
     dataset = canonical(dataset)
     found = layout.find(files.require_root(dataset, root), split, frames)
+    given: set[str] = set()
     for record in read_entries(dataset, found, only, on_problem):
         try:
             pairing.check_boxes(dataset, record)
+            if record.name in given:
+                raise JaxtrackError(f"{dataset}: {record.name} is there twice: delete one")
+            if not layout.stills:  # hundreds of thousands, whose numbers merged files repeat
+                given.add(record.name)
         except JaxtrackError as error:
             if on_problem is None:
                 raise

@@ -132,6 +132,7 @@ def _built_at(args: Prepare, split: str) -> Path:
 
 
 def _build(args: Prepare, split: str) -> dict[str, Any]:
+    from jaxtrack.data import check
     from jaxtrack.data.source import FrameSource
 
     assert args.source is not None
@@ -158,6 +159,8 @@ def _build(args: Prepare, split: str) -> dict[str, Any]:
         )
     print(f"{'already built' if there else 'built'}: {source.path}")
     print(format_summary(source.summary))
+    for line in check.hints_of(source):
+        print(f"  note: {line}")
     return source.summary
 
 

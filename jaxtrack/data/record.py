@@ -9,6 +9,8 @@ from numpy.typing import ArrayLike
 
 # A box this many times as large as its frame, or as far outside of it, is a mistake of the annotation.
 _LARGEST, _FARTHEST = 10.0, 1.0
+# More than this share of boxes reaching out of the frame means that the columns are something else.
+_SUSPICIOUS = 0.2
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -100,6 +102,35 @@ def implausible_boxes(boxes: np.ndarray, sizes: ArrayLike) -> np.ndarray:
     side = limits.max(axis=-1)
     outside = np.maximum(-(boxes[..., :2] + boxes[..., 2:]), boxes[..., :2] - limits).max(axis=-1)
     return (outside > _FARTHEST * side) | (boxes[..., 2:].max(axis=-1) > _LARGEST * side)
+
+
+def reaching_out(boxes: np.ndarray, sizes: ArrayLike) -> np.ndarray:
+    """Say which boxes reach out of their frames by more than a pixel.
+
+    Args:
+        boxes: ``(n, 4)`` (x, y, w, h), pixels, 0-based.
+        sizes: ``(n, 2)`` or ``(2,)`` (height, width) of the frames.
+
+    Returns:
+        ``(n,)`` bool.
+    """
+    low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+    return ((low < -1) | (high > np.asarray(sizes)[..., ::-1] + 1)).any(axis=1)
+
+
+def doubts(beyond: int, boxes: int) -> list[str]:
+    """Say what it suggests that many boxes reach out of their frames; nothing where few do.
+
+    Args:
+        beyond: how many do (`reaching_out`).
+        boxes: how many there are.
+    """
+    if beyond <= _SUSPICIOUS * boxes:
+        return []
+    return [
+        f"{beyond} of {boxes} boxes reach out of their frames: are the columns x,y,w,h (corner and size, "
+        "pixels), or x1,y1,x2,y2?"
+    ]
 
 
 def numbers(box: np.ndarray) -> str:

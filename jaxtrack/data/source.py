@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxtrack.data import seal
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.errors import JaxtrackError, brief
 from jaxtrack.io import paths
 from jaxtrack.io.records import read_json
 
@@ -240,12 +240,20 @@ class FrameSource:
         raw = self._raw(number)
         return self._example.FromString(raw).features.feature["image"].bytes_list.value[0]
 
-    def _raw(self, number: int) -> bytes:
+    def open_records(self) -> None:
+        """Open the shards; the first record that is read does so.
+
+        Raises:
+            JaxtrackError: one of them is damaged.
+        """
         if self._records is None:
             # One thread at a time: two that import tensorflow_datasets at once wait for each other.
             with _OPENING:
                 if self._records is None:
                     self._open_records()
+
+    def _raw(self, number: int) -> bytes:
+        self.open_records()
         try:
             return self._records[number]
         except (RuntimeError, ValueError, OSError, IndexError) as error:
@@ -265,9 +273,14 @@ class FrameSource:
         skip = {"image": tfds.decode.SkipDecoding()}
         self._example = tf_example_pb2.Example
         self._deserialize = functools.partial(features().deserialize_example_np, decoders=skip)
-        self._records = array_record.ArrayRecordDataSource(
-            [os.path.join(self.path, shard["name"]) for shard in self._seal["shards"]]
-        )
+        shards = [os.path.join(self.path, shard["name"]) for shard in self._seal["shards"]]
+        try:
+            self._records = array_record.ArrayRecordDataSource(shards)
+        except (RuntimeError, ValueError, OSError) as error:
+            raise JaxtrackError(
+                f"the built dataset {self.path} is damaged, its records cannot be opened ({brief(error)}): "
+                "delete it and build it again"
+            ) from error
 
     def describe_row(self, row: int) -> str:
         """Name a row without reading its record: dataset, target, frame.

@@ -20,8 +20,8 @@ _TABLES = frozenset({0xC4, 0xDB, 0xDC, 0xDD})
 _HOLE = bytes(512)
 _TIFF_NUMBERS = {3: "H", 4: "I", 16: "Q"}
 _PNM = re.compile(rb"P([2356])(?:\s+|#[^\n]*\n)+(\d{1,9})(?:\s+|#[^\n]*\n)+(\d{1,9})\s")
-_PNM_RAW = re.compile(
-    rb"P([56])(?:\s+|#[^\n]*\n)+(\d{1,9})(?:\s+|#[^\n]*\n)+(\d{1,9})(?:\s+|#[^\n]*\n)+(\d{1,5})\s"
+_PNM_MOST = re.compile(
+    rb"P([2356])(?:\s+|#[^\n]*\n)+(\d{1,9})(?:\s+|#[^\n]*\n)+(\d{1,9})(?:\s+|#[^\n]*\n)+(\d{1,5})\s"
 )
 
 # What a repository holds in place of a large file until it is fetched.
@@ -210,9 +210,13 @@ def _tiff_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _pnm_fault(data: bytes) -> str | None:
-    found = _PNM_RAW.match(data[:4096])
+    found = _PNM_MOST.match(data[:4096])
     if not found:
         return None
     kind, width, height, most = (int(x) for x in found.groups())
+    if most not in (255, 65535):  # decoders take the values as they are: all too dark
+        return f"its values go up to {most}, not to 255 or 65535: save it with one of these"
+    if kind < 5:
+        return None
     values = width * height * (3 if kind == 6 else 1) * (2 if most > 255 else 1)
     return None if found.end() + values <= len(data) else "truncated image"

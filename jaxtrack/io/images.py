@@ -18,6 +18,10 @@ from jaxtrack.io.paths import resolve
 
 LARGEST_IMAGE = 1 << 27  # pixels: 400 MB once decoded
 
+_JPEG = b"\xff\xd8"
+# The upper eight of 16 bits, where the picture is in the lower twelve.
+_NEARLY_BLACK = 15
+
 _FLAGS = {
     1: cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION,
     2: cv2.IMREAD_REDUCED_COLOR_2 | cv2.IMREAD_IGNORE_ORIENTATION,
@@ -53,7 +57,8 @@ def decode_image(data: bytes, name: str, reduce: int = 1) -> UInt8[np.ndarray, "
         ``(h, w, 3)`` uint8 RGB; grey images get three equal channels, transparency is dropped.
 
     Raises:
-        JaxtrackError: empty, truncated, damaged, no image, or larger than `LARGEST_IMAGE`.
+        JaxtrackError: empty, truncated, damaged, no image, larger than `LARGEST_IMAGE`, or with 12 or fewer
+            bits in values of 16.
     """
     check_image(data, name)
     try:
@@ -65,7 +70,23 @@ def decode_image(data: bytes, name: str, reduce: int = 1) -> UInt8[np.ndarray, "
         ) from error
     if image is None:
         raise JaxtrackError(f"{name}: {_unread(data)}")
+    if not data.startswith(_JPEG) and image.max(initial=0) <= _NEARLY_BLACK:
+        _check_range(data, name)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+
+
+def _check_range(data: bytes, name: str) -> None:
+    """Refuse an image of 16 bits whose values use 12 or fewer of them: of these, eight would leave black."""
+    with quiet_opencv():
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert image is not None  # it was decoded once already
+    colours = image[..., :3] if image.ndim == 3 else image
+    most = int(colours.max(initial=0))
+    if image.dtype == np.uint16 and most > 0:
+        raise JaxtrackError(
+            f"{name}: the largest of its 16-bit values is {most} of 65535, nearly black: save it with 8 "
+            "bits, or scale its values to all of the 16"
+        )
 
 
 def _unread(data: bytes) -> str:

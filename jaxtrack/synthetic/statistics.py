@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import cv2
 import jax
@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from jaxtrack import cli
+from jaxtrack.errors import JaxtrackError, UsageError
 from jaxtrack.ops.patch import context_side
 from jaxtrack.settings import replaced
 from jaxtrack.synthetic.world import BENCHMARK_WORLD, WorldConfig, make_clip
@@ -158,12 +159,21 @@ def _over_crops(function: Callable[[Crop], float], reduce: Callable) -> Callable
     return lambda tracks, crops: reduce(np.asarray([function(crop) for crop in crops], float))
 
 
+def _of_known(function: Callable[[np.ndarray], Any]) -> Callable[[np.ndarray], float]:
+    """Return a function of the values that are known; NaN where none is."""
+
+    def reduce(values: np.ndarray) -> float:
+        known = values[~np.isnan(values)]
+        return float(function(known)) if len(known) else float("nan")
+
+    return reduce
+
+
 def _quantile(share: float) -> Callable[[np.ndarray], float]:
-    return lambda values: float(np.nanquantile(values, share))
+    return _of_known(lambda values: np.quantile(values, share))
 
 
-def _median(values: np.ndarray) -> float:
-    return float(np.nanmedian(values))
+_median, _mean = _of_known(np.median), _of_known(np.mean)
 
 
 def _motions(tracks: list[Track]) -> np.ndarray:
@@ -176,14 +186,14 @@ def _likenesses(gap: int) -> Callable[[list[Track], list[Crop]], float]:
 
 # Name -> function of all tracks and of their search windows.
 STATISTICS: dict[str, Callable[[list[Track], list[Crop]], float]] = {
-    "search windows more than 10 % outside the frame": lambda tracks, crops: float(
-        np.mean([crop.outside > _OUTSIDE for crop in crops])
+    "search windows more than 10 % outside the frame": _over_crops(
+        lambda crop: crop.outside > _OUTSIDE, _mean
     ),
     "target's share of its box, median": _over_crops(fill_of_box, _median),
     "aspect w/h, 5 % quantile": _over_crops(
         lambda crop: crop.box[2] / crop.box[3], _quantile(0.05)
     ),
-    "nearly flat 8x8 blocks": _over_crops(flat_blocks, lambda values: float(np.mean(values))),
+    "nearly flat 8x8 blocks": _over_crops(flat_blocks, _mean),
     "spectrum slope, median": _over_crops(spectrum_slope, _median),
     "strong edges near upright or level": _over_crops(upright_edges, _median),
     "saturation, 95 % quantile": _over_crops(saturation, _quantile(0.95)),
@@ -201,6 +211,9 @@ def measure(tracks: Iterable[Track]) -> dict[str, float]:
 
     Returns:
         Name of the statistic -> value, NaN where no track shows it.
+
+    Raises:
+        JaxtrackError: no frame shows a target.
     """
     tracks = list(tracks)
     crops = [
@@ -209,7 +222,9 @@ def measure(tracks: Iterable[Track]) -> dict[str, float]:
         for index, frame in track.frames.items()
         if np.isfinite(track.boxes[index]).all() and (track.boxes[index, 2:] >= 2).all()
     ]
-    with np.errstate(invalid="ignore", all="ignore"):
+    if not crops:
+        raise JaxtrackError("no frame that is looked at has a target of 2 by 2 pixels or more")
+    with np.errstate(all="ignore"):
         return {name: function(tracks, crops) for name, function in STATISTICS.items()}
 
 
@@ -247,16 +262,18 @@ def real_tracks(root: pathlib.Path, benchmark: str, frames: int) -> Iterator[Tra
         benchmark: its layout, see `jaxtrack.data.layouts.names`.
         frames: frames of each track that are looked at.
     """
+    from jaxtrack.data import frames as files
     from jaxtrack.data import layouts
-    from jaxtrack.data.frames import decode, read_bytes
 
     for record in layouts.iter_layout(benchmark, root):
         boxes = np.where(record.usable[:, None], record.boxes, np.nan)
-        taken = {}
-        for index in _chosen(len(record), frames):
-            reference = record.frames[index]
-            taken[index] = decode(read_bytes(reference), reference)
-        yield Track(taken, boxes)
+        chosen = _chosen(len(record), frames)
+        references = [record.frames[index] for index in chosen]
+        if files.is_clip_reference(references[0]):
+            images = [frame for _, frame in files.clip_frames(references)]
+        else:
+            images = [files.decode(files.read_bytes(name), name) for name in references]
+        yield Track(dict(zip(chosen, images)), boxes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,7 +282,7 @@ class Options:
 
     Attributes:
         root: folder of real tracks; without it only the world is measured.
-        benchmark: layout of that folder.
+        benchmark: layout of that folder: otb (the default), custom, got10k, ...
         clips: synthetic clips.
         frames: frames looked at in each clip and track.
         seed: of the first clip.
@@ -274,7 +291,7 @@ class Options:
     """
 
     root: pathlib.Path | None = None
-    benchmark: str = "otb"
+    benchmark: str | None = None
     clips: Annotated[int, cli.Range(low=1, high=1000)] = 40
     frames: Annotated[int, cli.Range(low=1, high=500)] = 8
     seed: int = 0
@@ -282,14 +299,31 @@ class Options:
     debug: bool = False
 
 
+def _benchmark(options: Options) -> str:
+    """Return the layout of the folder.
+
+    Raises:
+        UsageError: an unknown one, or one without a folder.
+    """
+    from jaxtrack.data import layouts
+
+    if options.benchmark is not None and options.root is None:
+        raise UsageError("--benchmark is the layout of --root: name that folder, too")
+    try:
+        return layouts.canonical(options.benchmark or "otb")
+    except JaxtrackError as error:
+        raise UsageError(str(error)) from error
+
+
 def _run(options: Options) -> None:
-    cli.use_compilation_cache()
-    columns: dict[str, dict[str, float]] = {}
-    if options.root is not None:
-        columns["real"] = measure(real_tracks(options.root, options.benchmark, options.frames))
+    benchmark = _benchmark(options)
     worlds = {"plain": BENCHMARK_WORLD}
     if options.set:
         worlds["changed"] = replaced(BENCHMARK_WORLD, options.set)
+    cli.use_compilation_cache()
+    columns: dict[str, dict[str, float]] = {}
+    if options.root is not None:
+        columns["real"] = measure(real_tracks(options.root, benchmark, options.frames))
     for name, world in worlds.items():
         drawn = synthetic_tracks(world, options.clips, options.frames, options.seed)
         columns[name] = measure(drawn)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 
+from jaxtrack.data import check, layouts
 from jaxtrack.data import frames as frame_io
-from jaxtrack.data import layouts
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io import video, writer
 from tests import data_fixtures as fx
@@ -225,3 +228,59 @@ def test_a_whole_clip_that_lost_frames_since_it_was_listed(tmp_path):
 def _made(path):
     path.mkdir()
     return path
+
+
+def test_a_video_that_is_there_twice_is_told(tmp_path):
+    fx.write_lasot(tmp_path)
+    fx.write_lasot(tmp_path, names=("airplane-2",), flat=True)
+    with pytest.raises(JaxtrackError, match="lasot: airplane-2 is there twice: delete one"):
+        layouts.read_layout("lasot", tmp_path, "full")
+    problems: list[JaxtrackError] = []
+    found = layouts.read_layout("lasot", tmp_path, "full", on_problem=problems.append)
+    assert [record.name for record in found] == ["airplane-1", "airplane-2"]
+    assert len(problems) == 1
+
+
+def test_numbers_of_stills_may_repeat(tmp_path):
+    fx.write_coco(tmp_path)
+    path = tmp_path / "annotations" / "instances_train2017.json"
+    table = json.loads(path.read_text())
+    for note in table["annotations"]:
+        note["id"] = 1
+    path.write_text(json.dumps(table))
+    assert len(layouts.read_layout("coco", tmp_path)) > 1
+
+
+def test_nothing_to_use_is_a_problem(tmp_path):
+    fx.write_coco(tmp_path)
+    path = tmp_path / "annotations" / "instances_train2017.json"
+    table = json.loads(path.read_text())
+    for note in table["annotations"]:
+        note["bbox"] = [0.1, 0.1, 0.3, 0.3]  # shares of the image, each below two pixels
+    path.write_text(json.dumps(table))
+    report = check.check_source("coco", tmp_path)
+    assert report.problems == [f"coco: no target that can be used in {tmp_path}"]
+
+
+def test_a_video_in_a_folder_of_its_own_name_is_told(tmp_path):
+    """Archives that hold one folder leave such ones where they are unpacked into one."""
+    fx.write_otb(tmp_path / "otb", ("Boy",))
+    fx.write_otb(tmp_path / "otb" / "Deer", ("Deer",))
+    fx.write_lasot(tmp_path / "lasot")
+    fx.write_lasot(tmp_path / "lasot" / "airplane" / "airplane-3", ("airplane-3",), flat=True)
+    fx.write_vot(tmp_path / "vot")
+    (tmp_path / "vot" / "list.txt").unlink()
+    (tmp_path / "vot" / "bag").mkdir()
+    shutil.copytree(tmp_path / "vot" / "ants1", tmp_path / "vot" / "bag" / "bag")
+    for dataset, split, deep in (
+        ("otb", None, "Deer/Deer"),
+        ("lasot", "full", "airplane/airplane-3/airplane-3"),
+        ("vot2018", None, "bag/bag"),
+    ):
+        root = tmp_path / dataset.removesuffix("2018")
+        assert f"{root / deep} lies a folder too deep: move it one up" in message(
+            dataset, root, split
+        )
+    alone = tmp_path / "alone"
+    shutil.copytree(tmp_path / "lasot", alone / "a" / "b")
+    assert f"it holds a alone: is {alone / 'a'} the folder to give?" in message("lasot", alone)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 import sys
 
 import cv2
@@ -240,6 +241,23 @@ def test_check_finds_columns_that_are_corners(tmp_path, capsys):
     status, out, _ = run(capsys, "custom", "--source", tmp_path / "c", "--check", "--workers", 1)
     assert status == 0
     assert "note: 5 of 5 boxes reach out of their frames" in out
+    for _ in range(2):  # built, already built
+        status, out, _ = run(
+            capsys, "custom", "--source", tmp_path / "c", "--output", tmp_path / "o"
+        )
+        assert status == 0
+        assert "note: 5 of 5 boxes reach out of their frames" in out
+
+
+def test_shares_of_the_frame_are_no_pixels(tmp_path, capsys):
+    frames, boxes = fx.clip(1, 5)
+    fx.write_frames(tmp_path / "cat", frames, "{}.jpg")
+    (tmp_path / "cat.txt").write_text(fx.table(boxes / ([fx.WIDTH, fx.HEIGHT] * 2)))
+    status, _, err = run(capsys, "custom", "--source", tmp_path, "--check", "--workers", 1)
+    assert status == 1
+    assert "cat.txt lie between 0 and 1: pixels are wanted" in err
+    with pytest.raises(JaxtrackError, match="lie between 0 and 1"):
+        fx.build("custom", tmp_path, tmp_path / "out")
 
 
 def test_a_damaged_build_is_noticed(tmp_path, capsys):
@@ -252,6 +270,23 @@ def test_a_damaged_build_is_noticed(tmp_path, capsys):
     status, _, err = run(capsys, "otb", "--output", tmp_path / "out", "--check")
     assert status == 1
     assert "is damaged" in last_line(err)
+
+
+@pytest.mark.parametrize("place", ["middle", "footer"])
+def test_a_shard_that_rotted_is_named_wherever_it_did(place, tmp_path, capsys):
+    fx.write_otb(tmp_path / "otb", ("Boy", "Deer"), count=20)
+    folder = fx.build("otb", tmp_path / "otb", tmp_path / "out")
+    [shard] = folder.glob("*.array_record*")
+    content = bytearray(shard.read_bytes())
+    last = (len(content) - 1) // 65536 * 65536  # the block that says where the records are
+    content[20_000 if place == "middle" else last + 8] ^= 255
+    shard.write_bytes(content)
+    status, out, _ = run(capsys, "otb", "--output", tmp_path / "out", "--check")
+    assert status == 1
+    assert shard.name in out
+    source = FrameSource(folder)
+    with pytest.raises(JaxtrackError, match=re.escape(str(folder))):
+        list(map(source.image, range(source.num_records)))
 
 
 def test_part_sizes_grow():

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from jaxtrack.data import layouts
+from jaxtrack.data.builders import frames as frame_builder
 from jaxtrack.data.builders import parts, stage
 from jaxtrack.data.source import find_built
 from jaxtrack.errors import JaxtrackError
@@ -57,6 +58,20 @@ def test_two_builds_in_one_folder(tmp_path):
     ):
         fx.build("otb", tmp_path / "otb", tmp_path / "out")
     fx.build("otb", tmp_path / "otb", tmp_path / "out")
+
+
+@pytest.mark.parametrize("words", ["Disk quota exceeded", "File too large"])
+def test_no_room_of_other_kinds(words, tmp_path, capsys, monkeypatch):
+    fx.write_otb(tmp_path / "otb", ("Boy",))
+
+    def write(*args):
+        raise RuntimeError(f"write() failed: {words}; writing /x.records; at byte 409600")
+
+    monkeypatch.setattr(frame_builder, "_write_records", write)
+    call = ["otb", "--source", tmp_path / "otb", "--output", tmp_path / "o", "--workers", 0]
+    status, _, err = run(capsys, *call)
+    assert status == 1
+    assert "or your share of it, is full" in last_line(err)
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from eval.metrics.names import IncompleteError
 from eval.metrics.vot import evaluate_vot
 from jaxtrack.data import layouts, splits
 from tests import data_fixtures as fx
+from tests.eval.layouts import write_results
 from tests.eval.pages import page_data
 
 # What there is of each: a writer, the option of its split, and what is said of it.
@@ -206,3 +207,18 @@ def test_runs_of_another_version_of_a_video(rows):
         evaluate_vot({"a": [run]}, truth, "vot_toolkit")
     assert error.value.plain.startswith(f"a: {rows} result rows for 10 frames, as of another ver")
     assert "--allow-missing" not in error.value.plain
+
+
+def test_more_than_a_published_split_is_no_score_of_it(tmp_path, capsys):
+    names = [f"v{i}" for i in range(60)]
+    boxes = np.tile([1.0, 2, 3, 4], (2, 1))
+    for name in names:
+        write_results(tmp_path / "T", name, boxes)
+    truth = tmp_path / "otb100_gt.npz"
+    np.savez(truth, names=names, lengths=[2] * 60, boxes=np.tile(boxes, (60, 1)))
+    words = [str(tmp_path / "T"), "--ground-truth", str(truth), "--benchmark"]
+    assert eval_score.main([*words, "otb50"]) == 1
+    assert "60 sequences, but otb50 has 50: give the ground truth" in capsys.readouterr().err
+    for name, label in (("otb100", "otb100"), ("otb", "otb")):
+        assert eval_score.main([*words, name]) == 0
+        assert capsys.readouterr().out.splitlines()[0] == label

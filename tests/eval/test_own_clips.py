@@ -176,3 +176,14 @@ def test_an_absent_target_counts_alike_however_its_line_says_so(tmp_path):
         assert static(tmp_path, "--again", "--no-report") == 0
         found.append(metrics(tmp_path))
     assert all(one == pytest.approx(found[0]) for one in found)
+
+
+def test_columns_that_look_like_corners_are_told(tmp_path, capsys):
+    edge = f"{fx.WIDTH - 4},{fx.HEIGHT - 4}"
+    write(tmp_path / "d", "car", f"5,6,{edge}\n" * 4)
+    assert static(tmp_path) == 0
+    said = capsys.readouterr().out
+    assert "note: 4 of 4 boxes reach out of their frames: are the columns x,y,w,h" in said
+    write(tmp_path / "d", "car", "{0}\n{1}\n{2}\n{3}\n")
+    assert static(tmp_path, "--again") == 0
+    assert "reach out" not in capsys.readouterr().out

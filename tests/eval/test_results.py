@@ -23,6 +23,7 @@ from eval.files.truth import read_ground_truth
 from eval.metrics.eao import FAILED, INITIALISED, REGION, SKIPPED, Run
 from eval.metrics.protocols import get_benchmark
 from jaxtrack.errors import JaxtrackError, UsageError
+from jaxtrack.io.images import write_image
 from tests.eval.layouts import write_results
 
 BOXES = np.array([[10.5, 20.25, 30, 40], [11.1234, -0.5, 30.001, 41]])
@@ -114,6 +115,30 @@ def test_all_fifteen_repetitions_or_the_first(tmp_path):
     assert len(read_results(tmp_path)[0].runs["ants1"]) == 15
     (tmp_path / "baseline" / "ants1" / "ants1_007.txt").unlink()
     assert len(read_results(tmp_path)[0].runs["ants1"]) == 1
+
+
+def test_what_lies_beside_results_is_none(tmp_path):
+    write_results(tmp_path / "A", "Deer", BOXES)
+    (tmp_path / "A" / "Deer.txt").rename(tmp_path / "A" / "Deer.TXT")
+    for name in ("README.txt", "log.txt", "License.txt", "._Deer.txt"):
+        (tmp_path / "A" / name).write_text("by us\n")
+    (tracker,) = read_results(tmp_path)
+    assert set(tracker.boxes) == {"Deer"}
+    write_results(tmp_path / "A", "log", BOXES)  # of a video of that name
+    assert set(read_results(tmp_path)[0].boxes) == {"Deer", "log"}
+    write_results(tmp_path / "A", "Deer", BOXES)
+    with pytest.raises(JaxtrackError, match=r"Deer\.TXT and .*Deer\.txt are of one name"):
+        read_results(tmp_path)
+
+
+def test_trackers_below_a_tracker_are_told(tmp_path):
+    tracker = Tracked(BOXES, np.zeros(2), np.zeros(2))
+    write_tracked(tmp_path / "T", "Deer", tracker)  # has folders of times and scores
+    assert read_results(tmp_path / "T")[0].notes == []
+    write_results(tmp_path / "T" / "older", "Deer", BOXES)
+    (found,) = read_results(tmp_path / "T")
+    assert found.name == "T"
+    assert found.notes[0].endswith("so that those in its folders are not read: older")
 
 
 def test_folders_of_trackers_and_npz(tmp_path):
@@ -379,6 +404,17 @@ def test_ground_truth_folders(benchmark, make, tmp_path):
     if benchmark == "got10k":
         assert first.size == (1920, 1080)
         assert first.cover.tolist() == [8, 0]
+
+
+@pytest.mark.parametrize("image", ["00000001.JPG", "00000001.png", "00000001.bmp"])
+def test_the_size_of_any_image_is_that_of_the_ground_truth(image, tmp_path):
+    video = tmp_path / "GOT-10k_Val_000001"
+    write_all(tmp_path, {"GOT-10k_Val_000001/groundtruth.txt": "1,2,3,4\n" * 2})
+    write_image((video / image).with_suffix(".png"), np.zeros((30, 40, 3), np.uint8))
+    (video / image).with_suffix(".png").rename(video / image)
+    (video / "._00000001.jpg").write_bytes(b"\0\5\26\7")
+    truth = read_ground_truth(tmp_path, get_benchmark("got10k"))
+    assert truth["GOT-10k_Val_000001"].size == (40, 30)
 
 
 def test_ground_truth_files(tmp_path):

@@ -118,7 +118,9 @@ def test_other_weights_are_tracked_again(tmp_path, fakes, capsys):
     call(tmp_path, "--tracker", "fast=1")
     kept = scores(tmp_path)
     call(tmp_path, "--tracker", "fast=2")
-    assert "tracked again, tracker changed: s0, s1, s2, s3, s4" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    changed = "tracker (settings, weights, code or --precision) changed"
+    assert f"tracked again, {changed}: s0, s1, s2, s3, s4" in said
     assert scores(tmp_path) != kept
     call(tmp_path, "--tracker", "fast=1")
     assert scores(tmp_path) == kept
@@ -139,6 +141,23 @@ def test_a_broken_sequence_is_named_and_the_others_are_kept(tmp_path, fakes, cap
     monkeypatch.setattr(eval_run, "load", lambda *a, **k: list(SEQUENCES))
     assert call(tmp_path, "--tracker", "fast", "--peer", "static") == 0
     assert capsys.readouterr().out.count("4 sequences kept") == 2
+
+
+def test_no_score_is_made_of_what_another_run_writes(tmp_path, fakes, capsys, monkeypatch):
+    track, beside = eval_run.slots.run, []
+
+    def meanwhile(*args, **kwargs):
+        yield from track(*args, **kwargs)
+        if not beside:  # another terminal, other settings, the same folder
+            beside.append("begun")
+            beside.append(call(tmp_path, "--tracker", "fast=2"))
+
+    monkeypatch.setattr(eval_run.slots, "run", meanwhile)
+    assert call(tmp_path, "--tracker", "fast=1") == 1
+    said = capsys.readouterr()
+    assert beside == ["begun", 0]
+    assert "the results of s0 were changed while this ran (tracker (settings" in said.err
+    assert said.out.count("AUC") == 1
 
 
 def test_shards_together_are_the_whole(tmp_path, fakes, capsys):
@@ -168,6 +187,25 @@ def test_outputs_of_several_hosts_are_merged(tmp_path, fakes, capsys, monkeypatc
     assert capsys.readouterr().out.count("5 sequences kept") == 2
     assert call(tmp_path / "1", *rows, "--merge", str(tmp_path / "1")) == 2
     assert call(tmp_path / "x", *rows, "--merge", str(tmp_path / "none")) == 1
+
+
+def test_what_is_not_taken_over_is_told_before_it_is_tracked(tmp_path, fakes, capsys):
+    call(tmp_path / "1", "--tracker", "fast=2", "--shard", "1/2")
+    call(tmp_path / "2", "--tracker", "fast", "--shard", "2/2")
+    hosts = ["--merge", str(tmp_path / "1"), str(tmp_path / "2")]
+    (tmp_path / "2" / "synthetic" / "fast" / "s1.txt").write_text("1,2,3,4\n")
+    capsys.readouterr()
+    assert call(tmp_path / "all", "--tracker", "fast", *hosts) == 0
+    said = capsys.readouterr().out
+    changed = "tracker (settings, weights, code or --precision) changed"
+    assert f"note: fast: not taken over, {changed} ({tmp_path / '1'}): s0, s2, s4" in said
+    assert f"note: fast: not taken over, its boxes were changed ({tmp_path / '2'}): s1" in said
+    assert "note: fast: 1 sequences taken over" in said
+    for wrong in (tmp_path / "1" / "synthetic", tmp_path):
+        assert call(tmp_path / "x", "--tracker", "fast", "--merge", str(wrong)) == 1
+        said = capsys.readouterr()
+        assert f"--merge {wrong}: no results of synthetic there, no folder {wrong}" in said.err
+    assert not (tmp_path / "x").exists()
 
 
 def test_results_of_others_stand_beside_ours(tmp_path, fakes, capsys):

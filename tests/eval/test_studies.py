@@ -298,6 +298,7 @@ def test_only_frames_with_a_truth_count():
         (mlt, ["--speed-rounds", "-1"], "--speed-rounds"),
         (mlt, ["--tracker", "siamfc-tiny"], "not a preset of MLT"),
         (mlt, ["--tracker", "mlt-tinny"], "nearest"),
+        (mlt, ["--meta", "mlt-tiny-mta"], "unknown training preset 'mlt-tiny-mta'; nearest"),
         (tadt, ["--seeds", "0"], "--seeds"),
         (tadt, ["--frames", "-2"], "--frames"),
         (tadt, ["--variants", "non"], "unknown variant"),

@@ -10,7 +10,9 @@ import pytest
 from eval import submit
 from eval.files.results import TrackerResults
 from eval.submit import LAYOUTS, check_zip, main, write_zip
+from jaxtrack.data import layouts
 from jaxtrack.errors import JaxtrackError
+from tests import data_fixtures as fx
 from tests.eval.layouts import write_results
 
 BOXES = np.array([[10.0, 20, 30, 40], [11, 21, 30, 40]])
@@ -205,3 +207,29 @@ def test_any_spelling_of_a_benchmark(name, tmp_path, capsys):
     for other in ("lasot", "GOT-11k"):
         assert main(["--check", str(tmp_path / "none.zip"), "--benchmark", other]) == 2
         assert f"no server takes a zip file of '{other}'" in capsys.readouterr().err
+
+
+def test_rows_are_compared_with_the_images_of_the_test_set(tmp_path, capsys):
+    fx.write_got10k(tmp_path / "d", "test", (1, 2), count=5)
+    words = [
+        "--partial",
+        "--ground-truth",
+        str(tmp_path / "d"),
+        "--output",
+        str(tmp_path / "a.zip"),
+    ]
+    truth = {
+        r.name: r.boxes[0] + [1, 1, 0, 0]
+        for r in layouts.read_layout("got10k", tmp_path / "d", "test")
+    }
+    for rows in (5, 4):
+        for name, box in truth.items():
+            write_results(tmp_path / "r", name, np.tile(box, (rows, 1)), [0.1] * rows, "got10k", 1)
+        assert main([str(tmp_path / "r"), *words]) == (rows != 5)
+        said = capsys.readouterr()
+        assert "not checked" not in said.out
+    assert "GOT-10k_Test_000001_001.txt: 4 rows for 5 frames" in said.err
+    for image in (tmp_path / "d").rglob("*.jpg"):
+        image.unlink()
+    assert main([str(tmp_path / "r"), *words]) == 0
+    assert "--ground-truth, the folder with the images, gives them" in capsys.readouterr().out

@@ -251,6 +251,21 @@ def test_a_sequence_inside_the_burn_in_counts_as_zero_for_the_toolkit():
     assert pysot.accuracy == 1
 
 
+def test_what_no_toolkit_takes_for_a_failure_is_refused():
+    one_pass = Run(np.tile([20.0, 20, 30, 30], (40, 1)), np.full(40, REGION, np.int8))
+    with pytest.raises(JaxtrackError, match=r"a: row 1 is not 1, .* no supervised run"):
+        evaluate_vot({"a": [one_pass]}, TRUTH, allow_missing=True)
+    run = supervised([])
+    run.regions[20:30] = np.nan
+    run.regions[10, :4] = [50, 50, 30, 30]
+    with pytest.raises(JaxtrackError, match=r"a: 10 result rows are not finite \(first: row 21\)"):
+        evaluate_vot({"a": [run]}, TRUTH)
+    report = evaluate_vot({"a": [run]}, TRUTH, allow_missing=True)
+    assert report.notes == (
+        "a: 10 result rows are not finite (first: row 21): left out of the accuracy",
+    )
+
+
 def test_what_is_wrong_is_said():
     with pytest.raises(JaxtrackError, match="unknown protocol 'matlab'"):
         evaluate_vot({"a": [supervised([])]}, TRUTH, "matlab")

@@ -42,6 +42,35 @@ def test_headers_tell_the_size_that_decoders_find(suffix: str) -> None:
         assert images.decode_image(data, "a").shape == (height, width, 3)
 
 
+@pytest.mark.parametrize("bits", [8, 10, 12])
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm"])
+def test_few_bits_in_values_of_sixteen_are_no_black_picture(suffix: str, bits: int) -> None:
+    for grey in (False, True):
+        image = picture().astype(np.uint16) << (bits - 8)
+        data = encoded(suffix, image[..., 1] if grey and suffix != ".pgm" else image)
+        with pytest.raises(
+            JaxtrackError, match=r"a: the largest of its 16-bit values is \d+ of 65535"
+        ):
+            images.decode_image(data, "a")
+
+
+def test_dark_pictures_are_pictures() -> None:
+    night = np.full((40, 56, 3), 7, np.uint8)
+    np.testing.assert_array_equal(images.decode_image(encoded(".png", night), "a"), night)
+    black = np.zeros((40, 56, 3), np.uint16)
+    assert not images.decode_image(encoded(".png", black), "a").any()
+    clear = np.dstack([black, np.full((40, 56), 65535, np.uint16)])
+    assert not images.decode_image(encoded(".png", clear), "a").any()
+    full = picture().astype(np.uint16) * 257
+    assert images.decode_image(encoded(".png", full), "a").max() > 200
+
+
+@pytest.mark.parametrize("start", [b"P5 2 1 100 ", b"P5 2 1 4095 ", b"P2 2 1 15 "])
+def test_portable_maps_of_another_white_are_told(start: bytes) -> None:
+    with pytest.raises(JaxtrackError, match=r"a: its values go up to \d+, not to 255 or 65535"):
+        images.decode_image(start + b"1 2 3 4 ", "a")
+
+
 def test_other_forms_of_the_formats() -> None:
     for flags in ((cv2.IMWRITE_JPEG_PROGRESSIVE, 1), (cv2.IMWRITE_JPEG_RST_INTERVAL, 2)):
         assert images.check_image(encoded(".jpg", None, *flags), "a") == (40, 56)

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from jaxtrack.errors import JaxtrackError
 from jaxtrack.synthetic import statistics
 from jaxtrack.synthetic.statistics import Crop, Track
+from tests import data_fixtures as fx
 
 
 def crop(image, box=(96.0, 96.0, 64.0, 64.0)):
@@ -44,3 +46,40 @@ def test_motion_and_likeness():
     np.testing.assert_allclose(statistics.motion(track), 0.25)
     assert statistics.likeness(track, 20) > 0.95  # the windows' pixels fall a little otherwise
     assert np.isnan(statistics.likeness(track, 60))
+
+
+def test_short_tracks_have_no_warnings(tmp_path):
+    """A statistic that no track shows is NaN, without a word of NumPy's."""
+    fx.write_otb(tmp_path / "otb", ("Boy",), count=3)
+    found = statistics.measure(statistics.real_tracks(tmp_path / "otb", "otb", 2))
+    assert np.isnan(found["correlation with the first frame after 60 frames"])
+    assert np.isfinite(found["motion in target sizes, median"])
+    frame = np.zeros((40, 60, 3), np.uint8)
+    alone = statistics.measure([Track({0: frame}, np.asarray([[20.0, 10.0, 20.0, 20.0]]))])
+    assert np.isnan(alone["motion in target sizes, median"])
+    with pytest.raises(JaxtrackError, match="no frame that is looked at has a target"):
+        statistics.measure([Track({0: frame}, np.full((1, 4), np.nan))])
+
+
+def test_frames_of_clips_are_read(tmp_path):
+    fx.write_custom(tmp_path)
+    tracks = list(statistics.real_tracks(tmp_path, "custom", 3))
+    assert len(tracks) == 3  # two targets of cat/, one of dog.avi
+    assert all(
+        frame.shape == (fx.HEIGHT, fx.WIDTH, 3) for t in tracks for frame in t.frames.values()
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--benchmark", "otb"], "--benchmark is the layout of --root"),
+        (["--benchmark", "obt", "--root", "."], "unknown dataset 'obt'; nearest: otb"),
+        (["--root", "nowhere", "--set", "real.jpg=1"], "real.jpg"),
+    ],
+)
+def test_mistakes_in_a_call_are_told_first(words, message, capsys):
+    assert statistics.main(words) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1

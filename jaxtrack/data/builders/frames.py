@@ -282,6 +282,10 @@ def _link(source: Path, target: Path) -> None:
             raise JaxtrackError(f"{target} is not what was copied from {source}") from None
 
 
+# What a system says of a disk without room, of a user's share of it, and of a file at its limit.
+_FULL = ("No space left", "quota exceeded", "File too large")
+
+
 def write_part(spec: Path, digest: str, root: str) -> stage.PartResult:
     """Write one shard and the rows of its index, and read the shard back; runs in a worker.
 
@@ -312,10 +316,10 @@ def write_part(spec: Path, digest: str, root: str) -> stage.PartResult:
     except (OSError, ValueError, RuntimeError) as error:
         shard.unlink(missing_ok=True)
         free = shutil.disk_usage(spec.parent).free
-        if "No space left" in str(error) or free < 1 << 20:
+        if any(words in str(error) for words in _FULL) or free < 1 << 20:
             raise JaxtrackError(
-                f"{dataset}: the disk of {spec.parent} is full ({free >> 20} MiB left): make room and "
-                "run the same command again, it goes on where it was"
+                f"{dataset}: the disk of {spec.parent}, or your share of it, is full ({free >> 20} MiB "
+                "left): make room and run the same command again, it goes on where it was"
             ) from error
         raise
 

@@ -154,10 +154,12 @@ def find_vot(root: Path, split: str, frames: bool = True) -> Found:
     """
     there = [v.name for v in files.subfolders(root)]
     listed = root / "list.txt"
+    deep: list[str] = []
     if listed.exists():
         names = files.names_listed(listed, text.read_text(listed))
     else:
-        names = [n for n in there if (root / n / "groundtruth.txt").exists()]
+        names = [n for n in there if _is_vot(root / n)]
+        deep = files.too_deep((root / n for n in there if n not in names), _is_vot)
         names = [n for n in there if n in names or (names and (root / n / "color").is_dir())]
     if not names:
         raise files.wrong_layout("vot", root, VOT_LAYOUT)
@@ -167,7 +169,11 @@ def find_vot(root: Path, split: str, frames: bool = True) -> Found:
         for n in names
         if n not in set(lost)
     ]
-    return Found(entries, lost, str(listed))
+    return Found(entries, lost, str(listed), tuple(deep))
+
+
+def _is_vot(video: Path) -> bool:
+    return (video / "groundtruth.txt").exists()
 
 
 def _vot_video(video: Path, frames: bool) -> Iterator[VideoRecord]:

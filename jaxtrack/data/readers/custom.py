@@ -164,6 +164,8 @@ def read_target(
     )
     if not record.usable.any():
         raise JaxtrackError(f"{what}: no usable box in {path}")
+    if record.boxes[record.usable].max() <= 1:
+        raise JaxtrackError(f"{what}: the boxes of {path} lie between 0 and 1: pixels are wanted")
     yield record
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from jaxtrack.errors import JaxtrackError, brief, reason
@@ -207,11 +207,28 @@ def wrong_layout(dataset: str, root: Path, looked_for: str) -> WrongLayoutError:
     Returns:
         The error (to be raised), which also says what the folder holds instead.
     """
-    found = [e.name for e in entries(root)]
+    listed = entries(root)
+    found = [e.name for e in listed]
     shown = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")
+    if len(listed) == 1 and listed[0].is_dir():
+        shown += f" alone: is {root / found[0]} the folder to give?"
     return WrongLayoutError(
         f"{dataset}: {root} has another layout: looked for {looked_for}; it holds {shown}"
     )
+
+
+def too_deep(folders: Iterable[Path], is_video: Callable[[Path], bool]) -> list[str]:
+    """Find videos that lie in a folder of their own name, as archives leave them that hold one.
+
+    Args:
+        folders: those that are no videos.
+        is_video: whether a folder is one.
+
+    Returns:
+        One line for each.
+    """
+    inner = (folder / folder.name for folder in folders)
+    return [f"{v} lies a folder too deep: move it one up" for v in inner if is_video(v)]
 
 
 def inside(folder: Path, name: str, where: str) -> Path:

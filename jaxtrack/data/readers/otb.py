@@ -52,12 +52,9 @@ def find_otb(root: Path, split: str, frames: bool = True) -> Found:
     """
     wanted = {"otb2013": splits.OTB2013, "otb50": splits.OTB50, "otb100": splits.OTB100}.get(split)
     folders = files.subfolders(root)
-    annotated = {
-        v
-        for v in folders
-        if any(p.name.startswith("groundtruth_rect") for p in files.named(v, ".txt"))
-    }
-    if not annotated:
+    annotated = {v for v in folders if _is_annotated(v)}
+    deep = files.too_deep((v for v in folders if v not in annotated), _is_annotated)
+    if not annotated and not deep:
         raise files.wrong_layout("otb", root, OTB_LAYOUT)
     videos = [v for v in folders if v in annotated or files.list_images(v / "img")]
     missing: tuple[str, ...] = ()
@@ -74,7 +71,11 @@ def find_otb(root: Path, split: str, frames: bool = True) -> Found:
         ]
         if not targets:
             entries.append(Entry(video.name, functools.partial(_empty, video)))
-    return Found(entries, missing, split)
+    return Found(entries, missing, split, tuple(deep))
+
+
+def _is_annotated(video: Path) -> bool:
+    return any(p.name.startswith("groundtruth_rect") for p in files.named(video, ".txt"))
 
 
 def _empty(video: Path) -> Iterator[VideoRecord]:

@@ -120,8 +120,11 @@ def find_lasot(root: Path, split: str, frames: bool = True) -> Found:
         One entry per video; ``absent`` is either flag. Flagged frames may still carry a box.
     """
     videos: list[Path] = []
+    deep: list[str] = []
     for folder in files.subfolders(root):
-        videos += [folder] if _is_video(folder) else filter(_is_video, files.subfolders(folder))
+        inner = [folder] if _is_video(folder) else files.subfolders(folder)
+        videos += filter(_is_video, inner)
+        deep += files.too_deep((v for v in inner if not _is_video(v)), _is_video)
     if not any((v / "groundtruth.txt").exists() for v in videos):
         raise files.wrong_layout("lasot", root, LASOT_LAYOUT)
     test = splits.lasot_test()
@@ -129,7 +132,8 @@ def find_lasot(root: Path, split: str, frames: bool = True) -> Found:
     if not kept:
         raise JaxtrackError(f"lasot: {root} has {len(videos)} videos but none of the {split} split")
     kept.sort(key=lambda v: files.natural_key(v.name))
-    return Found([Entry(v.name, functools.partial(read_lasot, v, frames)) for v in kept])
+    entries = [Entry(v.name, functools.partial(read_lasot, v, frames)) for v in kept]
+    return Found(entries, problems=tuple(deep))
 
 
 def _is_video(folder: Path) -> bool:
