@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -59,6 +60,8 @@ def test_presets_are_values(name):
     again = dataclasses.replace(tracker, config=dataclasses.replace(tracker.config))
     assert tracker == again
     assert hash(tracker) == hash(again)
+    # A worker process gets the same value: its functions go by name.
+    assert pickle.loads(pickle.dumps(tracker)) == tracker
     assert type(tracker.config).__dataclass_params__.frozen
     assert {type(part) for part in parts(tracker.config)} <= {int, float, str, bool, type(None)}
     field = next(
