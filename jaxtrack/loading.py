@@ -6,7 +6,7 @@ import os
 
 import jax
 
-from jaxtrack import trackers, weights
+from jaxtrack import checks, trackers, weights
 from jaxtrack.base import Tracker, Variables, variable_shapes
 from jaxtrack.errors import JaxtrackError
 
@@ -43,6 +43,7 @@ def load_weights(
             f"a tracker, or the name of a preset, is wanted; this is a {type(tracker).__name__}"
         )
     record = trackers.get(tracker) if isinstance(tracker, str) else tracker
+    checks.tracker(record, Tracker)
     if path is None:
         path = _shipped((tracker,) if isinstance(tracker, str) else trackers.presets_of(tracker))
     template, tables = variable_shapes(record), trackers.family_of(record).tables

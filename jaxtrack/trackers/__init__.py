@@ -17,6 +17,7 @@ import importlib.metadata
 import warnings
 from typing import Any
 
+from jaxtrack import checks
 from jaxtrack.base import Family, Tracker
 from jaxtrack.errors import JaxtrackError, brief, nearest, unknown
 from jaxtrack.imports import imported
@@ -100,7 +101,9 @@ def get(name: str, **changes: Any) -> Tracker:
         one, preset = find(name)
     else:
         one, preset = family_of(name), name
-    return one.tracker(one.presets[preset]).replace(**changes)
+    tracker = one.tracker(one.presets[preset])
+    checks.tracker(tracker, Tracker)  # one from outside may have a config that cannot key a program
+    return tracker.replace(**changes)
 
 
 def _check_name(name: object) -> None:
