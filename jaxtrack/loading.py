@@ -55,7 +55,10 @@ def load_weights(
 def _shipped(names: tuple[str, ...]) -> os.PathLike[str]:
     """Return the weights that come with a tracker of these names, which are one and the same."""
     if not names:
-        raise JaxtrackError("this configuration is no preset: give the file of its weights")
+        raise JaxtrackError(
+            "this configuration is no preset: give the file of its weights, or load those of the preset that "
+            "it was made from by its name, as load_weights('siamfc-tiny')"
+        )
     known = weights.shipped_names()
     having = [name for name in names if name in known]
     if len(having) > 1:
