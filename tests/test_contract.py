@@ -74,6 +74,14 @@ def test_presets_are_values(name):
     assert trackers.family_of(other) is trackers.family_of(name)
 
 
+@pytest.mark.parametrize("name", TINY)
+def test_variables_are_float32_whatever_is_the_default(name):
+    tracker = jaxtrack.get_tracker(name)
+    with jax.enable_x64(True):
+        drawn = jax.eval_shape(lambda: tracker.init_variables(tracker.config, jax.random.key(0)))
+    assert {leaf.dtype for leaf in jax.tree.leaves(drawn)} == {jnp.dtype(jnp.float32)}
+
+
 @pytest.mark.parametrize("name", quick("siamfc-tiny", "siamrpnpp-tiny", "tadt-tiny"))
 def test_state_is_closed_and_nothing_is_retraced(name):
     tracker, variables, images, box = setting(name)
