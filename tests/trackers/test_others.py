@@ -93,6 +93,7 @@ def test_a_tracker_from_outside_tracks(toy):
         ("toy_of_others:FAMILY.toy-slwo", "nearest: toy-slow"),
         ("toy_of_others:TRACKER.x", "has no presets"),
         ("toy_of_others:", "give package.module:TRACKER"),
+        ("toy.of.others", "preset 'toy.of.others'; one of your own .* as package.module:TRACKER"),
         ("../toy:TRACKER", "give package.module:TRACKER"),
         ("toy_broken:TRACKER", "needs the module toy_missing_thing"),
         ("toy_raising:TRACKER", "failed .ValueError: first line"),
