@@ -403,7 +403,7 @@ def _track_frame(
     tracker: Tracker, variables: Variables, state: State, frame: Array
 ) -> tuple[State, Prediction]:
     checks.variables(variables, variable_shapes(tracker))
-    return tracker.track_frame(tracker.config, variables, state, _pixels(frame))
+    return _step(tracker, variables, state, frame)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -413,9 +413,18 @@ def _track_clip(
     checks.variables(variables, variable_shapes(tracker))
 
     def step(carry: State, frame: Array) -> tuple[State, Prediction]:
-        return tracker.track_frame(tracker.config, variables, carry, _pixels(frame))
+        return _step(tracker, variables, carry, frame)
 
     return jax.lax.scan(step, state, frames)
+
+
+def _step(
+    tracker: Tracker, variables: Variables, state: State, frame: Array
+) -> tuple[State, Prediction]:
+    """Call the tracker, and hold what it returns to the contract while the program is traced."""
+    returned = tracker.track_frame(tracker.config, variables, state, _pixels(frame))
+    checks.step(state, returned, Prediction)
+    return returned
 
 
 def _pixels(frame: Array) -> Array:

@@ -21,7 +21,7 @@ _LARGEST_BOX = 10.0  # of the frame's longer side; no annotation in use comes ne
 
 
 def tracker(value: Any, kind: type) -> None:
-    """Refuse what is no tracker, above all a preset's name.
+    """Refuse what is no tracker, above all a preset's name, and a config that cannot key a program.
 
     Args:
         value: what was handed over.
@@ -34,6 +34,19 @@ def tracker(value: Any, kind: type) -> None:
         raise JaxtrackError(
             f"tracker is of type {type(value).__name__}; hand over jaxtrack.get_tracker(...)"
         )
+    config: Any = value.config  # type: ignore[attr-defined]
+    if isinstance(config, type):
+        raise JaxtrackError(
+            f"the tracker's config is the class {config.__name__}; give a value of it, {config.__name__}()"
+        )
+    try:
+        hash(config)
+    except TypeError as error:
+        raise JaxtrackError(
+            f"the tracker's config, of type {type(config).__name__}, cannot be hashed ({brief(error)}); "
+            "make it a frozen dataclass of numbers, strings and tuples (settings that are arrays go to "
+            "tracker.init and tracker.track_frame)"
+        ) from error
 
 
 def variables_kind(value: Any) -> None:
@@ -115,6 +128,48 @@ def state_fits(value: Any, template: Any) -> None:
         + (f"; here {_some(others, have)}" if others else "")
         + "; hand over what jaxtrack.init returned for this tracker"
     )
+
+
+def step(before: Any, returned: Any, prediction: type) -> None:
+    """Refuse what a tracker's ``track_frame`` must not return, for it is a tracker of somebody's own.
+
+    Args:
+        before: the state that it was given.
+        returned: what it returned.
+        prediction: `jaxtrack.base.Prediction`.
+    """
+    where = "this tracker's track_frame"
+    pair = isinstance(returned, tuple) and len(returned) == 2
+    if not (pair and isinstance(returned[1], prediction)):
+        kind = type(returned[1] if pair else returned).__name__
+        raise JaxtrackError(
+            f"{where} returned a {kind} {'behind the state' if pair else 'alone'}; "
+            "return state, jaxtrack.Prediction(box, score)"
+        )
+    after, found = returned
+    for name, value, shape in (("box", found.box, (4,)), ("score", found.score, ())):
+        if jnp.shape(value) != shape or not _is_float(jnp.result_type(value)):
+            raise JaxtrackError(
+                f"{where} predicted a {name} that is {_form(value)}; floats of the shape {shape} are wanted"
+            )
+    have, want = _named(after, _form), _named(before, _form)
+    wrong = [name for name in want if have.get(name) != want[name]]
+    if wrong:
+        raise JaxtrackError(
+            f"{where} was given {_some(wrong, want)} in its state and returned "
+            f"{_some([name for name in wrong if name in have], have) or 'none of it'}; return the same tree, "
+            "shapes and dtypes"
+        )
+    form: Any = jax.tree.structure(before)
+    if form != jax.tree.structure(after):
+        raise JaxtrackError(
+            f"{where} was given a state of type {type(before).__name__} and returned a "
+            f"{type(after).__name__} of another tree; return the same tree, shapes and dtypes"
+        )
+
+
+def _form(leaf: Any) -> str:
+    return f"{jnp.result_type(leaf)} {jnp.shape(leaf)}"
 
 
 def box_fault(
@@ -328,8 +383,8 @@ def _kind_of(leaf: Any) -> Any:
     return leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
 
 
-def _some(names: list[str], shapes: dict[str, tuple[int, ...]]) -> str:
-    """Return the first few names with their shapes, and how many more there are."""
+def _some(names: list[str], shapes: Mapping[str, object]) -> str:
+    """Return the first few names with their shapes or forms, and how many more there are."""
     shown = ", ".join(f"{brief(name, 80)} {shapes[name]}" for name in names[:_SHOWN])
     more = len(names) - _SHOWN
     return f"{shown} and {more} more" if more > 0 else shown

@@ -30,6 +30,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from jaxtrack import __version__
 from jaxtrack.errors import (
     JaxtrackError,
     UsageError,
@@ -164,6 +165,8 @@ def commands(
         listed = "\n".join(f"  {name:{width}}  {entry.about}" for name, entry in table.items())
         if words and words[0] in ("-h", "--help"):
             print(f"usage: {prog} COMMAND ...\n\n{textwrap.fill(about, 100)}\n\n{listed}")
+        elif words and words[0] == "--version":
+            print(f"{prog} {__version__}")
         elif not words:
             raise UsageError(f"no command: give one of {', '.join(table)} ({prog} --help)")
         elif words[0] not in table:

@@ -1,4 +1,6 @@
-"""Track with exported programs: ``python load.py FRAMES.npy X,Y,W,H`` prints boxes and scores.
+"""Track with exported programs: ``python load.py FRAMES.npy X,Y,W,H`` prints a line for each frame.
+
+The line is ``X,Y,W,H,SCORE``, as ``jaxtrack track --scores`` writes it (``nan`` for the given box).
 
 ``jaxtrack export`` lays a copy of this file beside the programs. It needs numpy and jax (and flatbuffers,
 by which jax reads programs).
@@ -95,9 +97,11 @@ def main(words):  # type: ignore[no-untyped-def]
         print(USAGE, file=sys.stderr)
         return 2
     try:
-        print(*track(read_frames(words[0]), read_box(words[1])), sep="\n")
+        for box, score in zip(*track(read_frames(words[0]), read_box(words[1]))):
+            print(",".join(f"{value:.4f}" for value in (*box, score)))
+        sys.stdout.flush()
     except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"error: {error.filename or 'standard output'}: {error.strerror}", file=sys.stderr)
         return 1
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -6,7 +6,7 @@ import os
 
 import jax
 
-from jaxtrack import trackers, weights
+from jaxtrack import checks, trackers, weights
 from jaxtrack.base import Tracker, Variables, variable_shapes
 from jaxtrack.errors import JaxtrackError
 
@@ -43,6 +43,7 @@ def load_weights(
             f"a tracker, or the name of a preset, is wanted; this is a {type(tracker).__name__}"
         )
     record = trackers.get(tracker) if isinstance(tracker, str) else tracker
+    checks.tracker(record, Tracker)
     if path is None:
         path = _shipped((tracker,) if isinstance(tracker, str) else trackers.presets_of(tracker))
     template, tables = variable_shapes(record), trackers.family_of(record).tables
@@ -54,7 +55,10 @@ def load_weights(
 def _shipped(names: tuple[str, ...]) -> os.PathLike[str]:
     """Return the weights that come with a tracker of these names, which are one and the same."""
     if not names:
-        raise JaxtrackError("this configuration is no preset: give the file of its weights")
+        raise JaxtrackError(
+            "this configuration is no preset: give the file of its weights, or load those of the preset that "
+            "it was made from by its name, as load_weights('siamfc-tiny')"
+        )
     known = weights.shipped_names()
     having = [name for name in names if name in known]
     if len(having) > 1:

@@ -352,7 +352,7 @@ def _fit(value: Any, hint: Any) -> Any:
         return None
     kind = origin or hint
     if isinstance(kind, type) and not isinstance(value, kind):
-        raise _UnfitError(f"a {kind.__name__} is wanted")
+        raise _UnfitError(f"a value of type {kind.__name__} is wanted")
     return value
 
 

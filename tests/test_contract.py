@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -59,6 +60,8 @@ def test_presets_are_values(name):
     again = dataclasses.replace(tracker, config=dataclasses.replace(tracker.config))
     assert tracker == again
     assert hash(tracker) == hash(again)
+    # A worker process gets the same value: its functions go by name.
+    assert pickle.loads(pickle.dumps(tracker)) == tracker
     assert type(tracker.config).__dataclass_params__.frozen
     assert {type(part) for part in parts(tracker.config)} <= {int, float, str, bool, type(None)}
     field = next(
@@ -69,6 +72,14 @@ def test_presets_are_values(name):
     other = tracker.replace(**{field: getattr(tracker.config, field) / 2 + 1e-3})
     assert other != tracker
     assert trackers.family_of(other) is trackers.family_of(name)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_variables_are_float32_whatever_is_the_default(name):
+    tracker = jaxtrack.get_tracker(name)
+    with jax.enable_x64(True):
+        drawn = jax.eval_shape(lambda: tracker.init_variables(tracker.config, jax.random.key(0)))
+    assert {leaf.dtype for leaf in jax.tree.leaves(drawn)} == {jnp.dtype(jnp.float32)}
 
 
 @pytest.mark.parametrize("name", quick("siamfc-tiny", "siamrpnpp-tiny", "tadt-tiny"))

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from jaxtrack import __main__ as main
-from jaxtrack import cli, loading, outputs, trackers
+from jaxtrack import __version__, cli, loading, outputs, trackers
 from jaxtrack.base import Prediction, Tracker
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io import boxes as sequences
@@ -403,6 +403,7 @@ def test_wrong_calls_exit_with_2(words: list[str], capsys: pytest.CaptureFixture
             ["--box 120,80,64,48 --output", "X,Y,W,H", "SOURCE", "--weights FILE"],
         ),
         (["demo", "--help"], ["nothing has to be downloaded"]),
+        (["--version"], [f"jaxtrack {__version__}\n"]),
     ],
 )
 def test_help_teaches(

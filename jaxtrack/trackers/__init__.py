@@ -17,8 +17,9 @@ import importlib.metadata
 import warnings
 from typing import Any
 
+from jaxtrack import checks
 from jaxtrack.base import Family, Tracker
-from jaxtrack.errors import JaxtrackError, brief, nearest, unknown
+from jaxtrack.errors import JaxtrackError, UsageError, brief, nearest, unknown
 from jaxtrack.imports import imported
 
 # A family is imported when it is first asked for: a start of one tracker does not pay for five.
@@ -75,6 +76,11 @@ def family_of(name: str | Tracker) -> Family:
         return having[0][1]
     if name in broken:
         raise JaxtrackError(f"tracker {name!r}: {broken[name]}")
+    if "." in name:
+        raise UsageError(
+            f"unknown tracker preset {brief(repr(name), 80)}; one of your own is given with its name in the "
+            "module, as package.module:TRACKER"
+        )
     raise unknown("tracker preset", name, names())
 
 
@@ -100,7 +106,9 @@ def get(name: str, **changes: Any) -> Tracker:
         one, preset = find(name)
     else:
         one, preset = family_of(name), name
-    return one.tracker(one.presets[preset]).replace(**changes)
+    tracker = one.tracker(one.presets[preset])
+    checks.tracker(tracker, Tracker)  # one from outside may have a config that cannot key a program
+    return tracker.replace(**changes)
 
 
 def _check_name(name: object) -> None:

@@ -31,6 +31,8 @@ _LONGEST_NAME = 100  # characters printed of a name
 _WRAPPER = re.compile(r"(?:module|_orig_mod|model|net|network)\.")
 _INNER_WRAPPER = re.compile(r"(?<![^.])(?:module|_orig_mod)\.")
 _MOST_WRAPPERS = 4
+# What PyTorch counts beside the weights: batches seen by a normalisation, states in an averaged model.
+_COUNTER = re.compile(r"(?<![^.])(?:num_batches_tracked|n_averaged)$")
 
 Variables = Any
 
@@ -43,8 +45,8 @@ class NameTable:
         rename: ``(pattern, replacement)`` pairs, applied with `re.sub` one after the other to each
             published name.
         ignore: patterns (`re.search`) of published names that have no counterpart and are left out.
-            ``num_batches_tracked`` always is. Wrappers in front of the names, such as ``module.``, are
-            gone before patterns are looked for.
+            PyTorch's own counters (``num_batches_tracked``, ``n_averaged``) always are. Wrappers in front
+            of the names, such as ``module.``, are gone before patterns are looked for.
         restore: ``(pattern, replacement)`` pairs that lead from our dotted names back to the published
             ones; `to_published` checks that ``rename`` undoes them. Empty where ``rename`` only takes
             away what a file may or may not have.
@@ -183,9 +185,7 @@ def fit(
     sources: dict[str, str] = {}
     found = Fit(sources, [], [], {}, [])
     for source, shape in shapes.items():
-        if source.endswith("num_batches_tracked") or any(
-            re.search(p, source) for p in table.ignore
-        ):
+        if _COUNTER.search(source) or any(re.search(p, source) for p in table.ignore):
             continue
         name = _renamed(table.rename, source)
         if name not in targets:

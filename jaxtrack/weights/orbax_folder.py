@@ -20,6 +20,8 @@ from jaxtrack.weights.sums import sum_of_arrays
 
 # The item of a training's checkpoint that holds its JSON record; ``sums`` there are those of the collections.
 RECORD = "record"
+# Where training keeps a moving average of the variables, beside those that it goes on with.
+AVERAGE = "average"
 _LATE_SECONDS = 0.05  # for what other reads still have to say when one has failed
 _LARGEST_RECORD = 64 << 20  # bytes: the position of a data iterator may be long
 
@@ -28,6 +30,9 @@ Variables = Any
 
 def read_orbax(path: pathlib.Path, template: Variables) -> dict[str, np.ndarray]:
     """Read parameters and batch statistics, flat under our own names; the optimiser is left on disk.
+
+    Where training kept a moving average of them, the average is what is read, for it is what the run's own
+    weights are and what its validation measured.
 
     Numbers of values are compared with the template's before any array is read, so that no file makes them
     fill the memory: at most four times as many are read, and 16.8 million more. Smaller differences are left
@@ -50,8 +55,10 @@ def read_orbax(path: pathlib.Path, template: Variables) -> dict[str, np.ndarray]
     try:
         with _quiet(), ocp.Checkpointer(handler) as reader:
             tree = reader.metadata(item.parent).item_metadata[item.name].tree
-            want = {name: tree[name] for name in template if name in tree}
-            if "params" not in want:
+            averaged = AVERAGE not in template and "params" in (tree.get(AVERAGE) or ())
+            wanted = [AVERAGE] if averaged else template
+            want = {name: tree[name] for name in wanted if name in tree}
+            if not averaged and "params" not in want:
                 raise JaxtrackError(
                     f"{item}: the checkpoint holds {brief(', '.join(map(str, tree)))}, but no 'params'"
                 )
@@ -65,7 +72,8 @@ def read_orbax(path: pathlib.Path, template: Variables) -> dict[str, np.ndarray]
             args = ocp.args.PyTreeRestore(item=want, restore_args=form, partial_restore=True)
             restored = reader.restore(item.parent, args=ocp.args.Composite(**{item.name: args}))
             tree = restored[item.name]
-            flat = {"/".join(p): np.asarray(leaf) for p, leaf in names.leaves(tree)}
+            inner = tree[AVERAGE] if averaged else tree
+            flat = {"/".join(p): np.asarray(leaf) for p, leaf in names.leaves(inner)}
     except JaxtrackError:
         raise
     except Exception as error:  # Orbax and TensorStore raise what they please at a damaged folder

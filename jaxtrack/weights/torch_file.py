@@ -246,6 +246,10 @@ def _choose(root: Any, key: str | None, pick: Pick | None) -> State:
         return states[usual[0]]
     if not usual and len(states) == 1 and pick is not None:
         return next(iter(states.values()))
+    if not states and any(_is_value(value) for value in root.values()):
+        return _flat(
+            root
+        )  # a state dict with something else among its tensors, which is told by its name
     if not states:
         # An object of a foreign class is the likeliest reason why a state dict is not taken for one.
         found = sorted({v.name for v in _walk(root) if isinstance(v, inert.Opaque)})

@@ -1,5 +1,6 @@
 """Trackers of others: imported by a text, declared by an installed package, and presets changed by field."""
 
+import dataclasses
 import importlib
 import sys
 import textwrap
@@ -92,6 +93,7 @@ def test_a_tracker_from_outside_tracks(toy):
         ("toy_of_others:FAMILY.toy-slwo", "nearest: toy-slow"),
         ("toy_of_others:TRACKER.x", "has no presets"),
         ("toy_of_others:", "give package.module:TRACKER"),
+        ("toy.of.others", "preset 'toy.of.others'; one of your own .* as package.module:TRACKER"),
         ("../toy:TRACKER", "give package.module:TRACKER"),
         ("toy_broken:TRACKER", "needs the module toy_missing_thing"),
         ("toy_raising:TRACKER", "failed .ValueError: first line"),
@@ -101,6 +103,72 @@ def test_mistakes_are_one_line(toy, text, message):
     with pytest.raises(JaxtrackError, match=message) as caught:
         jaxtrack.get_tracker(text)
     assert "\n" not in str(caught.value)
+
+
+RETURNED = {
+    "a State alone": lambda after, found: after,
+    "a tuple behind the state": lambda after, found: (after, tuple(found)),
+    "a State behind the state": lambda after, found: (found, after),
+    r"a box that is float32 \(1, 4\)": lambda after, found: (
+        after,
+        found._replace(box=found.box[None]),
+    ),
+    "a box that is int32": lambda after, found: (
+        after,
+        found._replace(box=found.box.astype("int32")),
+    ),
+    r"a score that is float32 \(4,\)": lambda after, found: (
+        after,
+        found._replace(score=found.box),
+    ),
+    r"box float32 \(4,\) in its state and returned box int32": lambda after, found: (
+        after._replace(box=after.box.astype("int32")),
+        found,
+    ),
+    "returned none of it": lambda after, found: ((), found),
+    "a dict of another tree": lambda after, found: ({"box": after.box}, found),
+}
+
+
+@pytest.mark.parametrize("message", RETURNED)
+def test_what_a_tracker_returns_is_held_to_the_contract(toy, message):
+    """By one frame as by a clip: an integer state was taken on by the former, and cut sizes every frame."""
+    whole = jaxtrack.get_tracker("toy_of_others:TRACKER")
+
+    def track_frame(config, variables, state, frame):
+        return RETURNED[message](*whole.track_frame(config, variables, state, frame))
+
+    tracker = dataclasses.replace(whole, track_frame=track_frame)
+    variables = tracker.init_variables(tracker.config, None)
+    frames = np.zeros((3, 30, 40, 3), np.uint8)
+    state = jaxtrack.init(tracker, variables, frames[0], [5, 6, 7, 8])
+    for verb, given in ((jaxtrack.track_frame, frames[1]), (jaxtrack.track_clip, frames[1:])):
+        with pytest.raises(JaxtrackError, match=message) as caught:
+            verb(tracker, variables, state, given)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(JaxtrackError, match="this tracker's track_frame"):
+        jaxtrack.track(tracker, variables, frames, [[5, 6, 7, 8], [9, 6, 7, 8]])
+
+
+def test_a_config_that_cannot_key_a_program_is_refused(toy, monkeypatch):
+    whole = jaxtrack.get_tracker("toy_of_others:TRACKER")
+    thawed = dataclasses.make_dataclass("Thawed", [("speed", float, 1.0)])
+    for config, message in (
+        (thawed(), "type Thawed, cannot be hashed .* frozen dataclass"),
+        ({"speed": 1.0}, "type dict, cannot be hashed"),
+        (type(whole.config), r"is the class Config; give a value of it, Config\(\)"),
+    ):
+        tracker = dataclasses.replace(whole, config=config)
+        monkeypatch.setattr(sys.modules["toy_of_others"], "TRACKER", tracker)
+        calls = (
+            lambda tracker=tracker: jaxtrack.load_weights(tracker, "none.npz"),
+            lambda tracker=tracker: jaxtrack.init(tracker, {}, np.zeros((9, 9, 3)), [1, 1, 5, 5]),
+            lambda: jaxtrack.get_tracker("toy_of_others:TRACKER"),
+        )
+        for call in calls:
+            with pytest.raises(JaxtrackError, match=message) as caught:
+                call()
+            assert "\n" not in str(caught.value)
 
 
 def test_an_installed_package_makes_its_presets_known(toy, monkeypatch):

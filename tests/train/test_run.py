@@ -24,6 +24,7 @@ import safetensors.numpy
 
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io import atomic
+from jaxtrack.weights import load_into
 from tests import toy_training
 from train import checkpoints, data, logging, presets
 
@@ -435,6 +436,10 @@ def test_settings_from_outside_are_kept(
     kernel = written["params/body/kernel"]
     np.testing.assert_array_equal(kernel, state.average["params"]["body"]["kernel"])
     assert np.abs(kernel - np.asarray(state.params["body"]["kernel"])).max() > 1e-4
+    # The folder of the run gives the same weights as the file in it.
+    read = load_into(presets.shapes(preset.task), output)
+    np.testing.assert_array_equal(read["params"]["body"]["kernel"], kernel)
+    assert "unchecked" not in capsys.readouterr().err
     assert toy("toy", "--output", output, "--resume") == 0
     assert toy("toy", "--output", output, "--resume", *changes) == 0
 

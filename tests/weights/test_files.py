@@ -241,6 +241,18 @@ def test_orbax_folders(
         load_into(form, tmp_path / "empty")
 
 
+def test_the_average_of_a_run_is_read_where_one_is_kept(tmp_path: pathlib.Path) -> None:
+    import orbax.checkpoint as ocp
+
+    tree = variables()
+    raw = jax.tree.map(lambda x: x + 1, tree)
+    with ocp.CheckpointManager(tmp_path) as manager:
+        for step, state in ((1, {**raw, "average": tree}), (2, {**raw, "average": ()})):
+            manager.save(step, args=ocp.args.Composite(state=ocp.args.PyTreeSave(state)))
+    assert same(load_into(abstract(tree), tmp_path / "1"), tree)
+    assert same(load_into(abstract(tree), tmp_path / "2"), raw)
+
+
 def test_damaged_orbax_folder(tmp_path: pathlib.Path) -> None:
     import orbax.checkpoint as ocp
 

@@ -132,6 +132,21 @@ def test_one_of_several_state_dicts(tmp_path: pathlib.Path) -> None:
         load_into(TREE, path)
 
 
+def test_what_stands_among_the_weights_of_a_file(tmp_path: pathlib.Path) -> None:
+    """An averaged model's counter is no weight; anything else beside the tensors is told by its name."""
+    averaged = write(
+        tmp_path / "swa.pth", **{"n_averaged": b"K\x05", "module.fc.weight": weight(2)}
+    )
+    assert value(load_into(TREE, averaged)) == 2
+    for extra, message in (
+        (b"K\x07", "(?s)1 in the file, without a place .*: epoch$"),
+        (b"N", r"entry 'epoch' holds an object of NoneType"),
+    ):
+        path = write(tmp_path / "net.pth", **{"fc.weight": weight(1), "epoch": extra})
+        with pytest.raises(JaxtrackError, match=message):
+            load_into(TREE, path)
+
+
 def test_entries_that_are_not_there(tmp_path: pathlib.Path) -> None:
     path = write(tmp_path / "net.pth", net=held({"fc.weight": weight(1)}), epoch=b"K\x07")
     with pytest.raises(

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxtrack.models.layers import parameter
 from jaxtrack.ranges import Count, PositiveShare, Whole, check_ranges
 
 # Initial scales of what delta adds to the new kernels, and of their bias.
@@ -97,7 +98,7 @@ class MetaLearner(nn.Module):
             small = nn.initializers.variance_scaling(_START**2, "fan_in", "truncated_normal")
             kernel = nn.Dense(width, kernel_init=small, use_bias=False, name="fc3")(x)
             shape = (kh, kw, channels, new)
-            bias = self.param("fc3_bias", nn.initializers.normal(_BIAS), shape)
+            bias = parameter(self, "fc3_bias", nn.initializers.normal(_BIAS), shape)
             kernel = kernel.reshape(shape) + bias
             kernel = kernel / np.sqrt(kh * kw * channels).astype(delta.dtype)
         attention = jnp.ones((features + new,), delta.dtype)

@@ -11,7 +11,6 @@ FAMILY = Family(
     init=tracker.init,
     track_frame=tracker.track_frame,
     steps=tracker.STEPS,
-    # The long-term tracker looks with windows of two sizes.
-    cuttable=lambda config: not config.lost_instance_size,
+    cuttable=tracker.is_cuttable,
     tables=TABLES,
 )

@@ -454,4 +454,9 @@ def _step(
     return state, Prediction(decision.box, decision.score)
 
 
+def is_cuttable(config: Config) -> bool:
+    """Say whether the steps serve a config: the long-term tracker looks with windows of two sizes."""
+    return not config.lost_instance_size
+
+
 STEPS = Steps(cut, embed, respond, decide, update)
