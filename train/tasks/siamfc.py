@@ -53,7 +53,7 @@ class Config:
     negative_radius: NotNegative = 0.0
     other_pairs: NotNegative = 0.0
     loss: Literal["balanced", "focal", "ghm", "ohem"] = "balanced"
-    dtype: str = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         """Refuse numbers outside their ranges, by name."""
