@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxtrack.ops import precision
 from jaxtrack.ops.correlation import cross_correlation_pairs
 from jaxtrack.ops.losses import balanced_logistic, binary_cross_entropy, distance_labels
 from jaxtrack.ops.patch import PatchSpec
@@ -129,7 +130,9 @@ def all_correlations(
     for i in range(h):
         rows = x[:, i : i + oh]
         shifted = jnp.concatenate([rows[:, :, j : j + ow] for j in range(w)], axis=-1)
-        total = total + jnp.einsum("kyxc,nc->nkyx", shifted, z[:, i].reshape(z.shape[0], -1))
+        row = z[:, i].reshape(z.shape[0], -1)
+        digits = precision.of(x.dtype)
+        total = total + jnp.einsum("kyxc,nc->nkyx", shifted, row, precision=digits)
     return total
 
 

@@ -257,7 +257,7 @@ def balance_weights(
     strengths = []
     for features, importance in zip(maps, importances):
         best = top_channels(importance, top).astype(features.dtype)
-        strengths.append(jnp.max(features @ best))
+        strengths.append(jnp.max(jnp.dot(features, best, precision="highest")))
     strength = jnp.stack(strengths)
     return strength[-1] / jnp.where(strength > 0, strength, 1)
 
