@@ -405,6 +405,16 @@ def test_box_as_text() -> None:
     )
 
 
+@pytest.mark.parametrize("umask", [0o077, 0o002])
+def test_files_are_readable_by_whom_the_system_lets(tmp_path: pathlib.Path, umask: int) -> None:
+    older = os.umask(umask)
+    try:
+        write_whole(tmp_path / "a", b"1")
+    finally:
+        os.umask(older)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
 def test_write_whole_leaves_the_old_file_when_it_fails(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
