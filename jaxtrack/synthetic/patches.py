@@ -351,9 +351,8 @@ def make_pairs(world: WorldConfig, patch: PatchConfig, keys: Array) -> Pair:
     Returns:
         The pairs; leaves lead with n.
     """
-    if (
-        len(keys) == 1
-    ):  # as accelerators ask for it, many at once by `jax.vmap`: no loops around one
+    # Accelerators draw many at once by `jax.vmap` over calls with one key: no loops around one pair.
+    if len(keys) == 1:
         return jax.tree.map(lambda leaf: leaf[None], make_pair(world, patch, keys[0]))
     # In a loop of its own, so that it lies in memory: within the other one the compiler would draw
     # what an object is made of anew at each of its pixels.

@@ -209,7 +209,7 @@ def measure(tracks: Iterable[Track]) -> dict[str, float]:
         for index, frame in track.frames.items()
         if np.isfinite(track.boxes[index]).all() and (track.boxes[index, 2:] >= 2).all()
     ]
-    with np.errstate(invalid="ignore", all="ignore"):
+    with np.errstate(all="ignore"):
         return {name: function(tracks, crops) for name, function in STATISTICS.items()}
 
 
