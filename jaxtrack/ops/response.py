@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+_CUBIC = -0.75  # coefficient of cubic convolution in OpenCV and PyTorch; Matlab has -0.5
+
 
 def hann_window(size: int) -> np.ndarray:
     """Return the outer product of two ``numpy.hanning`` windows, which touch zero at the border; float64.
@@ -32,38 +34,27 @@ def scale_factors(count: int, step: float) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=64)
-def resize_matrix(
-    size_in: int,
-    size_out: int,
-    kind: Literal["linear", "cubic"],
-    align_corners: bool = False,
-    a: float = -0.75,
-) -> np.ndarray:
-    """Return one-dimensional resampling as a matrix: ``out = M @ in``; borders repeat, no antialiasing.
+def resize_matrix(size_in: int, size_out: int, kind: Literal["linear", "cubic"]) -> np.ndarray:
+    """Return one-dimensional resampling as a matrix: ``out = M @ in``, as OpenCV and PyTorch resize.
+
+    Pixels are areas (half-pixel centres), borders repeat, nothing is smoothed first.
 
     Args:
         size_in: samples before.
         size_out: samples after.
-        kind: linear, or cubic convolution with the parameter ``a``.
-        align_corners: the first and last samples coincide; otherwise pixels are areas (half-pixel
-            centres).
-        a: cubic coefficient; -0.75 in OpenCV and PyTorch, -0.5 in Matlab.
+        kind: linear, or cubic convolution.
 
     Returns:
         ``(size_out, size_in)`` float64; rows sum to one. Shared between calls: do not write to it.
     """
-    index = np.arange(size_out, dtype=np.float64)
-    if align_corners:
-        position = index * ((size_in - 1) / (size_out - 1) if size_out > 1 else 0.0)
-    else:
-        position = (index + 0.5) * size_in / size_out - 0.5
+    position = (np.arange(size_out, dtype=np.float64) + 0.5) * size_in / size_out - 0.5
     base = np.floor(position).astype(int)
     t = position - base
     taps: tuple[int, ...]
     if kind == "linear":
         taps, weights = (0, 1), np.stack([1 - t, t])
     else:
-        far, near = 1 + t, t
+        a, far, near = _CUBIC, 1 + t, t
 
         def inner(d: np.ndarray) -> np.ndarray:
             return ((a + 2) * d - (a + 3)) * d * d + 1
@@ -82,15 +73,11 @@ def resize_matrix(
 
 
 def resize_maps(
-    maps: Float[Array, "*n h w"],
-    size_out: tuple[int, int],
-    kind: Literal["linear", "cubic"],
-    align_corners: bool = False,
-    a: float = -0.75,
+    maps: Float[Array, "*n h w"], size_out: tuple[int, int], kind: Literal["linear", "cubic"]
 ) -> Float[Array, "*n oh ow"]:
     """Resample maps to a static size by two constant matrix products (see `resize_matrix`)."""
-    rows = resize_matrix(maps.shape[-2], size_out[0], kind, align_corners, a)
-    columns = resize_matrix(maps.shape[-1], size_out[1], kind, align_corners, a)
+    rows = resize_matrix(maps.shape[-2], size_out[0], kind)
+    columns = resize_matrix(maps.shape[-1], size_out[1], kind)
     return jnp.einsum(
         "oh,...hw,pw->...op",
         jnp.asarray(rows, maps.dtype),
@@ -112,16 +99,16 @@ def row_and_column(place: Int[Array, ""], width: int) -> tuple[Int[Array, ""], I
     return jax.lax.div(place, columns), jax.lax.rem(place, columns)
 
 
-def entropy(response: Float[Array, "*n h w"], epsilon: float = 1e-12) -> Float[Array, "*n"]:
+def entropy(response: Float[Array, "*n h w"]) -> Float[Array, "*n"]:
     """Return the Shannon entropy (nats) of responses, each shifted to minimum zero and normalised to sum one.
 
     Args:
-        response: maps of any range.
-        epsilon: added to the sum, so that a flat map does not divide by zero (its entropy is 0 then).
+        response: maps of any range; the entropy of a flat one is 0.
 
     Returns:
         Non-negative values; small = one clear peak.
     """
     shifted = response - jnp.min(response, axis=(-2, -1), keepdims=True)
-    p = shifted / (jnp.sum(shifted, axis=(-2, -1), keepdims=True) + epsilon)
+    # A flat map must not divide by zero.
+    p = shifted / (jnp.sum(shifted, axis=(-2, -1), keepdims=True) + 1e-12)
     return -jnp.sum(jnp.where(p > 0, p * jnp.log(jnp.where(p > 0, p, 1)), 0), axis=(-2, -1))
