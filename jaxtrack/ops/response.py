@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-_CUBIC = -0.75  # coefficient of cubic convolution in OpenCV and PyTorch; Matlab has -0.5
+# Coefficients of cubic convolution: OpenCV's and PyTorch's, and Matlab's.
+CUBIC, CUBIC_MATLAB = -0.75, -0.5
 
 
 def hann_window(size: int) -> np.ndarray:
@@ -31,6 +32,26 @@ def hann_window(size: int) -> np.ndarray:
 def scale_factors(count: int, step: float) -> np.ndarray:
     """Scale pyramid ``step ** (-count//2 .. count//2)``, smallest first, float64 ``(count,)``."""
     return step ** np.linspace(-(count // 2), count // 2, count)
+
+
+def cubic_taps(t: Any, a: float) -> tuple[Any, Any, Any, Any]:
+    """Return the weights of the four samples around a place, at -1, 0, 1 and 2 from the one before it.
+
+    Args:
+        t: how far the place lies behind the sample before it, 0 to 1; an array of numpy or JAX.
+        a: coefficient, `CUBIC` or `CUBIC_MATLAB`.
+
+    Reference:
+        Keys, Cubic Convolution Interpolation for Digital Image Processing, 1981.
+    """
+
+    def near(d: Any) -> Any:
+        return ((a + 2) * d - (a + 3)) * d * d + 1
+
+    def far(d: Any) -> Any:
+        return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+
+    return far(1 + t), near(t), near(1 - t), far(2 - t)
 
 
 @functools.lru_cache(maxsize=64)
@@ -54,16 +75,7 @@ def resize_matrix(size_in: int, size_out: int, kind: Literal["linear", "cubic"])
     if kind == "linear":
         taps, weights = (0, 1), np.stack([1 - t, t])
     else:
-        a, far, near = _CUBIC, 1 + t, t
-
-        def inner(d: np.ndarray) -> np.ndarray:
-            return ((a + 2) * d - (a + 3)) * d * d + 1
-
-        def outer(d: np.ndarray) -> np.ndarray:
-            return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
-
-        taps = (-1, 0, 1, 2)
-        weights = np.stack([outer(far), inner(near), inner(1 - t), outer(2 - t)])
+        taps, weights = (-1, 0, 1, 2), np.stack(cubic_taps(t, CUBIC))
     matrix = np.zeros((size_out, size_in))
     rows = np.arange(size_out)
     for offset, weight in zip(taps, weights):
