@@ -579,8 +579,10 @@ def _track(
     missing = _to_track(plan, label, sequences, inputs, tracked_files)
     by_name = {s.name: s for s in missing}
     total = sum(s.length for s in missing)
-    clock = _Clock()
-    with tqdm(total=total, unit=" frames", desc=label, disable=not total) as bar:
+    with (
+        _Clock() as clock,
+        tqdm(total=total, unit=" frames", desc=label, disable=not total) as bar,
+    ):
 
         def progress(count: int) -> None:
             clock.count(count)
@@ -623,7 +625,13 @@ class _Clock:
         self.started = self.now = time.perf_counter()
         self.first = self.frames = 0
         self.compiling = 0.0
+
+    def __enter__(self) -> _Clock:
         jax.monitoring.register_event_duration_secs_listener(self._listen)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        jax.monitoring.unregister_event_duration_listener(self._listen)
 
     def _listen(self, event: str, duration_secs: float, **more: str | int) -> None:
         if event in _COMPILATION:

@@ -10,11 +10,13 @@ N of the settings one by one, each its own program, and prints what both ways co
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
 import sys
 import time
+from collections.abc import Iterator
 from collections.abc import Sequence as Items
 from pathlib import Path
 from typing import Annotated, Any
@@ -131,6 +133,16 @@ class Clock:
         return {"wall": time.perf_counter() - self.wall, "cpu": time.process_time() - self.cpu}
 
 
+@contextlib.contextmanager
+def _no_compilation_cache() -> Iterator[None]:
+    before = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+
+
 def compare(
     tracker: Tracker,
     variables: Variables,
@@ -157,34 +169,32 @@ def compare(
         cache) and "warm"; their ratios; the largest difference of boxes between both ways, pixels. Then
         boxes and windows, as `track_sequences`.
     """
-    cache = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
-    jax.config.update("jax_enable_compilation_cache", False)
     chosen = np.unique(np.linspace(0, len(grid.values) - 1, count).round().astype(int))
     figures: dict[str, Any] = {"settings": len(grid.values), "one_by_one": len(chosen)}
     costs: dict[str, list[dict[str, float]]] = {"search": [], "single": []}
     boxes: dict[str, np.ndarray] = {}
     looked = 0
-    for _ in ("cold", "warm"):
-        clock = Clock()
-        boxes, looked = track_sequences(
-            tracker, variables, sequences, grid, chunk=chunk, block=block
-        )
-        costs["search"].append(clock.read())
     difference = 0.0
-    for _ in ("cold", "warm"):
-        clock = Clock()
-        for index in chosen:
-            changed = dataclasses.replace(tracker, config=grid.config(tracker.config, index))
-            for name, track in slots.run(changed, variables, sequences, chunk=chunk):
-                apart = np.abs(track.boxes - boxes[name][index]).max()
-                difference = max(difference, float(apart))
-        share = len(grid.values) / len(chosen)
-        costs["single"].append({key: value * share for key, value in clock.read().items()})
+    with _no_compilation_cache():
+        for _ in ("cold", "warm"):
+            clock = Clock()
+            boxes, looked = track_sequences(
+                tracker, variables, sequences, grid, chunk=chunk, block=block
+            )
+            costs["search"].append(clock.read())
+        for _ in ("cold", "warm"):
+            clock = Clock()
+            for index in chosen:
+                changed = dataclasses.replace(tracker, config=grid.config(tracker.config, index))
+                for name, track in slots.run(changed, variables, sequences, chunk=chunk):
+                    apart = np.abs(track.boxes - boxes[name][index]).max()
+                    difference = max(difference, float(apart))
+            share = len(grid.values) / len(chosen)
+            costs["single"].append({key: value * share for key, value in clock.read().items()})
     for k, kind in enumerate(("cold", "warm")):
         search, single = costs["search"][k], costs["single"][k]
         ratio = {key: search[key] / single[key] for key in search}
         figures[kind] = {"search": search, "one_by_one": single, "ratio": ratio}
-    jax.config.update("jax_enable_compilation_cache", cache)
     return {**figures, "largest_difference": difference}, boxes, looked
 
 

@@ -183,6 +183,8 @@ def _run(options: Options) -> None:
         )
     for line in options.peer:
         words_of(line)
+    if options.output is not None and options.data is not None:
+        raise UsageError("--output: the figures of --data are printed only")
     output = None if options.output is None else paths.output_file(options.output)
     if options.suite:  # its processes measure; this one leaves the device alone, and its memory
         if output is None:

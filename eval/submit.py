@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import lzma
-import os
 import re
 import struct
 import sys
@@ -22,7 +21,8 @@ import numpy as np
 
 from jaxtrack import cli
 from jaxtrack.data import layouts
-from jaxtrack.errors import JaxtrackError, UsageError, brief, nearest, reason
+from jaxtrack.errors import JaxtrackError, UsageError, brief, naming, nearest, reason
+from jaxtrack.io.atomic import Pending
 from jaxtrack.io.paths import output_file
 from jaxtrack.io.text import parse_numbers
 
@@ -100,19 +100,24 @@ def write_zip(
         raise JaxtrackError(
             f"{results.source}: no boxes of one pass, which {layout.benchmark} needs"
         )
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    members = [
+        member
+        for name in sorted(runs)
+        for member in _members(layout, name, runs[name], results.times.get(name))
+    ]
+    file = Pending(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name in sorted(runs):
-                for member, text in _members(layout, name, runs[name], results.times.get(name)):
-                    archive.writestr(zipfile.ZipInfo(member), text, zipfile.ZIP_DEFLATED)
-        remarks = _checked(path, _read_members(part, path), layout, lengths, first_boxes, partial)
-        os.replace(part, path)
-    except OSError as error:
-        raise JaxtrackError(f"cannot write {path}: {error.strerror or error}") from error
+        with (
+            naming(path, "cannot be written"),
+            zipfile.ZipFile(file.temporary, "w", zipfile.ZIP_DEFLATED) as archive,
+        ):
+            for member, text in members:
+                archive.writestr(zipfile.ZipInfo(member), text, zipfile.ZIP_DEFLATED)
+        written = _read_members(file.temporary, path)
+        remarks = _checked(path, written, layout, lengths, first_boxes, partial)
+        file.keep()
     finally:
-        part.unlink(missing_ok=True)
+        file.drop()
     return remarks
 
 

@@ -9,8 +9,8 @@ In the toolkit's `trackers.ini`:
 
 or `protocol = traxpython`, `command = eval.vot_tracker` and `paths = FOLDER_OF_THE_CHECKOUT`; the
 tracker is then named by the environment variable JAXTRACK_TRACKER, and a file of weights that are not the
-shipped ones by JAXTRACK_WEIGHTS. Everything is compiled before the
-toolkit is answered: it waits for thirty seconds only.
+shipped ones by JAXTRACK_WEIGHTS. Everything is compiled before the toolkit is answered: it waits for thirty
+seconds only.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Which values a number may take, said where it is declared: ``window_influence: Share = 0.176``.
+"""Which values a field may take, said where it is declared: ``window_influence: Share = 0.176``.
 
-A command's options and the fields of every config carry the same mark, `Range`; a config checks itself by
-`check_ranges` when it is made, wherever its values come from.
+A command's options and the numbers of every config carry the same mark, `Range`; words have a `Literal` type.
+A config checks itself by `check_ranges` when it is made, wherever its values come from.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import math
 import numbers
 import typing
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.errors import JaxtrackError, brief, nearest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +78,7 @@ Whole = Annotated[int, Range(low=0)]
 
 
 def check_ranges(record: Any, where: str = "") -> None:
-    """Refuse a config with a number outside its range; called by its ``__post_init__``.
+    """Refuse a number outside its range, and a word that is none of its choices; for ``__post_init__``.
 
     Numbers that are known only when a program runs (traced, or arrays) pass: settings can be searched over
     and differentiated.
@@ -89,9 +89,16 @@ def check_ranges(record: Any, where: str = "") -> None:
         where: put before each name, such as ``template_update.``.
 
     Raises:
-        JaxtrackError: names the field, its value and its range.
+        JaxtrackError: names the field, its value, and its range or choices.
     """
     kind: Any = type(record)
+    for name, choices in choices_of(kind):
+        # Python does not hold anyone to a Literal, and an unknown word would be taken for some other one.
+        value = getattr(record, name)
+        if not any(type(value) is type(choice) and value == choice for choice in choices):
+            raise JaxtrackError(
+                f"{where}{name} is {brief(repr(value), 60)}; {nearest(value, choices)}"
+            )
     for name, range_ in ranges_of(kind):
         value = getattr(record, name)
         for number in value if type(value) is tuple else (value,):
@@ -134,6 +141,17 @@ def ranges_of(kind: Any) -> tuple[tuple[str, Range], ...]:
     # Entries of one kind carry one mark: each is held to once.
     return tuple(
         (name, mark) for name, hint in hints.items() for mark in dict.fromkeys(_marks(hint))
+    )
+
+
+@functools.cache
+def choices_of(kind: Any) -> tuple[tuple[str, tuple[Any, ...]], ...]:
+    """Return the fields of a class whose type is a Literal, and the choices of each."""
+    hints = typing.get_type_hints(kind)
+    return tuple(
+        (name, typing.get_args(hint))
+        for name, hint in hints.items()
+        if typing.get_origin(hint) is Literal
     )
 
 

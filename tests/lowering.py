@@ -10,6 +10,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxtrack import trackers
+from jaxtrack.base import variable_shapes
 from train import optim, presets
 from train.step import AXIS, init_state, make_draw, make_update
 
@@ -25,6 +27,8 @@ FRAME = jax.ShapeDtypeStruct((480, 640, 3), jnp.uint8)
 KEY = jax.random.key(0)
 # What computes nothing: constants, the ends of functions, their heads.
 STILL = {"stablehlo.constant", "stablehlo.return", "func.return", "func.func", "sdy.return"}
+
+PRODUCTS = {"stablehlo.dot_general", "stablehlo.convolution"}
 
 
 class Size(NamedTuple):
@@ -37,6 +41,7 @@ class Size(NamedTuple):
         names: how often each occurs.
         groups: of each convolution.
         doubles: arrays of float64 that operations make.
+        loose: products of float32 whose digits are left to the platform: on GPUs some three of them.
     """
 
     trace: float
@@ -45,6 +50,7 @@ class Size(NamedTuple):
     names: dict[str, int]
     groups: list[int]
     doubles: int
+    loose: int
 
 
 @contextlib.contextmanager
@@ -75,7 +81,7 @@ def measure(function: Callable[..., Any], *arguments: Any, platform: str = "cuda
         end = time.process_time()
     names: dict[str, int] = {}
     groups: list[int] = []
-    doubles = 0
+    doubles = loose = 0
 
     def visit(operation: Any) -> None:
         for region in operation.regions:
@@ -87,14 +93,27 @@ def measure(function: Callable[..., Any], *arguments: Any, platform: str = "cuda
                     visit(inner.operation)
 
     def look(operation: Any) -> None:
-        nonlocal doubles
+        nonlocal doubles, loose
         if operation.name == "stablehlo.convolution":
             groups.append(int(operation.attributes["feature_group_count"]))
         doubles += sum("xf64>" in str(result.type) for result in operation.results)
+        if operation.name in PRODUCTS and all("f32>" in str(x.type) for x in operation.operands):
+            loose += "HIGH" not in str(operation.attributes["precision_config"])
 
     visit(lowered.compiler_ir("stablehlo").operation)
     count = sum(number for name, number in names.items() if name not in STILL)
-    return Size(middle - start, end - middle, count, names, groups, doubles)
+    return Size(middle - start, end - middle, count, names, groups, doubles, loose)
+
+
+BOX = jax.ShapeDtypeStruct((4,), jnp.float32)
+FRAME_SIZE = jax.ShapeDtypeStruct((2,), jnp.int32)
+
+
+def init(preset: str, platform: str = "cuda") -> Size:
+    """Measure a tracker's ``init``."""
+    tracker = trackers.get(preset)
+    start = partial(tracker.init, tracker.config)
+    return measure(start, variable_shapes(tracker), FRAME, BOX, FRAME_SIZE, platform=platform)
 
 
 def frame(preset: str, slots: int = 0, platform: str = "cuda") -> Size:
@@ -106,17 +125,14 @@ def frame(preset: str, slots: int = 0, platform: str = "cuda") -> Size:
         platform: see `measure`.
     """
     tracker = trackers.get(preset)
-    variables = jax.eval_shape(lambda key: tracker.init_variables(tracker.config, key), KEY)
-    box = jax.ShapeDtypeStruct((4,), jnp.float32)
-    size = jax.ShapeDtypeStruct((2,), jnp.int32)
+    variables = variable_shapes(tracker)
 
-    def start(variables: Any, frame: Any, box: Any, size: Any) -> Any:
-        return tracker.init(tracker.config, variables, frame, box, size)
+    start = partial(tracker.init, tracker.config)
 
     def track(variables: Any, state: Any, frame: Any) -> Any:
         return tracker.track_frame(tracker.config, variables, state, frame)
 
-    state = jax.eval_shape(start, variables, FRAME, box, size)
+    state = jax.eval_shape(start, variables, FRAME, BOX, FRAME_SIZE)
     if not slots:
         return measure(track, variables, state, FRAME, platform=platform)
     many = jax.tree.map(

@@ -1,6 +1,7 @@
 """The house's rules, read from the source: who imports whom, and what nobody does at import."""
 
 import ast
+import functools
 
 import pytest
 
@@ -14,7 +15,7 @@ BESIDE = {
     "io": {"errors", "io"},
     "weights": {"errors", "ops", "io", "weights"},
     "synthetic": {"errors", "ranges", "ops", "io", "synthetic", "settings", "cli", "data"},
-    "data": {"errors", "ranges", "ops", "io", "synthetic", "data", "cli"},
+    "data": {"errors", "ranges", "ops", "io", "data", "cli"},
 }
 # Functions that read a flag, a variable, a clock or a device when called.
 READS = {"environ", "getenv", "time", "perf_counter", "devices", "default_backend", "argv"}
@@ -24,18 +25,23 @@ def modules(folder):
     return sorted((ROOT / folder).rglob("*.py"))
 
 
-def imports(path, top_level_only=False):
-    """Dotted names of what a module imports."""
-    tree = ast.parse(path.read_text())
-    nodes = tree.body if top_level_only else ast.walk(tree)
-    for node in nodes:
+@functools.cache
+def parsed(path):
+    return ast.parse(path.read_text())
+
+
+@functools.cache
+def imports(path):
+    """Dotted names of what a module imports, inside functions, too."""
+    found = []
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             home = path.relative_to(ROOT).parts[: -node.level] if node.level else ()
             module = ".".join([*home, *(node.module.split(".") if node.module else ())])
-            yield module
-            yield from (f"{module}.{alias.name}" for alias in node.names)
+            found += [module, *(f"{module}.{alias.name}" for alias in node.names)]
+    return found
 
 
 def rooms(path):
@@ -110,11 +116,7 @@ def test_linen_is_imported_only_where_networks_are():
 
 def test_only_parallel_says_pmap():
     for path in [p for folder in ("jaxtrack", "train", "eval") for p in modules(folder)]:
-        calls = {
-            node.attr
-            for node in ast.walk(ast.parse(path.read_text()))
-            if isinstance(node, ast.Attribute)
-        }
+        calls = {node.attr for node in ast.walk(parsed(path)) if isinstance(node, ast.Attribute)}
         assert "pmap" not in calls or path.name == "parallel.py", path
 
 
@@ -126,7 +128,7 @@ def test_tensorflow_is_never_imported():
 def test_nothing_is_read_at_import():
     """No flag, environment variable, clock or device is touched before a function is called."""
     for path in modules("jaxtrack"):
-        for node in ast.parse(path.read_text()).body:
+        for node in parsed(path).body:
             if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)):
                 continue
             if isinstance(node, ast.If) and "__main__" in ast.dump(node.test):

@@ -73,3 +73,13 @@ def test_the_platform_is_chosen_at_lowering() -> None:
     assert jax.default_backend() == "cpu"
     convolution = "stablehlo.convolution"
     assert gpu.names[convolution] > cpu.names.get(convolution, 0)
+
+
+@pytest.mark.parametrize(
+    "preset",
+    ["siamfc-tiny", "siamrpnpp-tiny", "ostrack-tiny", "tadt-tiny", "mlt-tiny", "siamfc-tiny-mlt"],
+)
+def test_products_of_float32_are_of_float32(preset: str) -> None:
+    """Without a word about precision, no product is left to what GPUs do by default: three digits."""
+    assert lowering.init(preset).loose == 0
+    assert lowering.frame(preset).loose == 0

@@ -19,8 +19,8 @@ from jaxtrack import __main__ as main
 from jaxtrack import __version__, cli, loading, outputs, trackers
 from jaxtrack.base import Prediction, Tracker
 from jaxtrack.errors import JaxtrackError
-from jaxtrack.io import boxes as sequences
 from jaxtrack.io import images, video, writer
+from jaxtrack.io.text import read_numbers
 from jaxtrack.settings import replaced
 from jaxtrack.synthetic import world as synthetic
 from jaxtrack.weights import save_weights
@@ -80,7 +80,7 @@ def test_track_writes_video_and_boxes(
     assert said.out == ""
     assert "siamfc-tiny on cpu: 11 frames, 1 target" in said.err
     assert f"wrote {out}, {text}" in said.err
-    np.testing.assert_array_equal(sequences.read_boxes(text), path_of((5, 6, 20, 10), 11))
+    np.testing.assert_array_equal(read_numbers(text), path_of((5, 6, 20, 10), 11))
     frames = list(video.open_source(out))
     assert len(frames) == 11
     # The box of frame 5 stands 10 pixels further right than in the first frame, in red.
@@ -97,7 +97,7 @@ def test_track_several_targets(
     assert main.main(f"track {folder} --box 5,6,20,10 --box 30,20,8,8 --boxes {text}".split()) == 0
     assert "2 targets" in capsys.readouterr().err
     for number, start in ((1, (5, 6, 20, 10)), (2, (30, 20, 8, 8))):
-        rows = sequences.read_boxes(tmp_path / f"boxes-{number}.txt")
+        rows = read_numbers(tmp_path / f"boxes-{number}.txt")
         np.testing.assert_array_equal(rows, path_of(start, 11))
     assert not text.exists()
 
@@ -168,7 +168,7 @@ def test_frames_before_a_bad_one_are_kept(
     status = main.main(f"track {folder} --box 5,6,20,10 --output {out} --boxes {text}".split())
     assert status == 1
     assert "007.png: 64x40, but the first frame 000.png is 64x48" in capsys.readouterr().err
-    np.testing.assert_array_equal(sequences.read_boxes(text), path_of((5, 6, 20, 10), 7))
+    np.testing.assert_array_equal(read_numbers(text), path_of((5, 6, 20, 10), 7))
     assert video.open_source(out).length == 7
 
 
@@ -527,7 +527,7 @@ def test_show_lets_the_user_draw_and_stop(
         return
     assert status == 0
     assert len(window.shown) == 6
-    np.testing.assert_array_equal(sequences.read_boxes(text), path_of(drawn, 6))
+    np.testing.assert_array_equal(read_numbers(text), path_of(drawn, 6))
 
 
 def test_interrupt_keeps_the_outputs(
@@ -597,7 +597,7 @@ def test_a_real_tracker_in_a_process_of_its_own(
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
-    rows = sequences.read_boxes(tmp_path / "out.txt")
+    rows = read_numbers(tmp_path / "out.txt")
     assert rows.shape == (11, 4)
     assert np.isfinite(rows).all()
     np.testing.assert_array_equal(rows[0], [5, 6, 20, 10])

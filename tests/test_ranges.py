@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from jaxtrack.ranges import (
     Range,
     Share,
     check_ranges,
+    choices_of,
     exceeds,
     ranges_of,
 )
@@ -50,6 +51,7 @@ class Example:
     part: PositiveShare = 1.0
     inner: Inner = dataclasses.field(default_factory=Inner)
     free: float = 0.0
+    kind: Literal["plain", "fancy"] = "plain"
 
     def __post_init__(self):
         check_ranges(self)
@@ -67,9 +69,11 @@ class Example:
         ({"limit": math.inf}, "limit is inf; 0 or more, finite"),
         ({"part": 0.0}, "part is 0; above 0, at most 1"),
         ({"inner": Inner(0)}, "inner.steps is 0; 1 or more"),
+        ({"kind": "fanzy"}, "kind is 'fanzy'; nearest: fancy, plain"),
+        ({"kind": 1}, "kind is 1; known: plain, fancy"),
     ],
 )
-def test_numbers_outside_are_named(fields, line):
+def test_what_a_field_does_not_take_is_named(fields, line):
     with pytest.raises(JaxtrackError, match=f"^{line}$"):
         Example(**fields)
 
@@ -81,6 +85,31 @@ def test_all_else_passes():
     assert exceeds(2, 1.0)
     assert not exceeds(1, 1)
     assert not exceeds(jnp.float32(2), 1)
+
+
+def records_of(value):
+    """Yield every record in a config or preset."""
+    if isinstance(value, tuple) and not hasattr(value, "_fields"):
+        for entry in value:
+            yield from records_of(entry)
+    elif dataclasses.is_dataclass(value):
+        yield value
+        for field in dataclasses.fields(value):
+            yield from records_of(getattr(value, field.name))
+
+
+def test_every_word_of_every_preset_is_held_to_its_choices():
+    """Whoever builds a config by hand has nobody else to tell that a word is misspelt."""
+    found = {
+        type(trackers.get(name).config): trackers.get(name).config for name in trackers.names()
+    }
+    records = [*found.values(), *presets.all_presets().values()]
+    kinds = {type(record): record for value in records for record in records_of(value)}
+    tried = [(kind, name) for kind in kinds for name, _ in choices_of(kind)]
+    assert len(tried) > 15
+    for kind, name in tried:
+        with pytest.raises(JaxtrackError, match=f"{name} is 'no such word'; known: "):
+            dataclasses.replace(kinds[kind], **{name: "no such word"})
 
 
 def numbers_of(value, found):

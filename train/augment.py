@@ -9,14 +9,14 @@ exact for whole-pixel shifts.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
 from jaxtrack.errors import JaxtrackError
-from jaxtrack.ranges import Count, NotNegative, OddCount, Share, check_ranges
+from jaxtrack.ranges import Count, NotNegative, Range, Share, check_ranges
 from jaxtrack.synthetic.patches import PatchConfig
 
 from .step import streams
@@ -48,7 +48,7 @@ class AugmentConfig:
         offset_mix: three rows (R, G, B) of three: the offset is this matrix times three standard
             normals (colour variation along the axes of natural images); empty: off.
         blur: probability of a motion-like blur: a cross of one row and one column.
-        blur_size: largest side of that kernel, pixels, odd.
+        blur_size: largest side of that kernel, pixels, odd; the smallest is 5.
         noise: standard deviation of white noise, grey levels.
     """
 
@@ -69,7 +69,7 @@ class AugmentConfig:
     offset: NotNegative = 0.0
     offset_mix: tuple[tuple[float, float, float], ...] = ()
     blur: Share = 0.0
-    blur_size: OddCount = 45
+    blur_size: Annotated[int, Range(low=5, odd=True)] = 45
     noise: NotNegative = 0.0
 
     def __post_init__(self) -> None:

@@ -23,14 +23,13 @@ from jaxtrack.cli import Each, Metavar, Positional, Range
 from jaxtrack.errors import JaxtrackError, UsageError
 from jaxtrack.io import paths
 from jaxtrack.io.images import write_image
-from jaxtrack.io.writer import draw_boxes
+from jaxtrack.io.writer import beside, draw_boxes
 
 from . import presets
 from .data import SYNTHETIC, Share, is_kept, open_batches
 from .presets import Preset
 from .step import pair_keys, streams
 
-_GAP = 4  # pixels between pictures
 _BOX = (255, 208, 48)
 _POSITIVE, _NEGATIVE = np.asarray([0, 220, 0]), np.asarray([220, 0, 0])
 
@@ -107,8 +106,8 @@ def rows_of(batch: dict[str, Any], seen: Any) -> UInt8[np.ndarray, "h w 3"]:
         labelled = draw_boxes(
             tinted(search, seen.labels[i], seen.stride), seen.boxes[i][None], colours=(_BOX,)
         )
-        rows.append(_beside([*raw, template, labelled], axis=1))
-    return _beside(rows, axis=0)
+        rows.append(beside([*raw, template, labelled], axis=1))
+    return beside(rows, axis=0)
 
 
 def tinted(image: np.ndarray, labels: np.ndarray, stride: float) -> UInt8[np.ndarray, "h w 3"]:
@@ -128,18 +127,6 @@ def tinted(image: np.ndarray, labels: np.ndarray, stride: float) -> UInt8[np.nda
     colour = value * _POSITIVE + (1 - value) * _NEGATIVE
     mixed = 0.65 * image + 0.35 * np.nan_to_num(colour)
     return np.where(np.isnan(value), image, mixed).astype(np.uint8)
-
-
-def _beside(images: list[np.ndarray], axis: int) -> UInt8[np.ndarray, "h w 3"]:
-    """Return pictures in a row (axis 1) or a column (axis 0), padded with black."""
-    extent = max(image.shape[1 - axis] for image in images)
-    padded = []
-    for image in images:
-        pad = [(0, 0), (0, 0), (0, 0)]
-        pad[1 - axis] = (0, extent - image.shape[1 - axis])
-        pad[axis] = (0, _GAP)
-        padded.append(np.pad(image, pad))
-    return np.concatenate(padded, axis)
 
 
 def _run(options: Options) -> None:

@@ -188,12 +188,10 @@ def learning_rate(
         rate = peak * jnp.power(jnp.float32(schedule.factor), drops)
     elif schedule.kind == "cosine":
         rate = _cosine(peak, schedule.final, part)
-    elif schedule.kind == "onecycle":
+    else:  # onecycle
         up = _cosine(peak / 25, peak, jnp.clip(part / max(schedule.rise, _LEAST), 0, 1))
         fall = jnp.clip((part - schedule.rise) / max(1 - schedule.rise, _LEAST), 0, 1)
         rate = jnp.where(part < schedule.rise, up, _cosine(peak, schedule.final, fall))
-    else:
-        raise ValueError(f"unknown schedule {schedule.kind!r}")
     if not warm:
         return rate
     start, share = schedule.warmup_start, now / warm

@@ -46,9 +46,7 @@ from jaxtyping import Array, Float, Int
 
 AXIS = "device"  # name of the data-parallel axis
 STOP = "stop"  # the flag by which one process tells all others that it has to stop
-LENGTH = (
-    "length"  # the length of the run, told with each batch: one program serves runs of all lengths
-)
+LENGTH = "length"  # of the run, told with each batch: one program serves runs of all lengths
 
 _MIXED = 2  # of a pair's key: whether it is drawn; 0 and 1 are its streams
 

@@ -87,7 +87,7 @@ def f_score(precision: np.ndarray, recall: np.ndarray) -> np.ndarray:
 
 
 def confidence_thresholds(scores: np.ndarray, resolution: int = RESOLUTION) -> np.ndarray:
-    """Choose thresholds so that as many scores lie between each two of them.
+    """Choose thresholds so that between any two neighbours lie equally many scores.
 
     Args:
         scores: all scores of all sequences; NaN is left out.

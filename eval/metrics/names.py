@@ -38,7 +38,7 @@ def listing(names: Iterable[str]) -> str:
         names: any names.
 
     Returns:
-        "a, b, c" or "a, b, ..., (12 in all)".
+        "a, b, c" or "a, b, ... (12 in all)".
     """
     names = [brief(n, 60) for n in names]
     more = f", ... ({len(names)} in all)" if len(names) > _SHOWN else ""

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
 from jaxtrack import settings
-from jaxtrack.base import Look, Prediction, State, Tracker, Variables
+from jaxtrack.base import Look, Prediction, State, Tracker, Variables, variable_shapes
 from jaxtrack.errors import UsageError
 
 # What JAX raises where Python or NumPy needs a number itself (TypeError), or a compiled part has it built in.
@@ -84,8 +84,7 @@ def _read(program: Any) -> set[int]:
 
 def _inputs(tracker: Tracker) -> tuple[Any, Any, Any, Any]:
     """Return shapes of variables, a small frame, a box and the frame's size."""
-    config = tracker.config
-    variables = jax.eval_shape(lambda key: tracker.init_variables(config, key), jax.random.key(0))
+    variables = variable_shapes(tracker)
     frame = jax.ShapeDtypeStruct((96, 96, 3), jnp.uint8)
     box, size = jax.ShapeDtypeStruct((4,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)
     return variables, frame, box, size
@@ -285,14 +284,14 @@ def track_settings(
     Returns:
         The states, predictions ``(t, s, ...)``, and how often the network ran for each frame.
     """
-    steps, config, settings = tracker.steps, tracker.config, len(values)
+    steps, config, count = tracker.steps, tracker.config, len(values)
 
     def whole(states: State, frame: Array) -> tuple[State, tuple[Prediction, Any]]:
         def one(row: Array, state: State) -> tuple[State, Prediction]:
             return tracker.track_frame(_config(tracker, names, row), variables, state, frame)
 
         states, found = _over(block, one, values, states)
-        return states, (found, jnp.asarray(settings))
+        return states, (found, jnp.asarray(count))
 
     def shared(states: State, frame: Array) -> tuple[State, tuple[Prediction, Any]]:
         assert steps is not None
@@ -312,7 +311,7 @@ def track_settings(
             maps = steps.respond(config, variables, state, features)
             return jax.tree.map(lambda leaf: leaf[0], maps)
 
-        if block >= settings:
+        if block >= count:
             held, group = jax.vmap(look)(jnp.arange(len(flat))), jnp.arange(len(flat))
             runs = jnp.asarray(len(flat))
         else:

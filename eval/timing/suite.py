@@ -42,9 +42,8 @@ _FIRST = (
 _FIRST_RECIPES = ("siamrpnpp-r50", "ostrack-256-ce", "siamfc-got10k", "mlt-meta", "siamrpnpp-alex")
 # Shares of the time that is left when a part begins.
 _PARITY, _PRESETS, _RECIPES, _BENCHMARK = 0.2, 0.5, 0.7, 0.6
-_HERE = (__package__ or "").removesuffix(
-    "eval.timing"
-)  # "" in a checkout, "jaxtrack." where installed
+# "" in a checkout, "jaxtrack." where installed.
+_HERE = (__package__ or "").removesuffix("eval.timing")
 _LEAST = 10.0  # seconds; a part that has less is left out
 _STAR = r"\*"
 _LONGEST = 3.0  # times its even share of the time may one preset or recipe take,
@@ -220,17 +219,17 @@ class Suite:
         """
         end = time.monotonic() + seconds
         found = self.figures.setdefault(part, {})
-        side_by_side = max(1, cores() // 2)
+        together = max(1, cores() // 2)
         waiting = list(names)
 
         def one(name: str) -> Any:
             left = end - time.monotonic()
             # One that is slow must not use up the time of all that come after it.
-            share = min(1.0, _LONGEST * side_by_side / len(waiting))
+            share = min(1.0, _LONGEST * together / len(waiting))
             waiting.remove(name)
             return measure(name, min(left, max(share * left, _FAIR)))
 
-        with ThreadPool(side_by_side) as pool:
+        with ThreadPool(together) as pool:
             runs = {pool.submit(one, name): name for name in names}
             for future in concurrent.futures.as_completed(runs):
                 name = runs[future]

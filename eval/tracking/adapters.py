@@ -19,11 +19,10 @@ from jaxtyping import Float, UInt8
 
 from jaxtrack import base as verbs
 from jaxtrack.base import State, Tracker, Variables
+from jaxtrack.checks import box_fault
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.io.images import read_image
 from jaxtrack.streaming import pad_frame
-
-from .sequences import box_fault
 
 CANVAS_STEP = 64
 

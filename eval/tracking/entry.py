@@ -25,8 +25,7 @@ import numpy as np
 
 from jaxtrack import settings, trackers
 from jaxtrack.base import Tracker, Variables
-from jaxtrack.cli import UsageError
-from jaxtrack.errors import JaxtrackError, brief
+from jaxtrack.errors import JaxtrackError, UsageError, brief
 from jaxtrack.loading import variables_of
 from jaxtrack.ops import precision
 

@@ -1,4 +1,4 @@
-"""Restart after failure, the supervised experiment of VOT2016 to VOT2019, batched in scheduler.
+"""Restart after failure, the supervised experiment of VOT2016 to VOT2019, batched in slots.
 
 A tracker that has lost its target (no overlap with the ground truth) is stopped, five frames later it is
 started anew on the ground truth. Each line of a result is a box, or 1 where the tracker was started, 2 where
@@ -181,7 +181,7 @@ def run(
         rule: of `eval.metrics.regions`, which overlap counts.
         slots: videos side by side, on all devices together.
         chunk: frames per compiled call.
-        devices: devices that share the scheduler.
+        devices: devices that share the slots.
         progress: called with the number of frames done since the last call.
 
     Yields:

@@ -271,7 +271,7 @@ def cut_patch(
     size: int,
     pad: tuple[float, float, float],
 ) -> np.ndarray:
-    """Cut a window out of a frame and resizes it, bilinearly.
+    """Cut a window out of a frame and resize it, bilinearly.
 
     Pixel centres lie at integers (half-pixel rule): output pixel i covers the source interval
     ``left + [i, i + 1) * side / size`` with ``left = centre - side / 2`` in coordinates where the frame

@@ -72,11 +72,6 @@ class Recipe:
 
 RECIPES: dict[str, Recipe] = {
     "all": Recipe("every built dataset in the folder, in equal parts"),
-    "siamfc": Recipe(
-        "Bertinetto et al. 2016, section 4.1: ImageNet VID, at most 100 frames apart",
-        (Ingredient("vid"),),
-        order="sorted",
-    ),
     "siamfc_got10k": Recipe(
         "huanglianghua/siamfc-pytorch: GOT-10k; frame filter and pair rule of its data set class",
         (Ingredient("got10k"),),
@@ -122,7 +117,8 @@ RECIPES: dict[str, Recipe] = {
         pad="black",
     ),
     "mlt": Recipe(
-        "ours: the paper's data could not be verified; ImageNet VID as for SiamFC",
+        "ours: the paper's data could not be verified. ImageNet VID, at most 100 frames apart, as for "
+        "SiamFC (Bertinetto et al. 2016, section 4.1)",
         (Ingredient("vid"),),
         order="sorted",
         min_frames=2,

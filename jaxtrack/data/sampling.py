@@ -1,9 +1,9 @@
 """Which frames form a training sample (numpy).
 
-A sample is a pair of patches (template, search), or a template with several patches of the
-same video. Each patch comes with the target's box in patch
-coordinates, so that augmentation and labels need nothing else. Patches are context patches: larger
-than the network's crop, so that shifting and scaling happen on the device.
+A sample is a pair of patches (template, search), or a template with several patches of the same video.
+Each patch comes with the target's box in patch coordinates, so that augmentation and labels need nothing
+else. Patches are context patches: larger than the network's crop, so that shifting and scaling happen on
+the device.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from jaxtrack.errors import JaxtrackError, brief
 from jaxtrack.io import paths
 from jaxtrack.io.records import read_json
 
-INDEX_VERSION = 2
+INDEX_VERSION = 2  # of what builders write; raised when older builds cannot be read any more
 _OPENING = threading.Lock()
 _ROWS = ("record", "box", "absent", "visibility")
 

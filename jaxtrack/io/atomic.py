@@ -9,11 +9,11 @@ import json
 import os
 import pathlib
 import re
+import secrets
 import shutil
 import socket
 import stat
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 
@@ -96,16 +96,15 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             sweep(place)
-            handle, temporary = tempfile.mkstemp(prefix=_prefix(place), dir=place.parent)
-            with os.fdopen(handle, "wb") as file:
+            temporary = temporary_beside(place)
+            with temporary.open("xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
             os.replace(temporary, place)
         except BaseException:
             if temporary is not None:
-                pathlib.Path(temporary).unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
             raise
 
 
@@ -168,8 +167,8 @@ def temporary_beside(path: pathlib.Path, suffix: str = "") -> pathlib.Path:
         path: the file that it will become.
         suffix: the temporary's own, where a library tells the format by it.
     """
-    random = next(tempfile._get_candidate_names())  # type: ignore[attr-defined]
-    return path.with_name(f"{_prefix(path)}{random}{suffix}")
+    name, random = path.name[:_KEPT_NAME], secrets.token_hex(4)
+    return path.with_name(f".{name}.{_host()}-{os.getpid()}-{random}{suffix}")
 
 
 def sweep(path: pathlib.Path) -> None:
@@ -197,10 +196,6 @@ def sweep(path: pathlib.Path) -> None:
                 shutil.rmtree(left)
             elif over:
                 left.unlink()
-
-
-def _prefix(path: pathlib.Path) -> str:
-    return f".{path.name[:_KEPT_NAME]}.{_host()}-{os.getpid()}-"
 
 
 def _host() -> str:

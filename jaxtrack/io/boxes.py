@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 from jaxtyping import Float, Real
 
 from jaxtrack.errors import JaxtrackError, brief
-from jaxtrack.io.atomic import write_whole
-from jaxtrack.io.text import parse_numbers, read_numbers
+from jaxtrack.io.text import parse_numbers
 
 
 def parse_box(text: str) -> Float[np.ndarray, "4"]:
@@ -81,48 +78,6 @@ def check_box(box: Real[np.ndarray, "..."], frame_size: tuple[int, int], name: s
         )
 
 
-def read_boxes(path: str | os.PathLike[str]) -> Float[np.ndarray, "n 4"]:
-    """Read one box per line, numbers separated by commas, semicolons, tabs or spaces.
-
-    Args:
-        path: the text file; empty lines at the end are ignored, ``nan`` is allowed (absent target).
-
-    Returns:
-        ``(n, 4)`` float64, as written (no change of origin).
-
-    Raises:
-        JaxtrackError: missing, empty, or a line without exactly four numbers (named).
-    """
-    rows = read_numbers(path)
-    if rows.shape[1] != 4:
-        polygon = " (a polygon?)" if rows.shape[1] == 8 else ""
-        raise JaxtrackError(
-            f"{path}: line 1 has {rows.shape[1]} numbers{polygon}, four are wanted: x, y, w, h"
-        )
-    return rows
-
-
-def format_box(box: Real[np.ndarray, "4"], separator: str = ",", decimals: int = 4) -> str:
+def format_box(box: Real[np.ndarray, "4"]) -> str:
     """Return a box as a line of text, without the line's end."""
-    return separator.join(f"{value:.{decimals}f}" for value in np.asarray(box))
-
-
-def write_boxes(
-    path: str | os.PathLike[str],
-    boxes: Real[np.ndarray, "n 4"],
-    separator: str = ",",
-    decimals: int = 4,
-) -> None:
-    """Write one box per line; the file appears whole or not at all.
-
-    Args:
-        path: the text file.
-        boxes: ``(n, 4)``, written as they are (no change of origin).
-        separator: between the numbers.
-        decimals: after the point.
-
-    Raises:
-        JaxtrackError: the file cannot be written.
-    """
-    text = "".join(f"{format_box(box, separator, decimals)}\n" for box in np.asarray(boxes))
-    write_whole(path, text.encode())
+    return ",".join(f"{value:.4f}" for value in np.asarray(box))

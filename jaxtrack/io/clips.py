@@ -45,25 +45,6 @@ def list_images(folder: _Path) -> list[pathlib.Path]:
     return list_files(folder, IMAGE_SUFFIXES)
 
 
-def list_videos(folder: _Path) -> list[pathlib.Path]:
-    """Return the video files of a folder in natural order.
-
-    Raises:
-        JaxtrackError: the folder is missing or cannot be listed.
-    """
-    return list_files(folder, VIDEO_SUFFIXES)
-
-
-def list_folders(folder: _Path) -> list[pathlib.Path]:
-    """Return the visible subfolders of a folder in natural order.
-
-    Raises:
-        JaxtrackError: the folder is missing or cannot be listed.
-    """
-    place = resolve(folder)
-    return [place / e.name for e in entries(place) if e.is_dir()]
-
-
 def frames_of(folder: _Path) -> list[pathlib.Path]:
     """Return the frames of a clip's folder: its images, or those of the subfolder that benchmarks use.
 
@@ -98,16 +79,6 @@ def check_numbers(images: Iterable[pathlib.Path]) -> None:
                 f"two images in {path.parent} have the number {path.stem} ({first.name}, {path.name}); "
                 "give one of them by a pattern, such as '*.jpg'"
             )
-
-
-def list_clips(folder: _Path) -> list[pathlib.Path]:
-    """Return the clips of a folder in natural order: video files, and folders that hold frames.
-
-    Raises:
-        JaxtrackError: the folder is missing or cannot be listed.
-    """
-    found = list_videos(folder) + [place for place in list_folders(folder) if frames_of(place)]
-    return in_order(found)
 
 
 def in_order(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:

@@ -13,6 +13,7 @@ for a separator.
 from __future__ import annotations
 
 import codecs
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -61,15 +62,12 @@ def read_text(path: _Path) -> str:
     return text
 
 
-def read_numbers(
-    path: _Path, columns: int | Sequence[int] | None = None, infinite: bool = False
-) -> np.ndarray:
-    """Read a table of numbers, whatever separates them: comma, semicolon, tab or blanks.
+def read_numbers(path: _Path, columns: int | Sequence[int] | None = None) -> np.ndarray:
+    """Read a table of finite numbers and NaN, whatever separates them: comma, semicolon, tab or blanks.
 
     Args:
         path: the file; blank lines at its end are ignored.
         columns: allowed number or numbers of columns, or None for any.
-        infinite: take infinite numbers as well; NaN is always taken.
 
     Returns:
         float64 (rows, columns).
@@ -78,18 +76,17 @@ def read_numbers(
         JaxtrackError: the file is missing or empty, rows differ in length, separators are mixed, or an entry
             is no number; the line is named.
     """
-    return parse_numbers(read_whole(path), str(path), columns, infinite)
+    return parse_numbers(read_whole(path), str(path), columns)
 
 
 def read_many(
-    paths: Sequence[_Path], columns: int | Sequence[int] | None = None, infinite: bool = False
+    paths: Sequence[_Path], columns: int | Sequence[int] | None = None
 ) -> list[np.ndarray]:
     """Read many tables; small files are decoded together.
 
     Args:
         paths: the files.
         columns: allowed number or numbers of columns, or None for any.
-        infinite: take infinite numbers as well.
 
     Returns:
         One float64 (rows, columns) per file.
@@ -105,20 +102,20 @@ def read_many(
         batch.append((str(path), data))
         size += len(data)
         if size >= _CHUNK:
-            tables += _parse_batch(batch, columns, infinite)
+            tables += _parse_batch(batch, columns)
             batch, size = [], 0
-    return tables + (_parse_batch(batch, columns, infinite) if batch else [])
+    return tables + (_parse_batch(batch, columns) if batch else [])
 
 
 def _parse_batch(
-    batch: list[tuple[str, bytes]], columns: int | Sequence[int] | None, infinite: bool
+    batch: list[tuple[str, bytes]], columns: int | Sequence[int] | None
 ) -> list[np.ndarray]:
     """Decode small files in one go if they are plain and equally wide, else one by one."""
     together = _parse_plain(b"\n".join(data for _, data in batch)) if len(batch) > 1 else None
     rows = [data.count(b"\n") + 1 for _, data in batch]
     whole = together is not None and len(together) == sum(rows) and all(d for _, d in batch)
     if together is None or not whole or not _allowed(together.shape[1], columns):
-        return [parse_numbers(data, path, columns, infinite) for path, data in batch]
+        return [parse_numbers(data, path, columns) for path, data in batch]
     return np.split(together, np.cumsum(rows)[:-1])
 
 
@@ -130,7 +127,6 @@ def parse_numbers(
     data: bytes,
     where: str = "text",
     columns: int | Sequence[int] | None = None,
-    infinite: bool = False,
 ) -> np.ndarray:
     """Read a table of numbers from the bytes of a file; see `read_numbers`.
 
@@ -138,7 +134,6 @@ def parse_numbers(
         data: the text.
         where: its name, for errors.
         columns: allowed number or numbers of columns, or None for any.
-        infinite: take infinite numbers as well.
 
     Returns:
         float64 (rows, columns).
@@ -148,14 +143,14 @@ def parse_numbers(
     """
     table = _parse_plain(data)
     if table is None:
-        table = _parse_any(data, where, infinite)
+        table = _parse_any(data, where)
     if not _allowed(table.shape[1], columns):
         wanted = columns if isinstance(columns, int) else " or ".join(map(str, columns or ()))
         raise JaxtrackError(f"{where}: {table.shape[1]} columns where {wanted} are expected")
     return table
 
 
-def _parse_any(data: bytes, where: str, infinite: bool) -> np.ndarray:
+def _parse_any(data: bytes, where: str) -> np.ndarray:
     """Line by line, with `float`; errors name the line."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         try:
@@ -171,7 +166,7 @@ def _parse_any(data: bytes, where: str, infinite: bool) -> np.ndarray:
     rows: list[list[float]] = []
     for number, line in enumerate(lines, 1):
         place = f"{where} line {number}"
-        row = [_number(word, place, infinite) for word in _words(line, place)]
+        row = [_number(word, place) for word in _words(line, place)]
         if rows and len(row) != len(rows[0]):
             raise JaxtrackError(
                 f"{place}: {len(row)} numbers where the first line has {len(rows[0])}"
@@ -205,11 +200,11 @@ def _words(line: bytes, place: str) -> list[bytes]:
     return words
 
 
-def _number(word: bytes, place: str, infinite: bool) -> float:
+def _number(word: bytes, place: str) -> float:
     if not _NUMBER.fullmatch(word):
         raise JaxtrackError(f"{place}: '{brief(word, 60)}' is not a number")
     value = float(word)
-    if value in (np.inf, -np.inf) and not infinite:
+    if math.isinf(value):
         raise JaxtrackError(f"{place}: '{brief(word, 60)}' is not finite")
     return value
 

@@ -204,21 +204,6 @@ def read_frames(clip: str | os.PathLike[str], numbers: Sequence[int]) -> Iterato
             yield frame
 
 
-def from_arrays(
-    frames: UInt8[np.ndarray, "t h w 3"], fps: float | None = None, name: str = "clip"
-) -> FrameSource:
-    """Return a source over frames in memory.
-
-    Args:
-        frames: ``(t, h, w, 3)`` uint8 RGB.
-        fps: frames per second, if known.
-        name: for messages.
-    """
-    if len(frames) == 0:
-        raise JaxtrackError(f"{name}: no frames")
-    return FrameSource(name, frames[0], len(frames), fps, False, lambda: iter(frames))
-
-
 def _camera(number: object) -> int:
     """Return a camera's number; OpenCV ends the process at numbers below 0."""
     if isinstance(number, bool) or not isinstance(number, (int, np.integer)):

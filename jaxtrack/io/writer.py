@@ -32,6 +32,7 @@ CODECS: dict[str, tuple[str, ...]] = {
 _UNCERTAIN_FRAMES = 2
 _UNCERTAIN_SHARE = 0.02
 _RATE = 25.0
+_GAP = 4  # pixels between pictures side by side
 _LEAST_SPACE = 1 << 16  # bytes
 # One colour per target, RGB, told apart on light and dark pictures.
 COLOURS = (
@@ -76,6 +77,23 @@ def draw_boxes(
                     cv2.LINE_AA,
                 )  # fmt: skip
     return frame
+
+
+def beside(images: Sequence[np.ndarray], axis: int) -> UInt8[np.ndarray, "h w 3"]:
+    """Return pictures side by side, with black where one is smaller and between them.
+
+    Args:
+        images: ``(h, w, 3)`` uint8 each, of any sizes.
+        axis: 1: in a row; 0: in a column.
+    """
+    extent = max(image.shape[1 - axis] for image in images)
+    padded = []
+    for image in images:
+        pad = [(0, 0), (0, 0), (0, 0)]
+        pad[1 - axis] = (0, extent - image.shape[1 - axis])
+        pad[axis] = (0, _GAP)
+        padded.append(np.pad(image, pad))
+    return np.concatenate(padded, axis)
 
 
 class VideoWriter:

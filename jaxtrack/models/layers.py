@@ -39,6 +39,18 @@ def torch_init(fan_in: int) -> Initializer:
     return draw
 
 
+def keep(module: nn.Module, name: str, x: Array) -> Array:
+    """Return an intermediate map, and offer it to whoever asks for the collection ``intermediates``.
+
+    Args:
+        module: the module that is running.
+        name: of the map; it is kept as ``stage.<name>``.
+        x: the map.
+    """
+    module.sow("intermediates", f"stage.{name}", x)
+    return x
+
+
 def shared(block: nn.Module, *inputs: Any, remat: bool = False, **settings: Hashable) -> Any:
     """Run a submodule as a compiled function, one for all submodules of equal settings and shapes.
 

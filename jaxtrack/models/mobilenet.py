@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxtrack.models.layers import BatchNorm, Conv, shared
+from jaxtrack.models.layers import BatchNorm, Conv, keep, shared
 
 # (expansion, channels at width 1, blocks, stride, dilation) of stages 1 to 7.
 STAGES = (
@@ -105,10 +105,10 @@ class MobileNetV2(nn.Module):
             train: batch statistics in the normalisation.
         """
         stem = Conv(int(STEM * self.width), 3, strides=2, use_bias=False, name="layer0.0")
-        x = self._keep("layer0.0", stem(x))
-        x = self._keep("layer0.1", BatchNorm(name="layer0.1")(x, train and self.frozen_below == 0))
-        x = self._keep("layer0.2", relu6(x))
-        self._keep("layer0", x)
+        x = keep(self, "layer0.0", stem(x))
+        x = keep(self, "layer0.1", BatchNorm(name="layer0.1")(x, train and self.frozen_below == 0))
+        x = keep(self, "layer0.2", relu6(x))
+        keep(self, "layer0", x)
         outputs = []
         previous = 1
         for stage, (expansion, channels, count, stride, dilation) in enumerate(STAGES, start=1):
@@ -127,14 +127,9 @@ class MobileNetV2(nn.Module):
                     name=f"layer{stage}.{i}",
                 )
                 x = shared(block, x, train=trains)
-                self._keep(f"layer{stage}.{i}", x)
+                keep(self, f"layer{stage}.{i}", x)
             previous = dilation
-            self._keep(f"layer{stage}", x)
+            keep(self, f"layer{stage}", x)
             if stage in self.levels:
                 outputs.append(x)
         return outputs
-
-    def _keep(self, name: str, x: Array) -> Array:
-        """Offer an intermediate map to who asks for the collection ``intermediates``."""
-        self.sow("intermediates", f"stage.{name}", x)
-        return x

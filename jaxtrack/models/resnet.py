@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Float
 
-from jaxtrack.models.layers import BatchNorm, Conv, max_pool, shared
+from jaxtrack.models.layers import BatchNorm, Conv, keep, max_pool, shared
 
 BLOCKS = (3, 4, 6, 3)
 PLANES = (64, 128, 256, 512)
@@ -86,11 +86,11 @@ class ResNet50(nn.Module):
             x: ``(n, h, w, 3)``.
             train: batch statistics in the normalisation.
         """
-        x = self._keep("conv1", Conv(64, 7, strides=2, use_bias=False, name="conv1")(x))
+        x = keep(self, "conv1", Conv(64, 7, strides=2, use_bias=False, name="conv1")(x))
         stem_trains = train and self.frozen_below == 0
-        x = self._keep("bn1", BatchNorm(name="bn1")(x, stem_trains))
-        x = self._keep("relu", nn.relu(x))
-        x = self._keep("maxpool", max_pool(x, 3, 2, padding=1))
+        x = keep(self, "bn1", BatchNorm(name="bn1")(x, stem_trains))
+        x = keep(self, "relu", nn.relu(x))
+        x = keep(self, "maxpool", max_pool(x, 3, 2, padding=1))
         outputs = []
         for stage in range(1, max(self.levels) + 1):
             stride, dilation = STRIDES[stage - 1], DILATIONS[stage - 1]
@@ -108,13 +108,8 @@ class ResNet50(nn.Module):
                     name=f"layer{stage}.{i}",
                 )
                 x = shared(block, x, train=trains)
-                self._keep(f"layer{stage}.{i}", x)
-            self._keep(f"layer{stage}", x)
+                keep(self, f"layer{stage}.{i}", x)
+            keep(self, f"layer{stage}", x)
             if stage in self.levels:
                 outputs.append(x)
         return outputs
-
-    def _keep(self, name: str, x: Array) -> Array:
-        """Offer an intermediate map to who asks for the collection ``intermediates``."""
-        self.sow("intermediates", f"stage.{name}", x)
-        return x

@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, int, int] | None, ...] = (
     ("conv4_3", 512, 21),
 )
 CHANNELS = {row[0]: row[1] for row in LAYERS if row is not None}
+# Place of each convolution in torchvision's ``features``, where ReLUs and pools count as well.
 NUMBERS = {row[0]: row[2] for row in LAYERS if row is not None}
 
 

@@ -21,9 +21,8 @@ from jaxtyping import Array, Float
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.ops import precision
 from jaxtrack.ops.mapping import by_platform, one_by_one
-from jaxtrack.ops.winograd import MOST_TAPS, conv2d_winograd
+from jaxtrack.ops.winograd import MOST_TAPS, Padding, conv2d_winograd
 
-Padding = tuple[tuple[int, int], tuple[int, int]]
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 # From this batch on, XLA's convolution falls behind one large matrix product, forward and backward.
 _PATCHES_FROM_BATCH = 4

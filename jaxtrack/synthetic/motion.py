@@ -167,7 +167,7 @@ def _target_path(plan: _Plan, half: Float[Array, " 2"]) -> Float[Array, "t 2"]:
     return jnp.stack([path[:, 0] + gone * (exit_x - path[:, 0]), path[:, 1]], 1)
 
 
-def _centers(
+def _centres(
     plan: _Plan, side: Float[Array, ""], half: Float[Array, "t n 2"]
 ) -> Float[Array, "t n 2"]:
     """Centres of all objects in the frame."""
@@ -207,7 +207,7 @@ def _poses(plan: _Plan, world: Float[Array, "t n 2"], half: Float[Array, "t n 2"
     bend = smooth_path(paths, time, (count, 2)) * (0.03 + 0.16 * on.deformation)
     rate = d.uniform(1.0, 5.0, count)[None]
     return Pose(
-        center=world,
+        centre=world,
         half=half,
         angle=turn + spin + d.uniform(-0.4, 0.4, count)[None],
         wave=bend,
@@ -271,9 +271,9 @@ def draw_script(
         roam=roam,
     )
     side, half = _sizes(plan, target_size, aspect, extra)
-    center = _centers(plan, side, half)
+    centre = _centres(plan, side, half)
     origin, step = _camera(plan)
-    poses = _poses(plan, origin[:, None] + center * step[:, None, None], half * step[:, None, None])
+    poses = _poses(plan, origin[:, None] + centre * step[:, None, None], half * step[:, None, None])
     return Script(poses, origin, step, _gain(plan))
 
 

@@ -21,7 +21,7 @@ from jaxtrack.synthetic.textures import (
     Draws,
     child,
     object_texture,
-    random_color,
+    random_colour,
     triangle_weights,
 )
 
@@ -45,7 +45,7 @@ class Object(NamedTuple):
     square: Float[Array, " p"]
     ripple: Float[Array, "p 4"]
     enabled: Bool[Array, " p"]
-    color: Float[Array, "p 3"]
+    colour: Float[Array, "p 3"]
     contrast: Float[Array, " p"]
     texture_scale: Float[Array, " p"]
     texture_offset: Float[Array, "p 2"]
@@ -60,7 +60,7 @@ class Object(NamedTuple):
 class Pose(NamedTuple):
     """What an object does at one time. World units."""
 
-    center: Float[Array, " 2"]
+    centre: Float[Array, " 2"]
     half: Float[Array, " 2"]  # half width and height before rotation and deformation
     angle: Float[Array, ""]
     wave: Float[Array, " 2"]  # amplitudes of the deformation, in half sizes
@@ -117,21 +117,21 @@ def _part_frames(thing: Object, swing: Array, phase: Array) -> tuple[Array, Arra
     """Centres (p, 2), cosines and sines (p,) of the parts at one time."""
     angle = thing.angle + swing * thing.swing * jnp.sin(phase + thing.swing_phase)
     cos, sin = jnp.cos(angle), jnp.sin(angle)
-    center = thing.joint + thing.reach[:, None] * jnp.stack([cos, sin], 1)
-    return center, cos, sin
+    centre = thing.joint + thing.reach[:, None] * jnp.stack([cos, sin], 1)
+    return centre, cos, sin
 
 
 def _raw_outline(thing: Object, swing: Array, phase: Array) -> Float[Array, "p m 2"]:
     """Points on every part's outline, in the coordinates that the parts are given in."""
     theta = jnp.arange(OUTLINE_POINTS, dtype=jnp.float32) * (2.0 * np.pi / OUTLINE_POINTS)
     u, v = jnp.cos(theta), jnp.sin(theta)
-    center, cos, sin = _part_frames(thing, swing, phase)
+    centre, cos, sin = _part_frames(thing, swing, phase)
     value = jax.vmap(lambda square, ripple: gauge(u, v, square, ripple))(thing.square, thing.ripple)
     u = u[None, :] / value * thing.radii[:, :1]
     v = v[None, :] / value * thing.radii[:, 1:]
     cos, sin = cos[:, None], sin[:, None]
-    x = center[:, :1] + cos * u - sin * v
-    y = center[:, 1:] + sin * u + cos * v
+    x = centre[:, :1] + cos * u - sin * v
+    y = centre[:, 1:] + sin * u + cos * v
     return jnp.stack([x, y], -1)
 
 
@@ -164,10 +164,10 @@ def draw_object(seed: UInt32[Array, " 2"], texture_size: int, real: Realism = PL
     body_radii = d.uniform(0.75, 1.0, 1, 2)
     ripple_scale = jnp.asarray([0.16, 0.16, 0.07, 0.07], jnp.float32)
     plain = d.flag(0.35)  # a third of the bodies are plain ellipses or rectangles
-    body_color = random_color(d, 1)
-    own = random_color(d, PARTS)
+    body_colour = random_colour(d, 1)
+    own = random_colour(d, PARTS)
     shared = jnp.where(d.flag(0.4, PARTS), 1.0, 0.0)[:, None]
-    color = own + shared * (body_color - own)
+    colour = own + shared * (body_colour - own)
     square = jnp.where(d.flag(0.4, PARTS), d.uniform(0.8, 1.0, PARTS), d.uniform(-0.2, 0.6, PARTS))
     limb_rate = d.uniform(0.0, 1.0)
     enabled = jnp.concatenate(
@@ -190,7 +190,7 @@ def draw_object(seed: UInt32[Array, " 2"], texture_size: int, real: Realism = PL
         square=square,
         ripple=jnp.where(plain, 0.0, amplitude),
         enabled=enabled,
-        color=color,
+        colour=colour,
         contrast=d.log_uniform(0.03, 0.5) * d.uniform(0.5, 1.5, PARTS),
         texture_scale=d.log_uniform(0.25, 1.0) * d.uniform(0.8, 1.25, PARTS),
         texture_offset=d.uniform(0.0, 1.0, PARTS, 2),
@@ -235,9 +235,9 @@ def _pictured(thing: Object, draws: Draws, real: Realism) -> Object:
     piece = photo_piece(real, draws, thing.texture.shape[-1])
     mean = jnp.mean(piece, (1, 2))
     # The parts still differ a little, as limbs and marks do.
-    color = mean[None] + 0.3 * (thing.color - mean[None])
+    colour = mean[None] + 0.3 * (thing.colour - mean[None])
     return thing._replace(
-        color=jnp.where(flag, color, thing.color),
+        colour=jnp.where(flag, colour, thing.colour),
         contrast=jnp.where(flag, 1.0, thing.contrast),
         texture=jnp.where(flag, piece - mean[:, None, None], thing.texture),
     )
@@ -261,14 +261,14 @@ def outline(thing: Object, pose: Pose) -> tuple[Float[Array, "p m 2"], Float[Arr
     y = y + pose.wave[1] * bend(WAVE_NUMBER * x + 1.3 * pose.phase)
     x, y = x * pose.half[0], y * pose.half[1]
     cos, sin = jnp.cos(pose.angle), jnp.sin(pose.angle)
-    points = jnp.stack([cos * x - sin * y, sin * x + cos * y], -1) + pose.center[None, None]
+    points = jnp.stack([cos * x - sin * y, sin * x + cos * y], -1) + pose.centre[None, None]
     low, high = _extent(points, thing.enabled)
     return points, jnp.concatenate([low, high - low])
 
 
 def _rest_coordinates(thing: Object, pose: Pose, x: Array, y: Array) -> tuple[Array, Array]:
     """World coordinates to those that the parts are given in: the inverse of `outline`."""
-    x, y = x - pose.center[0], y - pose.center[1]
+    x, y = x - pose.centre[0], y - pose.centre[1]
     cos, sin = jnp.cos(pose.angle), jnp.sin(pose.angle)
     x, y = (cos * x + sin * y) / pose.half[0], (cos * y - sin * x) / pose.half[1]
     y = y - pose.wave[1] * bend(WAVE_NUMBER * x + 1.3 * pose.phase)
@@ -309,11 +309,11 @@ def bake(thing: Object, pose: Pose, size: int, mix: Float[Array, "3 3"]) -> Spri
     x = jnp.broadcast_to((corner[0] + cells * texel[0])[None, :], (size, size))
     y = jnp.broadcast_to((corner[1] + cells * texel[1])[:, None], (size, size))
     x, y = _rest_coordinates(thing, pose, x, y)
-    center, cos, sin = _part_frames(thing, pose.swing, pose.phase)
+    centre, cos, sin = _part_frames(thing, pose.swing, pose.phase)
     radii = thing.radii
     # Rest coordinates to those of each part, in radii. One matrix product, because the compiler
     # keeps its operands and results, where it would compute element-wise chains anew for each use.
-    shift = cos * center[:, 0] + sin * center[:, 1], cos * center[:, 1] - sin * center[:, 0]
+    shift = cos * centre[:, 0] + sin * centre[:, 1], cos * centre[:, 1] - sin * centre[:, 0]
     rows = jnp.stack(
         [
             jnp.stack([cos, sin, -shift[0]], 1) / radii[:, :1],
@@ -337,9 +337,9 @@ def bake(thing: Object, pose: Pose, size: int, mix: Float[Array, "3 3"]) -> Spri
         through.append(through[-1] * (1.0 - cover[part]))
     weight = paint * jnp.stack(through[::-1])
     # the fourth channel is alpha: colour 1, no texture, no shading
-    color = jnp.concatenate([thing.color @ mix.T, jnp.ones((PARTS, 1), jnp.float32)], 1)
+    colour = jnp.concatenate([thing.colour @ mix.T, jnp.ones((PARTS, 1), jnp.float32)], 1)
     table = thing.texture.reshape(3, -1).T @ jnp.pad(mix.T, ((0, 0), (0, 1)))
-    tone = jnp.einsum("pc,pyx->ycx", color, weight)
+    tone = jnp.einsum("pc,pyx->ycx", colour, weight)
     contrast = jnp.einsum("p,pyx->yx", thing.contrast, weight)
     u = u * (radii[:, 0] * thing.texture_scale)[:, None, None] + thing.texture_offset[:, :1, None]
     v = v * (radii[:, 1] * thing.texture_scale)[:, None, None] + thing.texture_offset[:, 1:, None]

@@ -24,7 +24,7 @@ from jaxtrack.synthetic.render import (
     View,
     WorldConfig,
     bake_all,
-    color_matrix,
+    colour_matrix,
     draw_scene,
     render,
     render_ground,
@@ -159,7 +159,7 @@ def _draw_windows(
     )
     speed = jnp.abs(d.uniform(-0.4, 1.0, views, 1, 1)) ** 2 * (0.3 + 0.7 * later[:, None, None])
     poses = Pose(
-        center=place,
+        centre=place,
         half=half,
         angle=tilt[None]
         + 0.5 * patch.rotation * severity * d.uniform(-2.0, 2.0, views, count) / 2.0,
@@ -228,7 +228,7 @@ def _pick(windows: _Windows, view: int | Array) -> _Windows:
 
 
 def _bake_view(world: WorldConfig, scene: Scene, objects: Object, window: _Windows) -> Sprite:
-    mix = color_matrix(scene, window.gain)
+    mix = colour_matrix(scene, window.gain)
     return bake_all(objects, window.poses, world.sprite_size, mix)
 
 
@@ -310,8 +310,8 @@ def _hidden(poses: Pose, target: int, hide: Bool[Array, ""]) -> Pose:
     front = target + 1
     half = 1.5 * jnp.max(poses.half[1, target]) * jnp.ones((2,))
     return poses._replace(
-        center=poses.center.at[1, front].set(
-            jnp.where(hide, poses.center[1, target], poses.center[1, front])
+        centre=poses.centre.at[1, front].set(
+            jnp.where(hide, poses.centre[1, target], poses.centre[1, front])
         ),
         half=poses.half.at[1, front].set(jnp.where(hide, half, poses.half[1, front])),
         opacity=poses.opacity.at[1, front].set(jnp.where(hide, 1.0, poses.opacity[1, front])),
@@ -351,9 +351,8 @@ def make_pairs(world: WorldConfig, patch: PatchConfig, keys: Array) -> Pair:
     Returns:
         The pairs; leaves lead with n.
     """
-    if (
-        len(keys) == 1
-    ):  # as accelerators ask for it, many at once by `jax.vmap`: no loops around one
+    # Accelerators draw many at once by `jax.vmap` over calls with one key: no loops around one pair.
+    if len(keys) == 1:
         return jax.tree.map(lambda leaf: leaf[None], make_pair(world, patch, keys[0]))
     # In a loop of its own, so that it lies in memory: within the other one the compiler would draw
     # what an object is made of anew at each of its pixels.

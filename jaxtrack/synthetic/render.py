@@ -150,7 +150,7 @@ def draw_scene(
     index = jnp.where(copy, config.behind, jnp.arange(count))
     mixed = jax.vmap(lambda i: draw_object(child(own, i), config.texture_size, real))(index)
     nuance = d.uniform(-0.12, 0.12, count, 3) * copy[:, None]
-    mixed = mixed._replace(color=jnp.clip(mixed.color + nuance[:, None], 0.0, 1.0))
+    mixed = mixed._replace(colour=jnp.clip(mixed.colour + nuance[:, None], 0.0, 1.0))
     return Scene(
         objects=mixed,
         background=draw_background(child(seed, 2), config.background_grid, scale, real.plain),
@@ -176,7 +176,7 @@ def _grid(view: View, height: int, width: int) -> tuple[Array, Array]:
     return xs, ys
 
 
-def color_matrix(scene: Scene, gain: Float[Array, " 3"]) -> Float[Array, "3 3"]:
+def colour_matrix(scene: Scene, gain: Float[Array, " 3"]) -> Float[Array, "3 3"]:
     """Saturation, contrast and gain of the camera."""
     saturation = jnp.where(scene.grey, 0.0, scene.saturation)
     luma = jnp.asarray([0.299, 0.587, 0.114], jnp.float32)
@@ -191,7 +191,7 @@ def _channel_gain(scene: Scene, gain: Float[Array, " 3"]) -> Float[Array, " 3"]:
 def _grade(background: Background, mix: Float[Array, "3 3"]) -> Background:
     """Return the background in the camera's colours."""
     return background._replace(
-        color=background.color @ mix.T,
+        colour=background.colour @ mix.T,
         tint=mix @ background.tint,
         chroma=mix @ background.chroma,
         slope=mix @ background.slope,
@@ -226,7 +226,7 @@ def _ground(
 ) -> tuple[Float[Array, "h 3 w"], Float[Array, "h w"]]:
     """Return colours and light of what lies behind all objects."""
     xs, ys = _grid(view, *size)
-    ground = _grade(scene.background, color_matrix(scene, view.gain))
+    ground = _grade(scene.background, colour_matrix(scene, view.gain))
     picture, light = render_background(ground, xs, ys, view.step, jnp.mean(blur))
     return add_surroundings(picture, scene.around, xs, ys, view.step), light
 

@@ -17,11 +17,9 @@ from jaxtyping import Float, UInt8
 
 from jaxtrack import cli
 from jaxtrack.io.images import write_image
-from jaxtrack.io.writer import draw_boxes
+from jaxtrack.io.writer import beside, draw_boxes
 from jaxtrack.settings import replaced
 from jaxtrack.synthetic.world import Clip, Pair, PatchConfig, WorldConfig, make_clip, make_pair
-
-GAP = 4  # pixels between pictures
 
 
 def _boxed(
@@ -31,33 +29,20 @@ def _boxed(
     return draw_boxes(image, box[None], colours=((128, 128, 128) if dim else (255, 208, 48),))
 
 
-def _beside(images: list[np.ndarray], axis: int) -> UInt8[np.ndarray, "h w 3"]:
-    """Pictures in a row (axis 1) or a column (axis 0), padded with black."""
-    other = 1 - axis
-    extent = max(image.shape[other] for image in images)
-    padded = []
-    for image in images:
-        pad = [(0, 0), (0, 0), (0, 0)]
-        pad[other] = (0, extent - image.shape[other])
-        pad[axis] = (0, GAP)
-        padded.append(np.pad(image, pad))
-    return np.concatenate(padded, axis)
-
-
 def clip_strip(clip: Clip) -> UInt8[np.ndarray, "h w 3"]:
     """Return a clip's frames in a row, with boxes."""
     images = [
         _boxed(np.asarray(frame), np.asarray(box), bool(absent))
         for frame, box, absent in zip(clip.frames, clip.boxes, clip.absent)
     ]
-    return _beside(images, 1)
+    return beside(images, 1)
 
 
 def pair_picture(pair: Pair) -> UInt8[np.ndarray, "h w 3"]:
     """Template and search patch side by side, with boxes; grey in a negative pair."""
     template = _boxed(np.asarray(pair.template), np.asarray(pair.template_box))
     search = _boxed(np.asarray(pair.search), np.asarray(pair.search_box), bool(pair.negative))
-    return _beside([template, search], 1)
+    return beside([template, search], 1)
 
 
 def sheet(
@@ -87,8 +72,8 @@ def sheet(
         for index in range(pairs)
     ]
     across = max(1, rows[0].shape[1] // pictures[0].shape[1]) if rows else 5
-    rows += [_beside(pictures[i : i + across], 1) for i in range(0, pairs, across)]
-    return _beside(rows, 0)
+    rows += [beside(pictures[i : i + across], 1) for i in range(0, pairs, across)]
+    return beside(rows, 0)
 
 
 @dataclasses.dataclass(frozen=True)

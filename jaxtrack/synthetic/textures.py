@@ -114,7 +114,7 @@ class Background(NamedTuple):
     wave: Float[Array, "r 2 3"]
     level: Float[Array, " r"]
     softness: Float[Array, " r"]
-    color: Float[Array, "r 3"]
+    colour: Float[Array, "r 3"]
     grain: Float[Array, "r 2"]  # strength of coarse and fine detail
     tint: Float[Array, " 3"]  # what one unit of grain adds to each channel
     chroma: Float[Array, "3 2"]
@@ -146,7 +146,7 @@ def triangle_wave(phase: Array) -> Array:
     return 4.0 * jnp.abs(phase - jnp.round(phase)) - 1.0
 
 
-def random_color(draws: Draws, *shape: int) -> Array:
+def random_colour(draws: Draws, *shape: int) -> Array:
     """Colours in [0, 1], mostly of low saturation, as in real pictures. Shape: shape + (3,)."""
     grey = draws.uniform(0.08, 0.92, *shape, 1)
     saturation = draws.uniform(0.0, 1.0, *shape, 1) ** 3
@@ -213,7 +213,7 @@ def draw_background(
         wave=jnp.concatenate([jnp.stack([first, second], 1), phase[:, :, None]], 2),
         level=draws.uniform(-0.6, 0.2, r),
         softness=draws.log_uniform(*EDGE_SOFTNESS, r),
-        color=random_color(draws, r),
+        colour=random_colour(draws, r),
         grain=draws.log_uniform(0.03, 0.6, r, 2) * draws.sign(r, 2),
         tint=jnp.ones((3,), jnp.float32),
         chroma=draws.uniform(0.0, 1.0) ** 2 * draws.uniform(-0.4, 0.4, 3, 2),
@@ -252,7 +252,7 @@ class _Region(NamedTuple):
     wave_part: Float[Array, ""]
     noise_part: Float[Array, ""]
     level: Float[Array, ""]
-    color: Float[Array, " 3"]
+    colour: Float[Array, " 3"]
     grain: Float[Array, " 2"]
     sharpness: Float[Array, ""]
 
@@ -267,16 +267,16 @@ def _cover(
     detail: tuple[Array, Array],
 ) -> tuple[Float[Array, "h 3 w"], Float[Array, "h w"]]:
     """Lay a region over colour and grain of those below it."""
-    color, grain = below
+    colour, grain = below
     wave = region.wave
     height = triangle_wave(wave[0, 0] * xs[None] + wave[0, 1] * ys[:, None] + wave[0, 2])
     other = triangle_wave(wave[1, 0] * xs[None] + wave[1, 1] * ys[:, None] + wave[1, 2])
     height = region.wave_part * jnp.minimum(height, other)
     value = region.noise_part * field + height + region.level
     cover = jnp.clip(0.5 + value * region.sharpness, 0.0, 1.0)
-    color = color + cover[:, None] * (region.color[None, :, None] - color)
+    colour = colour + cover[:, None] * (region.colour[None, :, None] - colour)
     own = region.grain[0] * detail[0] + region.grain[1] * detail[1]
-    return color, grain + cover * (own - grain)
+    return colour, grain + cover * (own - grain)
 
 
 def render_background(
@@ -316,7 +316,7 @@ def render_background(
     field = jnp.einsum("ryk,rxk->ryx", tall, columns)
     softness = step * background.softness + blur
     sharpness = background.field_cell / softness
-    color = jnp.broadcast_to(background.color[0][None, :, None], (ys.shape[0], 3, xs.shape[0]))
+    colour = jnp.broadcast_to(background.colour[0][None, :, None], (ys.shape[0], 3, xs.shape[0]))
     grain = background.grain[0, 0] * coarse[0] + background.grain[0, 1] * fine[0]
     for region in range(1, REGIONS):
         own = _Region(
@@ -324,20 +324,22 @@ def render_background(
             background.wave_part[region],
             background.noise_part[region],
             background.level[region],
-            background.color[region],
+            background.colour[region],
             background.grain[region],
             sharpness[region],
         )
-        color, grain = _cover(own, (color, grain), xs, ys, field[region], (coarse[0], fine[0]))
+        colour, grain = _cover(own, (colour, grain), xs, ys, field[region], (coarse[0], fine[0]))
     along = (ys - jnp.mean(ys)) / (step * ys.shape[0])
     across = (xs - jnp.mean(xs)) / (step * xs.shape[0])
 
     def add(channels: Array, plane: Array) -> Array:
         return channels[None, :, None] * plane[:, None]
 
-    color = color + add(background.tint, grain)
-    color = color + add(background.chroma[:, 0], coarse[1]) + add(background.chroma[:, 1], fine[1])
-    color = color + add(background.slope[:, 0], along[:, None])
-    color = color + add(background.slope[:, 1], across[None])
+    colour = colour + add(background.tint, grain)
+    colour = (
+        colour + add(background.chroma[:, 0], coarse[1]) + add(background.chroma[:, 1], fine[1])
+    )
+    colour = colour + add(background.slope[:, 0], along[:, None])
+    colour = colour + add(background.slope[:, 1], across[None])
     shade = jnp.clip(0.5 + 3.0 * field[0], 0.0, 1.0)
-    return color, 1.0 - background.shadow * shade
+    return colour, 1.0 - background.shadow * shade

@@ -37,7 +37,7 @@ from jaxtrack.synthetic.render import (
     View,
     WorldConfig,
     bake_all,
-    color_matrix,
+    colour_matrix,
     draw_scene,
     render,
 )
@@ -117,7 +117,7 @@ def _draw_frame(
     """Frame, box, visible share, coverage of the target, at one time of a clip."""
     poses: Pose = jax.tree.map(lambda leaf: leaf[index], script.poses)
     view = _frame_view(script, index)
-    mix = color_matrix(scene, view.gain)
+    mix = colour_matrix(scene, view.gain)
     sprites = bake_all(scene.objects, poses, config.sprite_size, mix)
     size = (config.height, config.width)
     previous = jnp.maximum(index - 1, 0)
@@ -180,8 +180,8 @@ def _measure(
         ratio = values / values[0]
         return jnp.any(whole & ((ratio > 2.0) | (ratio < 0.5)))
 
-    center = boxes[:, :2] + 0.5 * boxes[:, 2:]
-    move = jnp.linalg.norm(jnp.diff(center, axis=0), axis=1)
+    centre = boxes[:, :2] + 0.5 * boxes[:, 2:]
+    move = jnp.linalg.norm(jnp.diff(centre, axis=0), axis=1)
     fast = jnp.any((move > 0.7 * jnp.sqrt(area[:-1])) & whole[1:] & whole[:-1])
     flags = dict(zip(ATTRIBUTES, wanted))
     flags["scale_variation"] = leaves(area)

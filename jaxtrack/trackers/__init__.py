@@ -193,9 +193,8 @@ def _installed() -> tuple[list[tuple[str, Family]], dict[str, str]]:
                 value = _alone(value, entry.name, {entry.name: value.config})
             if not isinstance(value, Family):
                 raise TypeError(f"a {type(value).__name__}, neither Tracker nor Family")
-        except (
-            Exception
-        ) as error:  # another package's fault must not take the library's trackers away
+        # Another package's fault, whatever it is, must not take the library's own trackers away.
+        except Exception as error:
             said = brief(f"{type(error).__name__}: {error}")
             broken[entry.name] = (
                 f"the package {package} declares it, but {entry.value} failed ({said})"

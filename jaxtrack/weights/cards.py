@@ -55,7 +55,7 @@ def announce(path: pathlib.Path, card: Card, data: bytes) -> None:
     """
     fields = _fields(card, data)
     if path.is_file():
-        older = file_sum(path)
+        older = checksum(path)
         try:
             known = dataclasses.asdict(read_card(path))
         except JaxtrackError:
@@ -95,7 +95,7 @@ def read_card(path: pathlib.Path) -> Card:
     if older is not None:
         # The writing of new weights broke off: the file itself tells which they are.
         older = _card(place, older) if isinstance(older, dict) and len(older) > 1 else None
-        if older is not None and path.is_file() and file_sum(path) == older.sha256:
+        if older is not None and path.is_file() and checksum(path) == older.sha256:
             return older
     return _card(place, fields)
 
@@ -148,17 +148,12 @@ def check_sum(path: pathlib.Path) -> None:
     older = _read(card_path(path)).get("replaces")
     if isinstance(older, dict) and isinstance(older.get("sha256"), str):
         wanted.append(older["sha256"])
-    found = file_sum(path)
+    found = checksum(path)
     if found not in wanted:
         raise JaxtrackError(
             f"{path}: the file is not the one of its card (sha256 {found[:12]}..., "
             f"{wanted[0][:12]}... expected); get both again"
         )
-
-
-def file_sum(path: pathlib.Path) -> str:
-    """Return the sha256 of a file."""
-    return checksum(path)
 
 
 def shipped_names() -> list[str]:

@@ -278,20 +278,21 @@ def hours(monkeypatch):
 
 
 def test_compilation_is_not_timed(hours):
-    clock = eval_run._Clock()
-    assert np.isnan(clock.rate)
-    hours[0] = 100.0  # the first call compiled
-    clock.count(8)
-    assert np.isnan(clock.rate)
-    hours[0] = 102.0
-    clock.count(8)
-    assert clock.rate == 4
-    jax.monitoring.record_event_duration_secs(
-        eval_run._COMPILATION[1], 50.0
-    )  # frames of another size
-    hours[0] = 154.0
-    clock.count(8)
-    assert clock.rate == 4
+    frames_of_another_size = eval_run._COMPILATION[1], 50.0
+    with eval_run._Clock() as clock:
+        assert np.isnan(clock.rate)
+        hours[0] = 100.0  # the first call compiled
+        clock.count(8)
+        assert np.isnan(clock.rate)
+        hours[0] = 102.0
+        clock.count(8)
+        assert clock.rate == 4
+        jax.monitoring.record_event_duration_secs(*frames_of_another_size)
+        hours[0] = 154.0
+        clock.count(8)
+        assert clock.rate == 4
+    jax.monitoring.record_event_duration_secs(*frames_of_another_size)
+    assert clock.rate == 4  # it listens no longer
 
 
 @pytest.mark.parametrize(

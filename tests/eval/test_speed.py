@@ -72,6 +72,7 @@ def test_a_peer_that_never_answers_is_ended():
         (["--benchmark"], "nothing to measure"),
         (["--ops", "--suite"], "--suite and --ops"),
         (["--suite"], "needs --output"),
+        (["--data", "d", "--output", "x.json"], "the figures of --data are printed only"),
         (["--suite", "--output", "x.json", "--presets", "nothing-so"], "no preset is called so"),
         (["--tracker", "siamfcc"], "nearest: siamfc"),
         (["--tracker", "siamfc", "--rounds", "0"], "--rounds"),

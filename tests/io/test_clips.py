@@ -56,12 +56,6 @@ def test_images_in_natural_order(folder: pathlib.Path) -> None:
         clips.list_images(folder / "a.txt")
 
 
-def test_clips_are_videos_and_folders_of_frames(folder: pathlib.Path) -> None:
-    (folder / "loop").unlink()
-    assert names(clips.list_clips(folder)) == ["b.mp4", "seq"]
-    assert names(clips.list_folders(folder)) == ["folder.jpg", "seq"]
-
-
 def test_patterns(folder: pathlib.Path) -> None:
     assert names(clips.expand(f"{folder}/*.jpg")) == ["10.jpg", "11.jpg", "12.jpg"]
     assert names(clips.expand(f"{folder}/[0-9].*")) == ["2.tif", "9.JPG"]

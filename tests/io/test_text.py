@@ -123,10 +123,6 @@ def test_commas_with_blanks_beside_them_hold_a_line_together():
         assert parse_numbers(text).tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
 
 
-def test_infinite_numbers_are_taken_where_they_are_wanted():
-    assert parse_numbers(b"inf,1\n", infinite=True).tolist() == [[np.inf, 1]]
-
-
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
 def test_text_that_names_its_encoding(tmp_path, encoding):
     path = tmp_path / "a.txt"

@@ -7,7 +7,7 @@ import pytest
 
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.models.vgg import CHANNELS, NUMBERS, VGG16, VGGConfig
-from jaxtrack.trackers.tadt.names import MATCONVNET_VGG16, TORCHVISION_VGG16, VGG16_NUMBERS
+from jaxtrack.trackers.tadt.names import MATCONVNET_VGG16, TORCHVISION_VGG16
 from jaxtrack.weights.names import from_published, published_targets, to_published
 
 SHAPES = jax.eval_shape(lambda key: VGG16().init(key, jnp.zeros((1, 8, 8, 3))), jax.random.key(0))
@@ -16,11 +16,11 @@ SHAPES = jax.eval_shape(lambda key: VGG16().init(key, jnp.zeros((1, 8, 8, 3))), 
 def test_names_and_shapes_are_torchvisions():
     targets = published_targets(SHAPES)
     assert set(targets) == {
-        f"features.{n}.{leaf}" for n in VGG16_NUMBERS for leaf in ("weight", "bias")
+        f"features.{n}.{leaf}" for n in NUMBERS.values() for leaf in ("weight", "bias")
     }
     assert targets["features.0.weight"].shape == (64, 3, 3, 3)
     assert targets["features.21.weight"].shape == (512, 512, 3, 3)
-    assert tuple(NUMBERS.values()) == VGG16_NUMBERS
+    assert tuple(NUMBERS.values()) == (0, 2, 5, 7, 10, 12, 14, 17, 19, 21)
 
 
 def torchvision_state():

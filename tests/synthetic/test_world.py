@@ -172,7 +172,7 @@ def test_a_drawn_box_holds_all_of_the_target():
     # what changes between a picture with and without its target lies within the box
     thing = _object(9)
     pose = objects.Pose(
-        center=jnp.asarray([30.0, 26.0]),
+        centre=jnp.asarray([30.0, 26.0]),
         half=jnp.asarray([14.0, 8.0]),
         angle=jnp.asarray(0.5),
         wave=jnp.asarray([0.1, -0.1]),
@@ -237,7 +237,7 @@ def test_a_plain_clip_is_never_absent_and_begins_in_full_view():
 def test_a_front_object_hides_the_target():
     zeros = jnp.zeros(4)
     poses = rendering.Pose(
-        center=jnp.full((4, 2), 40.0),
+        centre=jnp.full((4, 2), 40.0),
         half=jnp.asarray([[5.0, 5.0], [5.0, 5.0], [9.0, 9.0], [60.0, 60.0]]),
         angle=zeros,
         wave=jnp.zeros((4, 2)),
@@ -300,8 +300,8 @@ def test_pairs_have_the_published_scale():
     assert pairs.template.shape == (64, 35, 35, 3)
     assert pairs.search.shape == (64, 71, 71, 3)
     assert pairs.template.dtype == pairs.search.dtype == np.uint8
-    center = pairs.template_box[:, :2] + 0.5 * pairs.template_box[:, 2:]
-    np.testing.assert_allclose(center, 35 / 2, atol=1e-2)
+    centre = pairs.template_box[:, :2] + 0.5 * pairs.template_box[:, 2:]
+    np.testing.assert_allclose(centre, 35 / 2, atol=1e-2)
     around = 0.5 * (pairs.template_box[:, 2] + pairs.template_box[:, 3])
     side = np.sqrt((pairs.template_box[:, 2] + around) * (pairs.template_box[:, 3] + around))
     np.testing.assert_allclose(side, 31, rtol=1e-4)
@@ -311,8 +311,8 @@ def test_pairs_have_the_published_scale():
 
 def test_shift_and_scale_of_search_patches():
     pairs = _pairs()
-    center = pairs.search_box[:, :2] + 0.5 * pairs.search_box[:, 2:] - 71 / 2
-    assert 7 < np.abs(center).max() <= 10.01
+    centre = pairs.search_box[:, :2] + 0.5 * pairs.search_box[:, 2:] - 71 / 2
+    assert 7 < np.abs(centre).max() <= 10.01
     around = 0.5 * (pairs.search_box[:, 2] + pairs.search_box[:, 3])
     side = np.sqrt((pairs.search_box[:, 2] + around) * (pairs.search_box[:, 3] + around))
     scale = np.log(side / 31)
@@ -324,15 +324,15 @@ def test_negative_pairs_show_another_object():
     assert 0.3 < pairs.negative.mean() < 0.7
     change = []
     for index in range(64):
-        colors = []
+        colours = []
         for picture, box in (
             (pairs.template[index], pairs.template_box[index]),
             (pairs.search[index], pairs.search_box[index]),
         ):
             x, y = np.round(box[:2] + 0.25 * box[2:]).astype(int)
             w, h = np.round(0.5 * box[2:]).astype(int)
-            colors.append(picture[y : y + h, x : x + w].mean((0, 1)))
-        change.append(np.abs(colors[0] - colors[1]).max())
+            colours.append(picture[y : y + h, x : x + w].mean((0, 1)))
+        change.append(np.abs(colours[0] - colours[1]).max())
     change = np.asarray(change)
     assert np.median(change[pairs.negative]) > 1.5 * np.median(change[~pairs.negative])
 

@@ -152,11 +152,6 @@ def test_still_kept_takes_the_best_of_those_left():
     np.testing.assert_array_equal(got, [[False, False, True, True, False]])
 
 
-def test_unknown_template_range_is_refused():
-    with pytest.raises(ValueError, match="CTR_POINT"):
-        elimination.template_rows(8, "MIDDLE")
-
-
 @pytest.mark.parametrize(
     ("size", "paper"),
     [("256", (29.0, 21.5)), pytest.param("384", (65.3, 48.3), marks=pytest.mark.slow)],

@@ -33,6 +33,19 @@ def test_focal_loss_of_soft_labels(gamma):
         np.testing.assert_allclose(gradient[place], (up - down) / 2e-5, rtol=1e-3, atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("loss", "logits", "labels"),
+    [
+        (losses.focal, [-200.0, -150.0, 200.0], [0.0, 0.0, 1.0]),
+        (losses.hard_negative_mining, [-1.0, 0.0, 1.0], [0.0, 0.0, 0.0]),
+    ],
+)
+def test_losses_of_nothing_are_zero(loss, logits, labels):
+    value, slope = jax.value_and_grad(loss)(jnp.asarray(logits), jnp.asarray(labels))
+    assert float(value) == 0
+    np.testing.assert_array_equal(slope, np.zeros(3))
+
+
 def test_focal_loss_of_hard_labels_weighs_one_term():
     x = jnp.asarray(np.random.RandomState(1).randn(5, 5), jnp.float32)
     labels = jnp.asarray(np.random.RandomState(2).rand(5, 5) > 0.5, jnp.float32)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxtrack.errors import JaxtrackError
 from train.augment import (
     AugmentConfig,
     augment,
@@ -160,6 +161,11 @@ def test_colours() -> None:
     mix = ((4.0, 0.0, 0.0), (4.0, 0.0, 0.0), (0.0, 0.0, 2.0))
     offsets = (changed(offset_mix=mix) - np.asarray(crop)).mean((1, 2))
     np.testing.assert_allclose(np.cov(offsets.T), [[16, 16, 0], [16, 16, 0], [0, 0, 4]], atol=3)
+
+
+def test_blur_smaller_than_the_smallest_kernel_is_refused() -> None:
+    with pytest.raises(JaxtrackError, match="blur_size"):
+        AugmentConfig(24, blur=1.0, blur_size=3)
 
 
 def test_blur_is_opencvs_cross_filter() -> None:

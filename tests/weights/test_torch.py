@@ -14,6 +14,7 @@ import pytest
 
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.weights import read_torch, write_torch
+from tests.weights.hostile import zip_checkpoint
 
 BASE = np.arange(24, dtype=np.float32).reshape(4, 6)
 
@@ -196,15 +197,6 @@ def test_truncated_anywhere(files: pathlib.Path, tmp_path: pathlib.Path, contain
         path.write_bytes(data[:size])
         with pytest.raises(JaxtrackError, match=r"cut\.pth: (truncated or damaged|not a PyTorch)"):
             read_torch(path)
-
-
-def zip_checkpoint(
-    path: pathlib.Path, structure: bytes, storages: dict[str, bytes] | None = None
-) -> None:
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("net/data.pkl", structure)
-        for key, data in (storages or {}).items():
-            archive.writestr(f"net/data/{key}", data)
 
 
 def tensor_pickle(shape: str, strides: str, offset: int = 0, count: int = 4) -> bytes:

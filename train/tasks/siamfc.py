@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxtrack.ops import precision
 from jaxtrack.ops.correlation import cross_correlation_pairs
 from jaxtrack.ops.losses import balanced_logistic, binary_cross_entropy, distance_labels
 from jaxtrack.ops.patch import PatchSpec
@@ -53,7 +54,7 @@ class Config:
     negative_radius: NotNegative = 0.0
     other_pairs: NotNegative = 0.0
     loss: Literal["balanced", "focal", "ghm", "ohem"] = "balanced"
-    dtype: str = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         """Refuse numbers outside their ranges, by name."""
@@ -129,7 +130,9 @@ def all_correlations(
     for i in range(h):
         rows = x[:, i : i + oh]
         shifted = jnp.concatenate([rows[:, :, j : j + ow] for j in range(w)], axis=-1)
-        total = total + jnp.einsum("kyxc,nc->nkyx", shifted, z[:, i].reshape(z.shape[0], -1))
+        row = z[:, i].reshape(z.shape[0], -1)
+        digits = precision.of(x.dtype)
+        total = total + jnp.einsum("kyxc,nc->nkyx", shifted, row, precision=digits)
     return total
 
 

@@ -190,7 +190,7 @@ class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
         seal.write(Path(self.data_path), written)
 
     def _write_specs(self) -> tuple[list[tuple[Path, str]], int]:
-        """Read all annotations and writes one small file per part; memory stays flat."""
+        """Read all annotations and write one small file per part; memory stays flat."""
         specs, total = [], 0
         problems: list[JaxtrackError] = []
         records = layouts.iter_layout(

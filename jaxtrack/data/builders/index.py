@@ -17,9 +17,9 @@ import numpy as np
 
 from jaxtrack.data.builders import stage
 from jaxtrack.data.record import usable_boxes
+from jaxtrack.data.source import INDEX_VERSION
 from jaxtrack.io.records import write_json
 
-INDEX_VERSION = 2
 SHOWN_SKIPS = 50
 
 

@@ -307,7 +307,7 @@ def ridge(problem: Problem, penalty: float | Array, target_gain: float = 3.0) ->
     rows = slopes.reshape(rest.shape[0], -1) * root[:, None]
     gram = jnp.dot(rows, rows.T, precision="highest")
     dual = jax.scipy.linalg.solve(gram + penalty * jnp.eye(gram.shape[0]), rest, assume_a="pos")
-    search = kernel + (dual @ rows).reshape(kernel.shape)
+    search = kernel + jnp.dot(dual, rows, precision="highest").reshape(kernel.shape)
     return Adapted(kernel, search, jnp.ones(kernel.shape[-1:], kernel.dtype))
 
 

@@ -8,6 +8,7 @@ the layers; attention is a second output of the last hidden layer; how both outp
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -16,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxtrack.models.layers import parameter
+from jaxtrack.ops import precision
 from jaxtrack.ranges import Count, PositiveShare, Whole, check_ranges
 
 # Initial scales of what delta adds to the new kernels, and of their bias.
@@ -87,16 +89,17 @@ class MetaLearner(nn.Module):
         config = self.config
         kh, kw, channels, features = delta.shape
         new = config.target_kernels
+        dense = partial(nn.Dense, precision=precision.of(delta.dtype))
         rows = delta.reshape(-1, features) if config.per_row else delta.reshape(1, -1)
         x = rows
         for i in (1, 2):
-            x = nn.relu(nn.Dense(config.hidden, name=f"fc{i}")(x))
+            x = nn.relu(dense(config.hidden, name=f"fc{i}")(x))
             x = nn.Dropout(1 - config.keep, deterministic=not train)(x)
         kernel = jnp.zeros((kh, kw, channels, 0), delta.dtype)
         if new:
             width = new if config.per_row else kh * kw * channels * new
             small = nn.initializers.variance_scaling(_START**2, "fan_in", "truncated_normal")
-            kernel = nn.Dense(width, kernel_init=small, use_bias=False, name="fc3")(x)
+            kernel = dense(width, kernel_init=small, use_bias=False, name="fc3")(x)
             shape = (kh, kw, channels, new)
             bias = parameter(self, "fc3_bias", nn.initializers.normal(_BIAS), shape)
             kernel = kernel.reshape(shape) + bias
@@ -104,8 +107,6 @@ class MetaLearner(nn.Module):
         attention = jnp.ones((features + new,), delta.dtype)
         if config.attention:
             zero = nn.initializers.zeros
-            logits = nn.Dense(features + new, kernel_init=zero, name="attention")(
-                jnp.mean(x, axis=0)
-            )
+            logits = dense(features + new, kernel_init=zero, name="attention")(jnp.mean(x, axis=0))
             attention = 2 * nn.sigmoid(logits)
         return MetaOutput(kernel, attention)

@@ -2,9 +2,8 @@
 
 The network is SiamFC's fully-convolutional pair of branches with other sizes (`MATCHING`), so its modules
 are `jaxtrack.models.alexnet`'s. This file splits it: the *trunk* (blocks 1 to 4, see
-`jaxtrack.models.alexnet.embed_crops`) runs once per crop; the
-*last layer* and the matching are pure functions of their values, cheap enough to be differentiated while
-tracking.
+`jaxtrack.models.alexnet.embed_crops`) runs once per crop; the *last layer* and the matching are pure
+functions of their values, cheap enough to be differentiated while tracking.
 """
 
 from __future__ import annotations

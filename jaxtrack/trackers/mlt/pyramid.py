@@ -75,5 +75,5 @@ def find_peak(
     share = jax.nn.softmax(height / softness)
     weight = jax.nn.softmax((mixed / jnp.max(mixed) / softness).reshape(-1)).reshape(mixed.shape)
     line = (jnp.arange(side) - middle).astype(maps.dtype) / side
-    offset = jnp.stack([jnp.sum(weight, axis=1) @ line, jnp.sum(weight, axis=0) @ line])
-    return Peak(scale, share @ steps, offset, logit, mixed)
+    offset = jnp.stack([jnp.sum(jnp.sum(weight, axis=axis) * line) for axis in (1, 0)])
+    return Peak(scale, jnp.sum(share * steps), offset, logit, mixed)

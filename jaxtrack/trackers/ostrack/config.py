@@ -23,8 +23,7 @@ from jaxtrack.ranges import (
     Whole,
     check_ranges,
 )
-
-TemplateRange = Literal["CTR_POINT", "CTR_REC", "ALL", "GT_BOX"]
+from jaxtrack.trackers.ostrack.elimination import TemplateRange
 
 
 @dataclasses.dataclass(frozen=True)

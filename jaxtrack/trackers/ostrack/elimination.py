@@ -9,12 +9,14 @@ know their order (positions were added before), so that both give the same featu
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-TEMPLATE_RANGES = ("ALL", "CTR_POINT", "CTR_REC", "GT_BOX")
+# Which template tokens score the search tokens; see `template_rows`.
+TemplateRange = Literal["CTR_POINT", "CTR_REC", "ALL", "GT_BOX"]
 
 
 def keep_counts(ratios: tuple[float, ...], count: int) -> tuple[int, ...]:
@@ -34,7 +36,7 @@ def keep_counts(ratios: tuple[float, ...], count: int) -> tuple[int, ...]:
     return tuple(counts)
 
 
-def template_rows(grid: int, template_range: str) -> tuple[int, ...] | None:
+def template_rows(grid: int, template_range: TemplateRange) -> tuple[int, ...] | None:
     """Return template tokens whose attention scores the search tokens; flat row-major indices.
 
     Args:
@@ -44,9 +46,6 @@ def template_rows(grid: int, template_range: str) -> tuple[int, ...] | None:
 
     Returns:
         Static indices; None for ``GT_BOX``.
-
-    Raises:
-        ValueError: another range.
     """
     first, last = (grid - 1) // 2, grid // 2
     if template_range == "GT_BOX":
@@ -56,10 +55,8 @@ def template_rows(grid: int, template_range: str) -> tuple[int, ...] | None:
     if template_range == "CTR_POINT":
         # Of an even grid the upper left of the four central cells, as published.
         return (first * grid + first,)
-    if template_range == "CTR_REC":
-        middle = sorted({first, last})
-        return tuple(row * grid + column for row in middle for column in middle)
-    raise ValueError(f"template range {template_range!r}, known: {', '.join(TEMPLATE_RANGES)}")
+    middle = sorted({first, last})
+    return tuple(row * grid + column for row in middle for column in middle)
 
 
 def box_rows(boxes: Float[Array, "b 4"], size: int, patch: int) -> Bool[Array, "b n"]:

@@ -72,8 +72,8 @@ def heatmap_focal(
     Args:
         score: probabilities, strictly inside (0, 1).
         target: `gaussian_heatmap` of the same shape; cells equal to 1 are the positives.
-        alpha: weight of hard cells.
-        beta: mercy for cells near the centre.
+        alpha: the larger, the less cells count that are nearly right already.
+        beta: the larger, the less cells beside a positive count that score high.
 
     Returns:
         ``()``; undivided where there is no positive.

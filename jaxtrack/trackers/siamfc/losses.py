@@ -34,7 +34,9 @@ def focal(
     negative = (1 - labels) * probability**gamma
     losses = positive * binary_cross_entropy(logits, jnp.ones_like(logits))
     losses = losses + negative * binary_cross_entropy(logits, jnp.zeros_like(logits))
-    return jnp.mean(losses) / jnp.mean(positive + negative)
+    # Where float32 says of every element that it is right, all weights are 0, and so is the loss.
+    weight = jnp.mean(positive + negative)
+    return jnp.mean(losses) / jnp.where(weight > 0, weight, 1)
 
 
 class GHMState(NamedTuple):
@@ -94,6 +96,9 @@ def hard_negative_mining(
         labels: positive above 0, negative at 0.
         negative_ratio: negatives kept per positive.
 
+    Returns:
+        ``()``; 0 where there is no positive, and so no negative is kept.
+
     Reference:
         huanglianghua/siamfc-pytorch, ``OHNMLoss``.
     """
@@ -105,4 +110,4 @@ def hard_negative_mining(
     rank = jnp.zeros_like(order).at[order].set(jnp.arange(order.size, dtype=order.dtype))
     chosen = positive | (negative & (rank < keep))
     losses = binary_cross_entropy(flat, target)
-    return jnp.sum(jnp.where(chosen, losses, 0)) / jnp.sum(chosen)
+    return jnp.sum(jnp.where(chosen, losses, 0)) / jnp.maximum(jnp.sum(chosen), 1)

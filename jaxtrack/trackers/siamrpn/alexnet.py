@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Float
 
-from jaxtrack.models.layers import BatchNorm, Conv, max_pool
+from jaxtrack.models.layers import BatchNorm, Conv, keep, max_pool
 
 CHANNELS = (96, 256, 384, 384, 256)
 KERNELS = (11, 5, 3, 3, 3)
@@ -59,19 +59,14 @@ class AlexNetRPN(nn.Module):
             if train and block == self.frozen_below:
                 x = jax.lax.stop_gradient(x)
             conv = Conv(features, kernel, strides, padding, name=f"{stage}.0")
-            x = self._keep(f"{stage}.0", conv(x))
+            x = keep(self, f"{stage}.0", conv(x))
             norm = BatchNorm(name=f"{stage}.1")
-            x = self._keep(f"{stage}.1", norm(x, train and block >= self.frozen_below))
+            x = keep(self, f"{stage}.1", norm(x, train and block >= self.frozen_below))
             if block <= 2:
-                x = self._keep(f"{stage}.2", max_pool(x, 3, 2, padding=int(self.padded)))
+                x = keep(self, f"{stage}.2", max_pool(x, 3, 2, padding=int(self.padded)))
             if block <= 4:
-                x = self._keep(f"{stage}.{3 if block <= 2 else 2}", nn.relu(x))
-            self._keep(stage, x)
+                x = keep(self, f"{stage}.{3 if block <= 2 else 2}", nn.relu(x))
+            keep(self, stage, x)
             if block in self.levels:
                 outputs.append(x)
         return outputs
-
-    def _keep(self, name: str, x: Array) -> Array:
-        """Offer an intermediate map to who asks for the collection ``intermediates``."""
-        self.sow("intermediates", f"stage.{name}", x)
-        return x

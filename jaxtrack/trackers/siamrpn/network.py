@@ -124,7 +124,11 @@ class Neck(nn.Module):
         """Adjust every level."""
         if self.align:
             levels = [central(level, levels[-1].shape[2]) for level in levels]
-        names = ["downsample"] if len(levels) == 1 else [f"downsample{i + 2}" for i in range(9)]
+        names = (
+            ["downsample"]
+            if len(levels) == 1
+            else [f"downsample{i + 2}" for i in range(len(levels))]
+        )
         return [
             AdjustLevel(features, self.crop, name=name)(x, train)
             for features, name, x in zip(self.features, names, levels)

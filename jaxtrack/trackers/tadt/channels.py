@@ -220,29 +220,6 @@ def select_channels(
     return tuple(masks)
 
 
-def cut_margin(
-    importance: Float[Array, "c"], kept: Bool[Array, "c"], admitted: Bool[Array, "c"] | None = None
-) -> Float[Array, ""]:
-    """Return by how much the last kept channel's importance exceeds the first dropped one's.
-
-    A margin near rounding means a tie at the cut: another order of summation keeps other channels, and
-    neither choice is wrong. So it is for targets that fill the frame, whose last channels have an importance
-    near zero: margins of 2e-5 and less, where float32 is certain to 3e-6.
-
-    Args:
-        importance: of the channels of a layer.
-        kept: its mask.
-        admitted: channels that could be kept (the ranking branch's mask in the first layer); None: all.
-
-    Returns:
-        As a share of the greatest absolute importance; infinity where nothing was kept or dropped.
-    """
-    free = ~kept if admitted is None else ~kept & admitted
-    last = jnp.min(jnp.where(kept, importance, jnp.inf))
-    first = jnp.max(jnp.where(free, importance, -jnp.inf))
-    return (last - first) / jnp.max(jnp.abs(importance))
-
-
 def balance_weights(
     maps: tuple[Float[Array, "h w c"], ...], importances: tuple[Float[Array, "c"], ...], top: int
 ) -> Float[Array, "layers"]:
@@ -257,7 +234,7 @@ def balance_weights(
     strengths = []
     for features, importance in zip(maps, importances):
         best = top_channels(importance, top).astype(features.dtype)
-        strengths.append(jnp.max(features @ best))
+        strengths.append(jnp.max(jnp.dot(features, best, precision="highest")))
     strength = jnp.stack(strengths)
     return strength[-1] / jnp.where(strength > 0, strength, 1)
 

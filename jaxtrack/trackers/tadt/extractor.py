@@ -1,6 +1,6 @@
 """TADT's feature extractor as a value: a network of this library at named layers.
 
-``Config.network`` is the network's own configuration (`VGGConfig` or `AlexNetConfig`), ``Config.layers``
+`Extractor.network` is the network's own configuration (`VGGConfig` or `AlexNetConfig`), `Extractor.layers`
 names the layers. Networks without padding see a wider crop (by their margin), so that their map covers the
 search window as a padded network's does.
 """

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jaxtrack.ops.response import row_and_column
+from jaxtrack.ops.response import CUBIC, CUBIC_MATLAB, cubic_taps, row_and_column
 
 
 def linear_matrix(
@@ -92,7 +92,6 @@ def cubic_weights(
 
     Corners are aligned and the cubic's a is -0.75 (PyTorch); with ``matlab``, half-pixel centres and -0.5.
     """
-    a = -0.5 if matlab else -0.75
     if matlab:
         ratio = size_in.astype(jnp.float32) / size_out.astype(jnp.float32)
         position = (index.astype(jnp.float32) + 0.5) * ratio - 0.5
@@ -100,15 +99,7 @@ def cubic_weights(
         gaps = jnp.maximum(size_out - 1, 1).astype(jnp.float32)
         position = index.astype(jnp.float32) * ((size_in - 1).astype(jnp.float32) / gaps)
     lower = jnp.floor(position)
-    t = position - lower
-
-    def near(d: Array) -> Array:
-        return ((a + 2) * d - (a + 3)) * d * d + 1
-
-    def far(d: Array) -> Array:
-        return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
-
-    weights = (far(1 + t), near(t), near(1 - t), far(2 - t))
+    weights = cubic_taps(position - lower, CUBIC_MATLAB if matlab else CUBIC)
     cells = jnp.arange(side)[None, :]
     matrix = jnp.zeros((index.shape[0], side), jnp.float32)
     for offset, weight in zip((-1, 0, 1, 2), weights):

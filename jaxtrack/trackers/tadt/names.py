@@ -7,18 +7,16 @@ out by name.
 
 from __future__ import annotations
 
+from jaxtrack.models.vgg import NUMBERS
 from jaxtrack.weights.names import NameTable
-
-# Position of each convolution in torchvision's ``features`` (ReLUs and all pools count), in order.
-VGG16_NUMBERS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21)
 
 TORCHVISION_VGG16 = NameTable(
     ignore=(r"^features\.(24|26|28)\.", r"^classifier\."),
 )
 MATCONVNET_VGG16 = NameTable(
-    rename=tuple((rf"^conv\.{k}\.", f"features.{n}.") for k, n in enumerate(VGG16_NUMBERS)),
+    rename=tuple((rf"^conv\.{k}\.", f"features.{n}.") for k, n in enumerate(NUMBERS.values())),
     ignore=(r"^conv\.(1[0-9])\.",),
-    restore=tuple((rf"^features\.{n}\.", f"conv.{k}.") for k, n in enumerate(VGG16_NUMBERS)),
+    restore=tuple((rf"^features\.{n}\.", f"conv.{k}.") for k, n in enumerate(NUMBERS.values())),
 )
 
 TABLES = {

@@ -138,7 +138,7 @@ def train_ranking(
 
     def step(carry: tuple, _: None) -> tuple[tuple, Array]:
         weights, speeds = carry
-        scores = weights[0] * first + products @ weights[1]
+        scores = weights[0] * first + jnp.dot(products, weights[1], precision="highest")
         loss, slope = jax.value_and_grad(ranking_loss)(scores, pairs)
         speeds = jax.tree.map(
             lambda v, g, x: descent.momentum * v + g + descent.weight_decay * x,

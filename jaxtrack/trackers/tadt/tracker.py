@@ -296,7 +296,7 @@ def init(
     Args:
         config: settings.
         variables: the extractor's learned values.
-        frame: uint8 RGB.
+        frame: ``(h, w, 3)`` RGB, uint8 or floats from 0 to 255.
         box: ``(4,)`` x, y, w, h, pixels, 0-based corner.
         frame_size: ``(2,)`` true height and width.
 
