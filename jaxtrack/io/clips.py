@@ -45,6 +45,16 @@ def list_images(folder: _Path) -> list[pathlib.Path]:
     return list_files(folder, IMAGE_SUFFIXES)
 
 
+def list_folders(folder: _Path) -> list[pathlib.Path]:
+    """Return the visible subfolders of a folder in natural order.
+
+    Raises:
+        JaxtrackError: the folder is missing or cannot be listed.
+    """
+    place = resolve(folder)
+    return [place / e.name for e in entries(place) if e.is_dir()]
+
+
 def frames_of(folder: _Path) -> list[pathlib.Path]:
     """Return the frames of a clip's folder: its images, or those of the subfolder that benchmarks use.
 

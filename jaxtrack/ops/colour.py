@@ -48,7 +48,7 @@ class ColourCue:
     Attributes:
         weight: of the likeness of colours in the response.
         rate: share of a frame in the histograms.
-        above: least score of a frame that takes part in them.
+        above: least score of a frame that takes part in them, without the colours' own part in it.
     """
 
     weight: Share = 0.0
@@ -146,7 +146,7 @@ def followed(
     Args:
         cue: how colours help to find the target.
         seen: before the frame.
-        score: of the frame.
+        score: of the frame, without the colours' part.
         look: of the frame.
         place: where the target was found in the middle crop.
     """

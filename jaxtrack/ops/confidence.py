@@ -109,13 +109,13 @@ def score(
         standing: of the colours, see `jaxtrack.ops.colour.standing`; None: they take no part.
 
     Returns:
-        The score and the new running mean.
+        The score, and the same without the colours' part, which the next frame's `before` is.
     """
-    if rule.rule == "response":
-        mean, value = before, own
-    else:
+    value = own
+    if rule.rule == "margin":
         now = margin(response, rule.radius * template, inside)
-        mean = value = (before + (now - before) * rule.rate).astype(before.dtype)
+        value = (before + (now - before) * rule.rate).astype(before.dtype)
+    plain = value.astype(before.dtype)
     if standing is not None and rule.colour:
         value = (value + rule.colour * (standing - value)).astype(value.dtype)
-    return value, mean
+    return value, plain

@@ -35,7 +35,7 @@ class TemplateUpdate:
 
     Attributes:
         rate: share of a frame in the running mean; 0: no update.
-        above: least score of a frame that takes part.
+        above: least score of a frame that takes part, without the colours' part in it.
         share: of the running mean in the template, against the first frame's.
     """
 
@@ -82,7 +82,7 @@ def followed(
     Args:
         rule: how the template follows the target.
         seen: before the frame.
-        score: of the frame.
+        score: of the frame, without the colours' part.
         now: the template that would be made at the place that was found in it.
     """
     rate = jnp.where(score >= rule.above, rule.rate, 0)

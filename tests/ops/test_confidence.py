@@ -1,5 +1,7 @@
 """The margin of a peak against the formula written out, and the score that is made of it."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from jaxtrack import trackers
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.ops import confidence
-from jaxtrack.ops.confidence import MARGIN, RESPONSE, Confidence
+from jaxtrack.ops.confidence import COLOURED, MARGIN, RESPONSE, Confidence
 
 
 def written_out(response, radius, inside):
@@ -53,8 +55,18 @@ def test_the_score_is_a_running_mean():
         score, mean = confidence.score(MARGIN, mean, jnp.float32(0.7), response, 6)
         scores.append(float(score))
     np.testing.assert_allclose(scores, [1, 0.9, 0.81, 0.829], atol=1e-6)
-    own, kept = jnp.float32(0.7), jnp.ones(())
-    assert confidence.score(RESPONSE, kept, own, bump, 6) == (own, kept)
+    own = jnp.float32(0.7)
+    assert confidence.score(RESPONSE, jnp.ones(()), own, bump, 6) == (own, own)
+
+
+def test_the_colours_part_is_in_the_score_and_not_in_the_running_mean():
+    bump = jnp.zeros((9, 9)).at[4, 4].set(1.0)
+    for rule, plain in ((COLOURED, 1), (dataclasses.replace(RESPONSE, colour=0.3), 0.7)):
+        given = (rule, jnp.ones(()), jnp.float32(0.7), bump, 6)
+        score, mean = confidence.score(*given, standing=jnp.float32(0.2))
+        assert float(mean) == pytest.approx(plain)
+        assert float(score) == pytest.approx(0.7 * plain + 0.3 * 0.2)
+        assert float(confidence.score(*given)[0]) == pytest.approx(plain)
 
 
 def test_published_presets_keep_their_scores_and_searches():

@@ -38,7 +38,7 @@ def unmoved(state, score):
         place |= {"clipped": state.box}
     if hasattr(state, "kernels"):
         place |= {"kept": jnp.concatenate([state.centre, state.size]), "lost": state.lost}
-    known = {k: getattr(state, k) for k in ("confidence", "misses", "colours")} | {"growth": 1.0}
+    known = {"confidence": score, "misses": state.misses, "colours": state.colours, "growth": 1.0}
     return types.SimpleNamespace(score=score, probability=score, **place, **known)
 
 

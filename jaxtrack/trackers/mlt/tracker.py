@@ -77,7 +77,7 @@ class State(NamedTuple):
         frame_index: ``()`` int32 frames tracked so far.
         fill: ``(3,)`` colour beyond the border: the first frame's mean.
         frame_size: ``(2,)`` int32 true height and width of the frames.
-        confidence: ``()`` running mean of the margin, where that is the score; 1 at first.
+        confidence: ``()`` the score without the colours' part, a running mean where it is one; 1 at first.
         misses: ``()`` int32 frames in a row whose score was low (see `jaxtrack.ops.lost`).
         appearance: what the exemplar's output is made of, where it follows the target; else ().
         colours: of the target in the first frame, where the score asks for them; else ().
@@ -484,7 +484,7 @@ def update(
         misses=decision.misses,
     )
     if isinstance(state.appearance, Appearance):
-        state = follow(config, variables, state, state.appearance, frame, decision.score)
+        state = follow(config, variables, state, state.appearance, frame, decision.confidence)
     if not config.adapts:
         return state
     rules = tuning(config, variables)

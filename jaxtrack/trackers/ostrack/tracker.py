@@ -56,7 +56,7 @@ class State(NamedTuple):
         template_mask: ``(z,)`` weight of each template token in the elimination score (0 or 1).
         frame_size: ``(2,)`` int32 true height and width of the frames.
         correction: ``(2,)`` factors on predicted width and height (see `Config.size_correction`).
-        confidence: ``()`` running mean of the margin, where that is the score; 1 at first.
+        confidence: ``()`` the score without the colours' part, a running mean where it is one; 1 at first.
         misses: ``()`` int32 frames in a row whose score was low (see `jaxtrack.ops.lost`).
         appearance: what the template is made of, where it follows the target; else ().
         colours: of the target in the first frame, where the score asks for them; else ().
@@ -379,7 +379,7 @@ def update(
     seen, template = template_update.followed(
         config.template_update,
         state.appearance,
-        decision.score,
+        decision.confidence,
         template_tokens(config, variables, crop),
     )
     return state._replace(appearance=seen, template=template)

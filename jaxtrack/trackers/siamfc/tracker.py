@@ -159,7 +159,7 @@ class State(NamedTuple):
         template: ``(h, w, c)`` the exemplar's embedding.
         fill: ``(3,)`` colour beyond the border: the first frame's mean.
         frame_size: ``(2,)`` int32 true height and width of the frames.
-        confidence: ``()`` running mean of the margin, where that is the score; 1 at first.
+        confidence: ``()`` the score without the colours' part, a running mean where it is one; 1 at first.
         misses: ``()`` int32 frames in a row whose score was low (see `jaxtrack.ops.lost`).
         appearance: what the template is made of, where it follows the target; else ().
         colours: of the target, where they are used; else ().
@@ -410,7 +410,7 @@ def decide(
         size=size,
         confidence=sure,
         misses=misses,
-        colours=colour.followed(config.colour, state.colours, score, look, place),
+        colours=colour.followed(config.colour, state.colours, sure, look, place),
     )
 
 
@@ -433,7 +433,7 @@ def update(
     middle, side = state.centre, state.exemplar_side
     exemplar = exemplar_at(config, frame, middle, side, state.fill, state.frame_size)
     seen, template = template_update.followed(
-        *(config.template_update, state.appearance, decision.score),
+        *(config.template_update, state.appearance, decision.confidence),
         now=template_of(config, variables, exemplar),
     )
     return state._replace(appearance=seen, template=template)

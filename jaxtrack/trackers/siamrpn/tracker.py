@@ -68,7 +68,7 @@ class State(NamedTuple):
         fill: ``(3,)`` colour beyond the border: the first frame's mean (RGB, not rounded).
         lost: ``()`` the target is being searched for (long-term presets only).
         frame_size: ``(2,)`` int32 true height and width of the frames.
-        confidence: ``()`` running mean of the margin, where that is the score; 1 at first.
+        confidence: ``()`` the score without the colours' part, a running mean where it is one; 1 at first.
         misses: ``()`` int32 frames in a row whose score was low (see `jaxtrack.ops.lost`).
         correction: ``(2,)`` factors on predicted width and height (see `Config.size_correction`).
         appearance: what the kernels are made of, where they follow the target; else ().
@@ -393,7 +393,7 @@ def decide(config: Config, variables: Variables, state: State, look: Look, maps:
         lost=searching,
         confidence=sure,
         misses=misses,
-        colours=colour.followed(config.colour, state.colours, score, look, place),
+        colours=colour.followed(config.colour, state.colours, sure, look, place),
     )
 
 
@@ -413,7 +413,7 @@ def update(
         return state
     place = state.centre, state.size, state.fill, state.frame_size
     seen, kernels = template_update.followed(
-        *(config.template_update, state.appearance, decision.score),
+        *(config.template_update, state.appearance, decision.confidence),
         now=kernels_of(config, variables, exemplar_at(config, frame, *place)),
     )
     return state._replace(appearance=seen, kernels=kernels)

@@ -135,7 +135,7 @@ class State(NamedTuple):
         filters: kernel and bias of the last layer cut to its kept channels; () where it is not cut.
         energy: ``()`` correlation of the template with itself.
         frame_size: ``(2,)`` int32 true height and width of the frames.
-        confidence: ``()`` running mean of the margin, where that is the score; 1 at first.
+        confidence: ``()`` the score without the colours' part, a running mean where it is one; 1 at first.
         misses: ``()`` int32 frames in a row whose score was low (see `jaxtrack.ops.lost`).
         appearance: what the template is made of, where it follows the target; else ().
         colours: of the target in the first frame, where the score asks for them; else ().
@@ -568,7 +568,7 @@ def update(
     size = map_size(config, state)
     now = cut_template(features, size, state.template_size, config.template_width)
     seen, template = template_update.followed(
-        config.template_update, state.appearance, decision.score, now
+        config.template_update, state.appearance, decision.confidence, now
     )
     energy = jnp.sum(jnp.square(template))
     return state._replace(appearance=seen, template=template, energy=energy)
