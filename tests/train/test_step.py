@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import types
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxtrack.errors import JaxtrackError
 from tests import toy_training
 from train import data, optim, parallel, presets
 from train import step as update_step
@@ -222,6 +224,21 @@ def test_one_program_serves_runs_of_all_lengths() -> None:
     program = compiled(30)
     assert largest_difference(program(7), compiled(7)()) < 1e-6
     assert largest_difference(program(7), program(30)) > 1e-5
+
+
+def test_the_gradient_of_another_loss_is_refused() -> None:
+    """SiamRPN++ has a gradient of its own: with another loss beside it, that loss would never be trained."""
+    task = presets.get("siamrpnpp-tiny").task
+
+    def own(config: Any, params: Any, batch_stats: Any, batch: Any, keys: Any) -> Any:
+        value, aux = task.loss(config, params, batch_stats, batch, keys)
+        return 2 * value, aux
+
+    with pytest.raises(
+        JaxtrackError, match=r"gradient is that of .*siamrpn.loss.loss, not of .*own:"
+    ):
+        dataclasses.replace(task, loss=own)
+    assert dataclasses.replace(task, loss=own, gradient=None).loss is own
 
 
 @pytest.mark.parametrize(("platform", "asked"), [("gpu", True), ("cpu", False)])
