@@ -340,7 +340,9 @@ def command_of(settings: dict[str, Any], preset: Preset) -> str:
     words += ["--recipe"] if settings["published_data"] else []
     for change in settings["set"]:
         words += ["--set", change]
-    return shlex.join(words)
+    beyond = presets.beyond_texts(preset)
+    said = f"  # with {', '.join(beyond)} of a program of its own" if beyond else ""
+    return shlex.join(words) + said
 
 
 def data_seen(settings: dict[str, Any], preset: Preset, seen: str) -> str:
@@ -551,6 +553,7 @@ def _train(
         raise UsageError("--steps and --minutes: give one of them")
     if options.synthetic and options.data in (None, SYNTHETIC) and not options.resume:
         raise UsageError("--synthetic: a share beside --data DIR; without it, all is synthetic")
+    trackers.get(preset.tracker)  # the weights are for one that can be found
     check_output(options, output, preset)
     stack.enter_context(
         parallel.joined(
@@ -645,6 +648,7 @@ def _train(
             asked = meter.told and (stop.asked or meter.told)
         scores: dict[str, float] = {}
         if validate is not None and (step % settings["validate_every"] == 0 or step == steps):
+            meter.settle()  # what the device still does for this step is no validation
             log.pause()
             # All know the scores, for all write the checkpoint.
             scores = validate(state) if parallel.is_main() else dict.fromkeys(MEASURES, 0.0)
