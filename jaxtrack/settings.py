@@ -143,6 +143,10 @@ def explained(value: Any, prefix: str = "") -> Iterator[Explained]:
 
 
 def _choices(hint: Any) -> str:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        names = [kind for kind in typing.get_args(hint) if typing.get_origin(kind) is Literal]
+        # Names beside a text: that of somebody else's value, which is imported.
+        return f"{_choices(names[0])}|package.module:NAME" if names else ""
     if typing.get_origin(hint) is Literal:
         return "|".join(map(str, typing.get_args(hint)))
     return "true|false" if hint is bool else ""
