@@ -122,7 +122,10 @@ def changed(preset: Preset, texts: Iterable[str]) -> Preset:
     spelt = [_spelt_out(text) for text in texts]
     if any(text.partition("=")[0] == "name" for text in spelt):
         raise UsageError("name: a preset keeps the name under which it is found")
-    return replaced(preset, spelt) if spelt else preset
+    try:
+        return replaced(preset, spelt) if spelt else preset
+    except UsageError as error:  # in the words of the user, who need not write ``config``
+        raise UsageError(_as_written(str(error))) from error
 
 
 def _spelt_out(change: str) -> str:
@@ -135,8 +138,8 @@ def _spelt_out(change: str) -> str:
 
 
 def _as_written(path: str) -> str:
-    """Return a path as ``--set`` takes it: the way back from `_spelt_out`."""
-    return path.replace("task.config.", "task.", 1)
+    """Return a text's paths as ``--set`` takes them: the way back from `_spelt_out`."""
+    return path.replace("task.config.", "task.")
 
 
 def changes(preset: Preset) -> list[str]:

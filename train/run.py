@@ -461,8 +461,10 @@ def build(preset: Preset, settings: dict[str, Any], devices: list[Any]) -> Progr
         raise JaxtrackError(str(error)) from error
     update = make_update(preset.task, optimizer, steps, epochs, settings["accumulate"], preset.ema)
     share = settings["synthetic"]
-    draw = make_draw(preset.task, _abreast(devices), share)
-    return Program(optimizer, parallel.compile_update(update, devices, draw, share > 0), recipe)
+    draw = None
+    if share or settings["data"] == SYNTHETIC:
+        draw = make_draw(preset.task, _abreast(devices), share)
+    return Program(optimizer, parallel.compile_update(update, devices, draw), recipe)
 
 
 def rate_of(program: Program, preset: Preset, steps: int) -> Callable[[int], float]:

@@ -169,7 +169,7 @@ def test_bad_input_is_one_line(
         (2, (*x, "--set", "optim.ratee=1"), "no field 'ratee'; nearest: rate"),
         (2, (*x, "--set", "ema=2"), "ema is 2; 0 or more, below 1"),
         (2, (*x, "--set", "name=x"), "name: a preset keeps the name under which it is found"),
-        (2, (*x, "--set", "task.noise=loud"), "task.config.noise=loud: a number is wanted"),
+        (2, (*x, "--set", "task.noise=loud"), "error: task.noise=loud: a number is wanted"),
         (1, (*x, "--batch-size", 7), "cannot be shared by 4 devices"),
         (1, (*x, "--accumulate", 3), "cannot be shared by 4 devices in 3 parts each"),
         (1, (*x, "--devices", 9), "this process has 4 cpu device(s)"),

@@ -35,7 +35,7 @@ def run_update(
     optimizer = optim.make(preset.optim, variables["params"], steps, preset.epochs)
     places = parallel.local_devices(devices)
     update = make_update(preset.task, optimizer, steps, preset.epochs, accumulate, decay)
-    step = parallel.compile_update(update, places, make_draw(preset.task))
+    step = parallel.compile_update(update, places, None if fixed else make_draw(preset.task))
     state = parallel.place(init_state(variables, optimizer, decay > 0), places)
     batch = {"index": np.arange(8, dtype=np.int32)}
     if fixed:
@@ -88,7 +88,7 @@ def test_drawn_pairs_take_the_place_of_given_ones(devices: int) -> None:
 
     for count in (1, devices):
         step = parallel.compile_update(
-            update, parallel.local_devices(count), make_draw(task, synthetic=0.25), mixed=True
+            update, parallel.local_devices(count), make_draw(task, synthetic=0.25)
         )
         _, rows = step(Counted(jnp.int32(3)), {"index": index, **given}, key)
         seen.append(np.asarray(rows))
