@@ -159,11 +159,14 @@ def _over_crops(function: Callable[[Crop], float], reduce: Callable) -> Callable
 
 
 def _quantile(share: float) -> Callable[[np.ndarray], float]:
-    return lambda values: float(np.nanquantile(values, share))
+    def found(values: np.ndarray) -> float:
+        known = values[~np.isnan(values)]
+        return float(np.quantile(known, share)) if known.size else float("nan")
+
+    return found
 
 
-def _median(values: np.ndarray) -> float:
-    return float(np.nanmedian(values))
+_median = _quantile(0.5)
 
 
 def _motions(tracks: list[Track]) -> np.ndarray:

@@ -44,3 +44,12 @@ def test_motion_and_likeness():
     np.testing.assert_allclose(statistics.motion(track), 0.25)
     assert statistics.likeness(track, 20) > 0.95  # the windows' pixels fall a little otherwise
     assert np.isnan(statistics.likeness(track, 60))
+
+
+def test_what_short_tracks_do_not_show_is_left_open():
+    """No pair of frames that far apart: no figure, and no warning."""
+    frame = np.zeros((60, 60, 3), np.uint8)
+    track = Track({0: frame}, np.asarray([[20.0, 20.0, 10.0, 10.0]]))
+    for name, of in statistics.STATISTICS.items():
+        if name.startswith(("motion", "correlation")):
+            assert np.isnan(of([track], [])), name
