@@ -410,7 +410,8 @@ def _row(output: pathlib.Path, name: str) -> str:
 def _note_scores(benchmark: str, names: list[str], output: pathlib.Path) -> list[str]:
     """Write scores into the cards of weights; return what went wrong."""
     # A benchmark with several splits has the split in the name of its folder.
-    places = [output / "scores" / benchmark, *(output / "scores").glob(f"{benchmark}-*")]
+    folder = layouts.folder_name(benchmark)
+    places = [output / "scores" / folder, *(output / "scores").glob(f"{folder}-*")]
     files = [place / "scores.json" for place in places if (place / "scores.json").is_file()]
     if not files:
         return [f"scores on {benchmark}: none were written in {output / 'scores'}"]
