@@ -108,6 +108,17 @@ def described(value: Any, prefix: str = "") -> dict[str, Any]:
     return {path: inner for path, _, _, inner in _walk(value, prefix)}
 
 
+def kinds(value: Any) -> Iterator[type]:
+    """Yield the class of a dataclass or NamedTuple, and those of the ones that lie in it."""
+    if _is_record(value):
+        yield type(value)
+        for name in _names(type(value)):
+            yield from kinds(getattr(value, name))
+    elif type(value) is tuple:
+        for entry in value:
+            yield from kinds(entry)
+
+
 class Explained(NamedTuple):
     """What there is to know of one field that can be set.
 
@@ -143,6 +154,10 @@ def explained(value: Any, prefix: str = "") -> Iterator[Explained]:
 
 
 def _choices(hint: Any) -> str:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        names = [kind for kind in typing.get_args(hint) if typing.get_origin(kind) is Literal]
+        # Names beside a text: that of somebody else's value, which is imported.
+        return f"{_choices(names[0])}|package.module:NAME" if names else ""
     if typing.get_origin(hint) is Literal:
         return "|".join(map(str, typing.get_args(hint)))
     return "true|false" if hint is bool else ""
@@ -271,7 +286,7 @@ def hints(kind: type) -> dict[str, Any]:
 
 def _read(text: str, hint: Any, before: Any) -> Any:
     """Return a value of a type, from text."""
-    if hint is Any and before is not None:
+    if (hint is Any or getattr(hint, "_is_protocol", False)) and before is not None:
         hint = type(before)
     origin = typing.get_origin(hint)
     if origin is typing.Annotated:

@@ -15,7 +15,7 @@ BESIDE = {
     "io": {"errors", "io"},
     "weights": {"errors", "ops", "io", "weights"},
     "synthetic": {"errors", "ranges", "ops", "io", "synthetic", "settings", "cli", "data"},
-    "data": {"errors", "ranges", "ops", "io", "data", "cli"},
+    "data": {"errors", "imports", "ranges", "ops", "io", "data", "cli"},
 }
 # Functions that read a flag, a variable, a clock or a device when called.
 READS = {"environ", "getenv", "time", "perf_counter", "devices", "default_backend", "argv"}

@@ -203,10 +203,11 @@ class Meter:
         Raises:
             JaxtrackError: the loss of the step before is not finite.
         """
-        self._settle()
+        self.settle()
         self._pending = (step, metrics, content)
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
+        """Wait for the latest step, and look at its metrics; see `add`."""
         if self._pending is None:
             return
         step, metrics, content = self._pending
@@ -227,14 +228,14 @@ class Meter:
 
     def read(self) -> dict[str, float]:
         """Return the means since the last call, the latest step included."""
-        self._settle()
+        self.settle()
         means = {name: total / self._count for name, total in self._sums.items()}
         self._sums, self._count = {}, 0
         return means
 
     def read_since_save(self) -> float:
         """Return the mean loss since the last call, the latest step included."""
-        self._settle()
+        self.settle()
         loss = self._save_sum / max(self._save_count, 1)
         self._save_sum, self._save_count = 0.0, 0
         return loss

@@ -21,8 +21,7 @@ from jaxtyping import UInt8
 from jaxtrack import cli
 from jaxtrack.cli import Each, Metavar, Positional, Range
 from jaxtrack.errors import JaxtrackError, UsageError
-from jaxtrack.io import paths
-from jaxtrack.io.images import write_image
+from jaxtrack.io.images import output_image, write_image
 from jaxtrack.io.writer import beside, draw_boxes
 
 from . import presets
@@ -131,7 +130,7 @@ def tinted(image: np.ndarray, labels: np.ndarray, stride: float) -> UInt8[np.nda
 
 def _run(options: Options) -> None:
     preset = presets.changed(presets.get(options.preset), options.set)
-    output = paths.output_file(options.output)
+    output = output_image(options.output)
     if is_kept(options.data):
         raise UsageError(f"--data {options.data}: kept outputs, which are no pictures")
     batches = open_batches(

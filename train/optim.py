@@ -1,7 +1,8 @@
 """Optimisers and learning-rate schedules as values: masks by parameter path, freezing, warm-up, clipping.
 
 A rate is a function of the epoch, so that one description serves a run of any length: ``--steps`` squeezes
-the whole schedule into the steps asked for.
+the whole schedule into the steps asked for. Both take ``package.module:NAME`` in place of a name, for what is
+somebody else's.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 import re
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -19,13 +20,76 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxtrack.errors import JaxtrackError
+from jaxtrack.errors import JaxtrackError, brief
+from jaxtrack.imports import imported
 from jaxtrack.ranges import BelowOne, NotNegative, Positive, Share, Whole, check_ranges
 from jaxtrack.settings import is_exactly
 
 from .step import epoch_of
 
+Name = Literal["sgd", "adam", "adamw"]
 Kind = Literal["constant", "geometric", "step", "cosine", "onecycle"]
+
+
+def _check_name(field: str, given: str, kind: Any) -> None:
+    """Refuse what is neither one of our names nor that of a module's value.
+
+    Raises:
+        JaxtrackError: says which there are.
+    """
+    known = get_args(kind)
+    if given not in known and ":" not in given:
+        raise JaxtrackError(
+            f"{field} is {brief(repr(given), 80)}; one of {', '.join(known)}, or package.module:NAME"
+        )
+
+
+def _own(field: str, text: str, what: str) -> Any:
+    """Import what somebody else's module calls by a name.
+
+    Args:
+        field: that holds the name, for messages.
+        text: ``package.module:NAME``.
+        what: the value in capitals, for messages.
+    """
+    place, _, name = text.partition(":")
+    return imported(place, name, f"{field}={brief(text, 100)}", what)
+
+
+def own_core(config: OptimConfig) -> optax.GradientTransformation | None:
+    """Return somebody else's optimiser; None where it is one of ours.
+
+    Raises:
+        JaxtrackError: there is none of that name.
+    """
+    if config.name in get_args(Name):
+        return None
+    core = _own("optim.name", config.name, "CORE")
+    if not isinstance(core, optax.GradientTransformation):
+        raise JaxtrackError(
+            f"optim.name={config.name} is {type(core).__name__}; an optax.GradientTransformation is wanted,"
+            " such as optax.scale_by_lion()"
+        )
+    return core
+
+
+def own_rate(schedule: Schedule) -> Callable[[Array], Array] | None:
+    """Return somebody else's schedule, the factor on the peak rate by the share of the run that is done.
+
+    None: it is one of ours.
+
+    Raises:
+        JaxtrackError: there is none of that name.
+    """
+    if schedule.kind in get_args(Kind):
+        return None
+    rate = _own("optim.schedule.kind", schedule.kind, "RATE")
+    if not callable(rate):
+        raise JaxtrackError(
+            f"optim.schedule.kind={schedule.kind} is {type(rate).__name__}; a function of the share of"
+            " the run that is done is wanted, the factor on the peak rate"
+        )
+    return rate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +99,9 @@ class Schedule:
     Attributes:
         kind: ``constant``; ``geometric`` (equal ratios, also called log or exponential) to ``final``;
             ``step`` (times ``factor`` at each milestone); ``cosine`` to ``final``; ``onecycle``
-            (cosine from ``peak / 25`` up to the peak over ``rise`` of the run, then down to ``final``).
+            (cosine from ``peak / 25`` up to the peak over ``rise`` of the run, then down to ``final``);
+            ``package.module:NAME``: one of your own, a function of the share of the run that is done, ``()``
+            float32 from 0 to 1, that returns the factor on the peak rate.
         final: rate at the end of ``geometric``, ``cosine`` and ``onecycle``.
         per_epoch: the rate changes only between epochs.
         endpoint: with ``per_epoch``: the last epoch runs exactly at ``final`` (numpy's ``logspace``);
@@ -48,7 +114,7 @@ class Schedule:
         warmup_kind: ``linear`` or ``geometric`` towards the peak, which the epoch after it has.
     """
 
-    kind: Kind = "constant"
+    kind: Kind | str = "constant"
     final: NotNegative = 0.0
     per_epoch: bool = False
     endpoint: bool = False
@@ -62,6 +128,7 @@ class Schedule:
     def __post_init__(self) -> None:
         """Refuse numbers outside their ranges, by name, and equal ratios from or to nothing."""
         check_ranges(self)
+        _check_name("kind", self.kind, Kind)
         if self.kind == "geometric" and is_exactly(self.final, 0):
             raise JaxtrackError("final is 0; above 0 with kind=geometric, whose ratios are equal")
         if self.warms_by_ratios and is_exactly(self.warmup_start, 0):
@@ -101,7 +168,9 @@ class OptimConfig:
 
     Attributes:
         name: ``sgd`` (momentum, no Nesterov), ``adam`` or ``adamw``. Weight decay is added to the
-            gradient for the first two, and to the step for ``adamw``.
+            gradient for the first two, and to the step for ``adamw``. ``package.module:NAME``: one of your
+            own, an ``optax.GradientTransformation`` that makes the direction of the gradient
+            (``optax.scale_by_lion()``); decay, rate and its rule for other batches are those of ``adamw``.
         rate: peak rate for the preset's batch; see `scaled_rate` for other batches.
         schedule: how it moves.
         momentum: of ``sgd``; the first step's buffer is the gradient.
@@ -115,7 +184,7 @@ class OptimConfig:
             their optimiser.
     """
 
-    name: Literal["sgd", "adam", "adamw"]
+    name: Name | str
     rate: NotNegative
     schedule: Schedule = Schedule()
     momentum: BelowOne = 0.9
@@ -130,6 +199,7 @@ class OptimConfig:
     def __post_init__(self) -> None:
         """Refuse numbers outside their ranges, by name, and equal ratios from or to a rate of nothing."""
         check_ranges(self)
+        _check_name("name", self.name, Name)
         schedule = self.schedule
         if is_exactly(self.rate, 0) and (schedule.kind == "geometric" or schedule.warms_by_ratios):
             field = "kind" if schedule.kind == "geometric" else "warmup_kind"
@@ -148,7 +218,8 @@ def scaled_rate(config: OptimConfig, batch_size: int, preset_batch_size: int) ->
 
     The rule: with a batch k times the preset's, rates are k times as high for SGD (Goyal et al., Accurate,
     Large Minibatch SGD, section 2.1) and sqrt(k) times for Adam and AdamW, whose steps do not grow with
-    the gradient (Malladi et al., On the SDEs and Scaling Rules for Adaptive Gradient Algorithms).
+    the gradient (Malladi et al., On the SDEs and Scaling Rules for Adaptive Gradient Algorithms), and for
+    those of others.
     """
     k = batch_size / preset_batch_size
     factor = k if config.name == "sgd" else math.sqrt(k)
@@ -188,10 +259,19 @@ def learning_rate(
         rate = peak * jnp.power(jnp.float32(schedule.factor), drops)
     elif schedule.kind == "cosine":
         rate = _cosine(peak, schedule.final, part)
-    else:  # onecycle
+    elif schedule.kind == "onecycle":
         up = _cosine(peak / 25, peak, jnp.clip(part / max(schedule.rise, _LEAST), 0, 1))
         fall = jnp.clip((part - schedule.rise) / max(1 - schedule.rise, _LEAST), 0, 1)
         rate = jnp.where(part < schedule.rise, up, _cosine(peak, schedule.final, fall))
+    else:
+        own = own_rate(schedule)
+        assert own is not None
+        factor = jnp.asarray(own(part), jnp.float32)
+        if factor.shape:
+            raise JaxtrackError(
+                f"optim.schedule.kind={schedule.kind} returns shape {factor.shape}; one number is wanted"
+            )
+        rate = peak * factor
     if not warm:
         return rate
     start, share = schedule.warmup_start, now / warm
@@ -299,7 +379,10 @@ def _transformation(
     config: OptimConfig, groups: dict[str, Group], epochs: int
 ) -> optax.GradientTransformationExtraArgs:
     """Make one update, in order: freeze, clip, decay (coupled), core, decay (decoupled), rate."""
-    if config.name == "sgd":
+    foreign = own_core(config)
+    if foreign is not None:
+        core = foreign
+    elif config.name == "sgd":
         core = optax.trace(config.momentum) if config.momentum else optax.identity()
     else:
         core = optax.scale_by_adam(*config.betas, eps=config.epsilon)
@@ -335,7 +418,7 @@ def _transformation(
             forget = jnp.stack([(before < s) & (epoch >= s) for s in starts]).any()
         rate = learning_rate(config, epoch, epochs)
         count, unbiasing = None, None
-        if config.name != "sgd":
+        if foreign is None and config.name != "sgd":
             # Of the moments, once for all parameters.
             count = state.core.count if forget is None else _unless(forget, state.core.count)
             count = optax.safe_increment(count)
@@ -345,9 +428,18 @@ def _transformation(
             wait = waiting.get(start)
             move_by = -rate * factor if wait is None else jnp.where(wait, 0, -rate * factor)
             moments[factor, start] = Moment(wait, clip, forget, unbiasing, move_by)
+        of = {p: moments[groups[p].rate, groups[p].from_epoch] for p in grads}
+        if foreign is not None:
+            memory = state.core
+            if forget is not None:
+                memory = jax.tree.map(partial(jnp.where, forget), core.init(params), memory)
+            ready = {p: _prepared(g, params[p], of[p], 0.0) for p, g in grads.items()}
+            ways, memory = core.update(ready, memory, params)
+            moves = {p: _moved(way, params[p], of[p], decays[p], added) for p, way in ways.items()}
+            return moves, OptimState(state.steps_done + 1, memory)
         moves, memories = {}, {}
         for p, grad in grads.items():
-            moment = moments[groups[p].rate, groups[p].from_epoch]
+            moment = of[p]
             own = _of_one(state.core, p)
             moves[p], memories[p] = move_one(grad, params[p], own, moment, decays[p], added)
         moved = _of_all(state.core, memories)
@@ -404,22 +496,34 @@ def _move_one(
         decay: coefficient of weight decay.
         added: return the moved parameter, not its move.
     """
-    if moment.clip is not None:
-        move = (move / moment.clip.norm) * moment.clip.most
-    if decay and config.name != "adamw":
-        move = move + decay * param
-    if moment.waiting is not None:
-        move = _unless(moment.waiting, move)
+    apart = config.name == "adamw"  # decay is added to the step, not to the gradient
+    move = _prepared(move, param, moment, 0.0 if apart else decay)
     if moment.forget is not None:
         memory = jax.tree.map(partial(_unless, moment.forget), memory)
     if moment.unbiasing is None:
         move, memory = core.update(move, memory)
     else:
         move, memory = _adam_of_one(config, move, memory, moment.unbiasing)
-    if decay and config.name == "adamw":
+    return _moved(move, param, moment, decay if apart else 0.0, added), memory
+
+
+def _prepared(move: Array, param: Array, moment: Moment, decay: float) -> Array:
+    """Return a gradient as an optimiser takes it: clipped, with its decay, none while it waits."""
+    if moment.clip is not None:
+        move = (move / moment.clip.norm) * moment.clip.most
+    if decay:
+        move = move + decay * param
+    if moment.waiting is not None:
+        move = _unless(moment.waiting, move)
+    return move
+
+
+def _moved(move: Array, param: Array, moment: Moment, decay: float, added: bool) -> Array:
+    """Return the move of a direction, or the moved parameter."""
+    if decay:
         move = move + decay * param
     move = moment.rate * move
-    return param + move if added else move, memory
+    return param + move if added else move
 
 
 def _adam_of_one(

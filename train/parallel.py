@@ -227,7 +227,6 @@ def compile_update(
     update: Callable[..., Any],
     devices: list[Any],
     draw: Callable[..., Any] | None = None,
-    mixed: bool = False,
 ) -> Callable[..., Any]:
     """Compile an update for the devices.
 
@@ -236,9 +235,8 @@ def compile_update(
             all of them (that is not checked: a forgotten mean over the devices shows only as a wrong
             result; ``tests/train/test_step.py`` looks for it).
         devices: from `local_devices`.
-        draw: ``(step, index, key, given) -> pairs`` (`train.step.make_draw`), for batches that hold nothing
-            but ``index``; a program of its own.
-        mixed: draw for batches that hold pairs, too.
+        draw: ``(step, index, key, given) -> pairs`` (`train.step.make_draw`), a program of its own; None:
+            batches hold all their pairs.
 
     Returns:
         ``step(state, batch, key)``. The state is unstacked and consumed by the call (one process: its
@@ -262,8 +260,8 @@ def compile_update(
 
     def step(state: Any, batch: Any, key: Any) -> Any:
         batch = jax.tree.map(split, batch)
-        given = {name: x for name, x in batch.items() if name not in ("index", LENGTH, STOP)}
-        if drawn and (mixed or not given):
+        if drawn:
+            given = {name: x for name, x in batch.items() if name not in ("index", LENGTH, STOP)}
             batch = {**batch, **drawn(state.step, batch["index"], key, given)}
         return mapped(state, batch, key)
 

@@ -6,6 +6,7 @@ Those of others are imported, as their trackers are: ``package.module:PRESET`` s
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
@@ -14,14 +15,14 @@ from typing import Any
 import jax
 
 from jaxtrack import settings
-from jaxtrack.errors import JaxtrackError, brief, unknown
+from jaxtrack.errors import JaxtrackError, UsageError, brief, unknown
 from jaxtrack.imports import imported
 from jaxtrack.ranges import BelowOne, Count, check_ranges
 from jaxtrack.settings import Explained, as_text, described, replaced
 
 from . import tasks
 from .optim import OptimConfig
-from .step import Task
+from .step import Task, function_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +120,12 @@ def changed(preset: Preset, texts: Iterable[str]) -> Preset:
         UsageError: a field that there is not, or a value that it does not take.
     """
     spelt = [_spelt_out(text) for text in texts]
-    return replaced(preset, spelt) if spelt else preset
+    if any(text.partition("=")[0] == "name" for text in spelt):
+        raise UsageError("name: a preset keeps the name under which it is found")
+    try:
+        return replaced(preset, spelt) if spelt else preset
+    except UsageError as error:  # in the words of the user, who need not write ``config``
+        raise UsageError(_as_written(str(error))) from error
 
 
 def _spelt_out(change: str) -> str:
@@ -132,23 +138,48 @@ def _spelt_out(change: str) -> str:
 
 
 def _as_written(path: str) -> str:
-    """Return a path as ``--set`` takes it: the way back from `_spelt_out`."""
-    return path.replace("task.config.", "task.", 1)
+    """Return a text's paths as ``--set`` takes them: the way back from `_spelt_out`."""
+    return path.replace("task.config.", "task.")
 
 
 def changes(preset: Preset) -> list[str]:
-    """Return how a preset differs from the one of its name, as ``FIELD=VALUE`` texts for ``--set``."""
-    if ":" not in preset.name and preset.name not in all_presets():
-        return []
-    before, now = described(get(preset.name)), described(preset)
+    """Return how a preset differs from the one of its name, as ``FIELD=VALUE`` texts for ``--set``.
+
+    What no text says (`beyond_texts`) is not among them.
+    """
     return [
-        f"{_as_written(path)}={as_text(value)}"
-        for path, value in now.items()
-        if path != "name" and before.get(path, _MISSING) != value and not callable(value)
+        f"{_as_written(path)}={as_text(now)}"
+        for path, now, settable in _differences(preset)
+        if settable
     ]
 
 
-_MISSING = object()
+def beyond_texts(preset: Preset) -> list[str]:
+    """Return the fields in which a preset differs from the one of its name beyond what ``--set`` can say.
+
+    They are functions, and what lies in a record that the other has not: changed in Python. A preset of no
+    name that can be found differs in all: ``["preset"]``.
+    """
+    if not _is_found(preset.name):
+        return ["preset"]
+    found = [path for path, _, settable in _differences(preset) if not settable]
+    return [_as_written(path) for path in found]
+
+
+def _is_found(name: str) -> bool:
+    return ":" in name or name in all_presets()
+
+
+def _differences(preset: Preset) -> list[tuple[str, Any, bool]]:
+    """Return path, value, and whether ``--set`` can say it, of what differs from the preset of the name."""
+    if not _is_found(preset.name):
+        return []
+    before, now = described(get(preset.name)), described(preset)
+    return [
+        (path, value, path in before and not callable(value))
+        for path, value in now.items()
+        if path != "name" and (path not in before or before[path] != value)
+    ]
 
 
 def explained(preset: Preset) -> Iterator[Explained]:
@@ -172,8 +203,10 @@ def describe(preset: Preset) -> dict[str, Any]:
             return [plain(item) for item in value]
         if isinstance(value, dict):
             return {str(key): plain(item) for key, item in value.items()}
+        if isinstance(value, functools.partial):
+            return [plain(value.func), plain(value.args), plain(value.keywords)]
         if callable(value):
-            return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__name__)}"
+            return function_name(value)
         return value
 
     return plain(preset)

@@ -340,7 +340,9 @@ def command_of(settings: dict[str, Any], preset: Preset) -> str:
     words += ["--recipe"] if settings["published_data"] else []
     for change in settings["set"]:
         words += ["--set", change]
-    return shlex.join(words)
+    beyond = presets.beyond_texts(preset)
+    said = f"  # with {', '.join(beyond)} of a program of its own" if beyond else ""
+    return shlex.join(words) + said
 
 
 def data_seen(settings: dict[str, Any], preset: Preset, seen: str) -> str:
@@ -459,8 +461,10 @@ def build(preset: Preset, settings: dict[str, Any], devices: list[Any]) -> Progr
         raise JaxtrackError(str(error)) from error
     update = make_update(preset.task, optimizer, steps, epochs, settings["accumulate"], preset.ema)
     share = settings["synthetic"]
-    draw = make_draw(preset.task, _abreast(devices), share)
-    return Program(optimizer, parallel.compile_update(update, devices, draw, share > 0), recipe)
+    draw = None
+    if share or settings["data"] == SYNTHETIC:
+        draw = make_draw(preset.task, _abreast(devices), share)
+    return Program(optimizer, parallel.compile_update(update, devices, draw), recipe)
 
 
 def rate_of(program: Program, preset: Preset, steps: int) -> Callable[[int], float]:
@@ -551,6 +555,7 @@ def _train(
         raise UsageError("--steps and --minutes: give one of them")
     if options.synthetic and options.data in (None, SYNTHETIC) and not options.resume:
         raise UsageError("--synthetic: a share beside --data DIR; without it, all is synthetic")
+    trackers.get(preset.tracker)  # the weights are for one that can be found
     check_output(options, output, preset)
     stack.enter_context(
         parallel.joined(
@@ -645,6 +650,7 @@ def _train(
             asked = meter.told and (stop.asked or meter.told)
         scores: dict[str, float] = {}
         if validate is not None and (step % settings["validate_every"] == 0 or step == steps):
+            meter.settle()  # what the device still does for this step is no validation
             log.pause()
             # All know the scores, for all write the checkpoint.
             scores = validate(state) if parallel.is_main() else dict.fromkeys(MEASURES, 0.0)

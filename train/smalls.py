@@ -32,11 +32,12 @@ from jaxtrack.io.records import checksum, read_json, write_json
 from jaxtrack.io.turns import accelerated, cores, side_by_side
 from jaxtrack.weights import read_card, read_published, save_weights
 
+from .run import WEIGHTS  # of a run that has ended
+
 _EVALUATION = 0.15  # share of the time that is kept for the scores
 _MARGIN = 0.1  # of it without scores: a run slows down while others are compiled
 _LEAST = 0.5  # minutes: a training that is given less is not begun
 _LARGE = 12_000_000  # bytes; weights above are stored in half precision
-_TRAINED = "weights.safetensors"  # of a run that has ended
 _FEW = 10_000  # values: smaller arrays stay as they are
 
 
@@ -160,7 +161,7 @@ def smalls(options: Options) -> None:
     _compare(runs, options)
     faults: list[str] = []
     training = 1 - (_MARGIN if options.no_scores else _EVALUATION)
-    waiting = [s for s in stages if not (runs / s.preset / _TRAINED).is_file()]
+    waiting = [s for s in stages if not (runs / s.preset / WEIGHTS).is_file()]
     with _compiled_ahead(waiting[1:], options, runs) as compiled:
         for number, stage in enumerate(stages):
             if stage not in waiting:
@@ -174,7 +175,7 @@ def smalls(options: Options) -> None:
                     faults.append(fault)
                     _say(fault)
                     continue
-            store(runs / stage.preset / _TRAINED, stage, output)
+            store(runs / stage.preset / WEIGHTS, stage, output)
     made = [name for stage in stages for name in stage.makes if _weights(output, name).is_file()]
     if made and not options.no_scores:
         faults += score(made, clock, options, output)
@@ -220,7 +221,7 @@ def _compare(runs: pathlib.Path, options: Options) -> None:
         "batch_size": options.batch_size,
     }
     note = runs / "asked.json"
-    files = [runs / s.preset / name for s in STAGES for name in ("settings.json", _TRAINED)]
+    files = [runs / s.preset / name for s in STAGES for name in ("settings.json", WEIGHTS)]
     if note.is_file() and any(file.is_file() for file in files):
         before = read_json(note, "what trainings were asked for", dict)
         other = [f"--{key.replace('_', '-')}" for key in asked if before.get(key) != asked[key]]
@@ -304,7 +305,7 @@ def _train(stage: Stage, minutes: float, clock: Clock, options: Options, runs: p
             length = ["--steps", str(options.steps)]
         words += [*_asked(stage, options), *length]
         if stage.start and stage.start != FILE:
-            start = runs / stage.start / _TRAINED
+            start = runs / stage.start / WEIGHTS
             if not start.is_file():
                 return f"{name}: not begun, {stage.start} is not trained"
             words += ["--init-from", str(start)]
@@ -409,7 +410,8 @@ def _row(output: pathlib.Path, name: str) -> str:
 def _note_scores(benchmark: str, names: list[str], output: pathlib.Path) -> list[str]:
     """Write scores into the cards of weights; return what went wrong."""
     # A benchmark with several splits has the split in the name of its folder.
-    places = [output / "scores" / benchmark, *(output / "scores").glob(f"{benchmark}-*")]
+    folder = layouts.folder_name(benchmark)
+    places = [output / "scores" / folder, *(output / "scores").glob(f"{folder}-*")]
     files = [place / "scores.json" for place in places if (place / "scores.json").is_file()]
     if not files:
         return [f"scores on {benchmark}: none were written in {output / 'scores'}"]

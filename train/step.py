@@ -44,6 +44,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from jaxtrack.errors import JaxtrackError
+
 AXIS = "device"  # name of the data-parallel axis
 STOP = "stop"  # the flag by which one process tells all others that it has to stop
 LENGTH = "length"  # of the run, told with each batch: one program serves runs of all lengths
@@ -99,6 +101,18 @@ class Keep(NamedTuple):
     free: tuple[str, ...]
 
 
+class Gradient(NamedTuple):
+    """A cheaper way to a loss's gradient than to differentiate it as a whole.
+
+    Attributes:
+        of: the loss whose gradient it is.
+        compute: ``(config, params, batch_stats, batch, keys) -> ((scalar, Aux), gradient)``.
+    """
+
+    of: Callable[..., tuple[Array, Aux]]
+    compute: Callable[[Any, Any, Any, Batch, Array], tuple[tuple[Array, Aux], Any]]
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """A training task as a hashable value: equal when config and functions are equal. Not a pytree.
@@ -114,8 +128,8 @@ class Task:
             (augmentation, labels, dropout) is drawn from its own; `streams` splits them.
         view: ``(config, batch, keys) -> View``: the crops and labels that `loss` makes of the batch;
             None: nothing to be seen.
-        gradient: ``(config, params, batch_stats, batch, keys) -> ((scalar, Aux), gradient)``, where the
-            loss has a cheaper way to it than being differentiated as a whole; None: it is.
+        gradient: where the loss has a cheaper way to it than being differentiated as a whole; None: it
+            is. Whoever puts another loss in place of a task's leaves it out: ``gradient=None``.
         keep: what of the loss can be kept; None: nothing.
     """
 
@@ -124,10 +138,21 @@ class Task:
     sample: Callable[[Any, Array], Batch]
     loss: Callable[[Any, Any, Any, Batch, Array], tuple[Float[Array, ""], Aux]]
     view: Callable[[Any, Batch, Array], View] | None = None
-    gradient: Callable[..., tuple[tuple[Array, Aux], Any]] | None = dataclasses.field(
-        default=None, metadata={"described": False}
-    )
+    gradient: Gradient | None = dataclasses.field(default=None, metadata={"described": False})
     keep: Keep | None = dataclasses.field(default=None, metadata={"described": False})
+
+    def __post_init__(self) -> None:
+        """Refuse the gradient of another loss, by which the task's own would never be trained."""
+        if self.gradient is not None and self.gradient.of is not self.loss:
+            raise JaxtrackError(
+                f"the task's gradient is that of {function_name(self.gradient.of)}, not of its loss"
+                f" {function_name(self.loss)}: give gradient=None (or that loss's own) with the loss"
+            )
+
+
+def function_name(function: Any) -> str:
+    """Return where a function is from, ``module.name``; of a callable value, its class."""
+    return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__name__)}"
 
 
 class TrainState(NamedTuple):
@@ -244,8 +269,10 @@ def make_update(
         batch = dict(batch)
         _, keys_loss = streams(pair_keys(key, batch.pop("index")), 2)
         given = task.config, params, stats, {**batch, **shared}, keys_loss
-        take = task.gradient or jax.value_and_grad(task.loss, argnums=1, has_aux=True)
-        (loss, aux), grads = take(*given)
+        if task.gradient is not None:
+            (loss, aux), grads = task.gradient.compute(*given)
+        else:
+            (loss, aux), grads = jax.value_and_grad(task.loss, argnums=1, has_aux=True)(*given)
         return grads, aux.batch_stats, {**aux.metrics, "loss": loss}
 
     def accumulated(params: Any, stats: Any, batch: Batch, shared: Batch, key: Array) -> Any:

@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtrack import streaming, trackers
-from jaxtrack.base import Tracker
+from jaxtrack import checks, streaming, trackers
+from jaxtrack.base import Tracker, variable_shapes
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.ops.boxes import iou_xyxy, xywh_to_xyxy
 
+from . import presets
 from .held import Clip, Drawn, Held
 from .presets import Preset
 from .step import Batch, TrainState
@@ -31,12 +32,21 @@ class Validation:
     Args:
         preset: what is trained.
         held: what is held out; None: of the synthetic world.
+
+    Raises:
+        JaxtrackError: the tracker does not take what is trained: told before anything is.
     """
 
     def __init__(self, preset: Preset, held: Held | None = None) -> None:
         self._held = held or Drawn()
         self._preset = preset
         self._tracker = tracker_of(preset)
+        try:
+            checks.variables(presets.shapes(preset.task), variable_shapes(self._tracker))
+        except JaxtrackError as error:
+            raise JaxtrackError(
+                f"--validate-every tracks with {preset.tracker}, which {preset.name} does not train: {error}"
+            ) from error
         self._batches: list[tuple[Batch, Any]] = []
         self._clips: list[Clip] | None = None
         self._loss = jax.jit(self._loss_of)

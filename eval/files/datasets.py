@@ -86,8 +86,7 @@ def incomplete(dataset: Dataset, count: int, broken: int = 0) -> tuple[str, ...]
     size = splits.size(dataset.layout, dataset.split)
     if size is None or count >= size:
         return ()
-    known = layouts.DATASETS.get(dataset.layout)
-    alone = known is None or len(known.splits) == 1
+    alone = dataset.synthetic or len(layouts.layout_of(dataset.layout).splits) == 1
     if alone:
         name = dataset.layout
     else:
@@ -112,7 +111,8 @@ def find(name: str, split: str | None = None) -> Dataset:
     """Return the data set of a name ("OTB-100" and "otb100" are the same).
 
     Args:
-        name: one of `names`, in any case, with or without hyphens, underscores and blanks.
+        name: one of `names`, in any case, with or without hyphens, underscores and blanks; or
+            ``package.module:LAYOUT``, whose videos are scored as the user's own ones are.
         split: one of its splits; None: the one that is scored, "test" where there is one.
 
     Returns:
@@ -130,8 +130,11 @@ def find(name: str, split: str | None = None) -> Dataset:
     try:
         layout = layouts.canonical(name)
     except JaxtrackError as error:
+        if ":" in name:
+            raise UsageError(str(error)) from error
         raise UsageError(str(unknown("benchmark", name, names()))) from error
-    if layout not in names():
+    known = layouts.layout_of(layout)
+    if known.stills or layout in _FOR_TRAINING:
         raise UsageError(f"{layout} is for training, no benchmark; {nearest(layout, names())}")
     scored = layouts.evaluation_split(layout)
     try:
@@ -141,6 +144,8 @@ def find(name: str, split: str | None = None) -> Dataset:
     if split in layouts.DATASETS:
         return Dataset(get_benchmark(split), layout, split, split)
     # Where training videos lie in the same folder, the split is always named.
-    trains = "train" in layouts.DATASETS[layout].splits and split in ("train", "test", "val")
+    trains = "train" in known.splits and split in ("train", "test", "val")
     named = trains or split != scored
-    return Dataset(get_benchmark(layout), layout, split, f"{layout}-{split}" if named else layout)
+    label = layouts.folder_name(layout)
+    rules = get_benchmark("custom" if layouts.is_own(layout) else layout)
+    return Dataset(rules, layout, split, f"{label}-{split}" if named else label)

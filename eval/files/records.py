@@ -12,12 +12,11 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from jaxtrack.data.layouts import is_own
 from jaxtrack.data.record import VideoRecord, doubts, reaching_out, usable_boxes
 
 from ..metrics.annotation import Annotation, from_record
 from ..metrics.names import listing
-
-OWN = "custom"  # the layout of a user's own videos
 
 
 def evaluated(layout: str, record: VideoRecord) -> tuple[VideoRecord, int]:
@@ -31,7 +30,7 @@ def evaluated(layout: str, record: VideoRecord) -> tuple[VideoRecord, int]:
         The record; of a user's own video without the frames before the first one that shows the target, and
         without a box where the target is absent, however its line says so. And how many frames were left out.
     """
-    if layout != OWN or not record.usable.any():
+    if not is_own(layout) or not record.usable.any():
         return record, 0
     start = int(np.argmax(record.usable))
     boxes = np.where(usable_boxes(record.boxes)[:, None], record.boxes, np.nan)
@@ -64,7 +63,7 @@ def doubtful(layout: str, targets: Iterable[tuple[np.ndarray, tuple[int, int]]])
     Returns:
         One line, or nothing.
     """
-    if layout != OWN:
+    if not is_own(layout):
         return ()
     usable = [(boxes[usable_boxes(boxes)], size) for boxes, size in targets]
     beyond = sum(int(reaching_out(boxes, size).sum()) for boxes, size in usable)

@@ -230,7 +230,7 @@ def _from_layout(path: Path, layout: str, split: str | None) -> Truth | None:
     except JaxtrackError:
         return None
     scored = layouts.evaluation_split(layout)
-    others = [s for s in layouts.DATASETS[layout].splits if s != scored]
+    others = [s for s in layouts.layout_of(layout).splits if s != scored]
     for chosen in [scored, *others] if split is None else [split]:
         try:
             records = layouts.read_truth(layout, path, chosen)

@@ -38,7 +38,7 @@ def of_functions(*functions: Callable[..., Any]) -> str:
     """Return a digest of the code behind functions: this library's, and that of the packages they lie in.
 
     Args:
-        functions: such as ``init`` and ``track_frame`` of a tracker, ours or somebody else's.
+        functions: such as ``init`` and ``track_frame`` of a tracker, ours or somebody else's, or classes.
     """
     ours = ("jaxtrack", __package__)
     packages = dict.fromkeys((*ours, *(f.__module__.partition(".")[0] for f in functions)))

@@ -94,7 +94,7 @@ def fingerprint(tracker: Tracker, variables: Variables) -> str:
         digest.update(f"{len(text)}:{text}".encode())
 
     functions = tracker.init, tracker.track_frame
-    add(code.of_functions(*functions))
+    add(code.of_functions(*functions, *settings.kinds(tracker.config)))
     for function in functions:
         add(f"{function.__module__}.{getattr(function, '__qualname__', type(function).__name__)}")
     add(repr(tracker.config))

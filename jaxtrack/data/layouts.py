@@ -28,6 +28,8 @@ coco           crowds and boxes below 2 pixels are left out
 youtubebb      511 crops in PySOT's layout, the target at the centre
 custom         clips or frame folders plus one text file per target (``readers/custom.py`` has the format)
 =============  ====================================================================================
+
+``package.module:LAYOUT``, wherever a dataset's name is asked for, imports a `Layout` of somebody else's.
 """
 
 from __future__ import annotations
@@ -39,17 +41,23 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from jaxtrack.data.readers import benchmarks, custom, files, images, otb, pairing, training
-from jaxtrack.data.readers.entries import Found, read_entries
+from jaxtrack.data.readers.entries import Entry, Found, read_entries
 from jaxtrack.data.record import VideoRecord, usable_boxes
-from jaxtrack.errors import JaxtrackError, unknown
+from jaxtrack.errors import JaxtrackError, brief, unknown
+from jaxtrack.imports import imported
 
 __all__ = [
     "DATASETS",
+    "Entry",
+    "Found",
     "Layout",
     "VideoRecord",
     "canonical",
     "evaluation_split",
+    "folder_name",
+    "is_own",
     "iter_layout",
+    "layout_of",
     "names",
     "read_layout",
     "read_truth",
@@ -67,7 +75,8 @@ class Layout:
         find: ``(root, split, frames) -> what is there``; nothing is read but lists.
         splits: names of its splits; the first is the default for training.
         looked_for: the files that identify the layout, under the dataset's folder.
-        evaluation: the split that is scored by default: the benchmark's test set.
+        evaluation: the split that is scored by default: the benchmark's test set; the first one where there
+            is no such split.
         withheld: splits of which the dataset publishes the first boxes only: no score can be computed here.
         stills: whether every target has a single frame (pairs then use the image twice).
     """
@@ -152,19 +161,56 @@ def canonical(dataset: str) -> str:
     """Find the name of a dataset, however it is spelled ("OTB-100", "GOT-10k", "LaSOT_ext").
 
     Args:
-        dataset: a name, in any case and with any signs between letters and digits.
+        dataset: a name, in any case and with any signs between letters and digits; or
+            ``package.module:LAYOUT``.
 
     Returns:
-        A key of ``DATASETS``.
+        A key of ``DATASETS``, or what names a layout of somebody else's as it stands.
 
     Raises:
-        JaxtrackError: an unknown dataset; the nearest names are offered.
+        JaxtrackError: an unknown dataset; the nearest names are offered. Or no such layout.
     """
+    if ":" in dataset:
+        layout_of(dataset)
+        return dataset
     plain = re.sub(r"[^a-z0-9]", "", dataset.lower())
     spelled = {re.sub(r"[^a-z0-9]", "", name): name for name in DATASETS} | _ALIASES
     if plain not in spelled:
         raise unknown("dataset", dataset, DATASETS)
     return spelled[plain]
+
+
+def layout_of(dataset: str) -> Layout:
+    """Return the layout of a dataset.
+
+    Args:
+        dataset: a key of ``DATASETS``, or ``package.module:LAYOUT``.
+
+    Raises:
+        JaxtrackError: no such module, an error in it, no such name in it, or no layout.
+    """
+    if dataset in DATASETS:
+        return DATASETS[dataset]
+    place, _, name = dataset.partition(":")
+    where = f"dataset {brief(repr(dataset), 100)}"
+    found = imported(place, name, where, "LAYOUT")
+    if not isinstance(found, Layout):
+        raise JaxtrackError(
+            f"{where}: {place}:{name} is {type(found).__name__}; a {__name__}.Layout is wanted"
+        )
+    if not found.splits:
+        raise JaxtrackError(f"{where}: the layout names no split")
+    return found
+
+
+def is_own(dataset: str) -> bool:
+    """Return whether a dataset is the user's own, and no published benchmark."""
+    return dataset == "custom" or ":" in dataset
+
+
+def folder_name(dataset: str) -> str:
+    """Return a dataset's name as that of a folder."""
+    return dataset.replace(":", ".")
 
 
 def resolve(dataset: str, split: str | None = None) -> tuple[Layout, str]:
@@ -181,7 +227,7 @@ def resolve(dataset: str, split: str | None = None) -> tuple[Layout, str]:
         JaxtrackError: an unknown dataset or split; the nearest name is offered.
     """
     dataset = canonical(dataset)
-    layout = DATASETS[dataset]
+    layout = layout_of(dataset)
     if split is None:
         return layout, layout.splits[0]
     if dataset == "trackingnet" and split.startswith("train_"):
@@ -200,7 +246,8 @@ def evaluation_split(dataset: str) -> str:
     Returns:
         The split's name.
     """
-    return DATASETS[canonical(dataset)].evaluation
+    layout = layout_of(canonical(dataset))
+    return layout.evaluation if layout.evaluation in layout.splits else layout.splits[0]
 
 
 def withheld(dataset: str, split: str) -> bool:
@@ -213,7 +260,7 @@ def withheld(dataset: str, split: str) -> bool:
     Returns:
         True where only first boxes are published (``VideoRecord.withheld`` says it of each video).
     """
-    return split in DATASETS[canonical(dataset)].withheld
+    return split in layout_of(canonical(dataset)).withheld
 
 
 def iter_layout(

@@ -37,7 +37,8 @@ class Prepare:
     """Build (or check) a tracking dataset from the folder that its own site delivers.
 
     Attributes:
-        dataset: dataset name: got10k, lasot, trackingnet, vid, det, coco, youtubebb, otb, ..., custom.
+        dataset: dataset name: got10k, lasot, trackingnet, vid, det, coco, youtubebb, otb, ..., custom; or
+            ``package.module:LAYOUT``, a layout of your own.
         source: folder that the dataset unpacks to.
         output: folder for built datasets; this one goes to OUTPUT/DATASET/SPLIT_FLAVOUR/VERSION.
         split: split name; the dataset's training (or only) split by default.
@@ -128,7 +129,7 @@ def read_list(dataset: str, path: Path) -> tuple[str, ...]:
 def _built_at(args: Prepare, split: str) -> Path:
     flavour = f"crop{args.crop}" if args.crop else "frames"
     assert args.output is not None
-    return args.output / args.dataset / f"{split}_{flavour}"
+    return args.output / layouts.folder_name(args.dataset) / f"{split}_{flavour}"
 
 
 def _build(args: Prepare, split: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pathlib
 from collections.abc import Iterator
 
 import cv2
@@ -14,7 +15,7 @@ from jaxtrack.errors import JaxtrackError, brief, naming
 from jaxtrack.io import headers
 from jaxtrack.io.atomic import read_whole, write_whole
 from jaxtrack.io.clips import IMAGE_SUFFIXES
-from jaxtrack.io.paths import resolve
+from jaxtrack.io.paths import output_file
 
 LARGEST_IMAGE = 1 << 27  # pixels: 400 MB once decoded
 
@@ -148,6 +149,21 @@ def read_image(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "h w 3"]:
     return decode_image(read_whole(path), str(path))
 
 
+def output_image(path: str | os.PathLike[str]) -> pathlib.Path:
+    """Return the resolved path of an image file that may be written; asked before the picture is made.
+
+    Raises:
+        UsageError: as `jaxtrack.io.paths.output_file`.
+        JaxtrackError: likewise, or an unknown suffix.
+    """
+    place = output_file(path)
+    if place.suffix.lower() not in IMAGE_SUFFIXES:
+        raise JaxtrackError(
+            f"{place}: unknown image format; known suffixes: {', '.join(IMAGE_SUFFIXES)}"
+        )
+    return place
+
+
 def write_image(path: str | os.PathLike[str], image: UInt8[np.ndarray, "h w 3"]) -> None:
     """Write an image file; the suffix tells the format.
 
@@ -158,11 +174,7 @@ def write_image(path: str | os.PathLike[str], image: UInt8[np.ndarray, "h w 3"])
     Raises:
         JaxtrackError: unknown suffix, or the file cannot be written.
     """
-    path = resolve(path)
-    if path.suffix.lower() not in IMAGE_SUFFIXES:
-        raise JaxtrackError(
-            f"{path}: unknown image format; known suffixes: {', '.join(IMAGE_SUFFIXES)}"
-        )
+    path = output_image(path)
     with naming(path, "cannot be written"), quiet_opencv():
         good, data = cv2.imencode(path.suffix, cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2BGR))
     if not good:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -15,6 +15,45 @@ from jaxtrack.ops.correlation import cross_correlation_pairs
 from jaxtrack.ops.mapping import image_by_image
 from jaxtrack.ops.response import resize_maps
 from jaxtrack.ranges import Count, Positive, Share, check_ranges
+
+
+@runtime_checkable
+class Embedding(Protocol):
+    """What `SiamFC` asks of its network's settings, a frozen dataclass: an `AlexNetConfig`, or one's own."""
+
+    @property
+    def stride(self) -> int:
+        """Total stride, input pixels per feature cell."""
+
+    def feature_size(self, image_size: int) -> int:
+        """Return the side of the features of a square image, cells; below 1: it is too small for any."""
+
+    def module(self, name: str) -> nn.Module:
+        """Return the network under a name: ``(n, h, w, 3)`` images and ``train`` to a list of feature maps.
+
+        The last one, ``(n, h', w', c)``, is the embedding.
+        """
+
+
+def refuse_small(network: Embedding, exemplar: int, search: int) -> None:
+    """Refuse crops that a network makes nothing of.
+
+    Args:
+        network: its settings.
+        exemplar: side of the exemplar crop, pixels.
+        search: side of the search crop, pixels.
+
+    Raises:
+        JaxtrackError: says which, and what would do.
+    """
+    if network.feature_size(exemplar) < 1:
+        sides = range(exemplar, 2**15)
+        least = next((side for side in sides if network.feature_size(side) >= 1), sides.stop)
+        raise JaxtrackError(
+            f"exemplar_size is {exemplar}, of which the network leaves no feature; {least} or more"
+        )
+    if search < exemplar:
+        raise JaxtrackError(f"instance_size is {search}, below exemplar_size = {exemplar}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,25 +100,6 @@ class AlexNetConfig:
         """Total stride, input pixels per feature cell."""
         return 2 * self.pool_strides[0] * self.pool_strides[1]
 
-    def refuse_small(self, exemplar: int, search: int) -> None:
-        """Refuse crops that the network makes nothing of.
-
-        Args:
-            exemplar: side of the exemplar crop, pixels.
-            search: side of the search crop, pixels.
-
-        Raises:
-            JaxtrackError: says which, and what would do.
-        """
-        if self.feature_size(exemplar) < 1:
-            sides = range(exemplar, 2**15)
-            least = next((side for side in sides if self.feature_size(side) >= 1), sides.stop)
-            raise JaxtrackError(
-                f"exemplar_size is {exemplar}, of which the network leaves no feature; {least} or more"
-            )
-        if search < exemplar:
-            raise JaxtrackError(f"instance_size is {search}, below exemplar_size = {exemplar}")
-
     def feature_size(self, image_size: int, blocks: int = 5) -> int:
         """Return the side of the output of block 3, 4 or 5 of a square image, cells."""
         side = (image_size - self.kernels[0]) // 2 + 1
@@ -87,6 +107,10 @@ class AlexNetConfig:
         side = side - self.kernels[1] + 1
         side = (side - 3) // self.pool_strides[1] + 1
         return side - sum(kernel - 1 for kernel in self.kernels[2:blocks])
+
+    def module(self, name: str) -> AlexNet:
+        """Return the network; see `Embedding`."""
+        return AlexNet(self, name=name)
 
 
 # huanglianghua/siamfc-pytorch, AlexNetV1 (the paper's network), V2 (stride 4) and V3 (wide, no groups).
@@ -157,7 +181,7 @@ class SiamFC(nn.Module):
         SiamFC, section 2.2; the head with batch normalisation: rafellerc/Pytorch-SiamFC, ``match_corr``.
     """
 
-    network: AlexNetConfig = ALEXNET_V1
+    network: Embedding = ALEXNET_V1
     backbone_name: str = "backbone"
     out_scale: float = 0.001
     match_norm: bool = False
@@ -165,13 +189,25 @@ class SiamFC(nn.Module):
 
     def setup(self) -> None:
         """Make the embedding and, where asked, the one-channel normalisation of the match."""
-        self.backbone = AlexNet(self.network, name=self.backbone_name)
+        self.backbone = self.network.module(self.backbone_name)
         if self.match_norm:
             self.match_batchnorm = BatchNorm(0.1, 1e-5)
 
     def embed(self, images: Float[Array, "n h w 3"], train: bool = False) -> list[Array]:
-        """Return the outputs of the five blocks; see `AlexNet`."""
-        return self.backbone(images, train)
+        """Return the feature maps of the network, the embedding last; see `AlexNet` and `Embedding`.
+
+        Raises:
+            JaxtrackError: the embedding is of another size than the network's settings say.
+        """
+        maps: list[Array] = self.backbone(images, train)
+        sides = images.shape[1:3]
+        told = tuple(map(self.network.feature_size, sides))
+        if maps[-1].shape[1:3] != told:
+            raise JaxtrackError(
+                f"{type(self.network).__name__} makes features of {maps[-1].shape[1:3]} cells of an image of"
+                f" {sides}; its feature_size says {told}"
+            )
+        return maps
 
     def match(
         self, responses: Float[Array, "n h w"], train: bool = False
@@ -207,7 +243,7 @@ def embed_crops(
     variables: Any,
     crops: UInt8[Array, "n h w 3"] | Float[Array, "n h w 3"],
     divisor: float,
-    block: int = 5,
+    block: int = 0,
 ) -> Float[Array, "n a b c"]:
     """Embed RGB crops with running statistics.
 
@@ -216,7 +252,8 @@ def embed_crops(
         variables: ``{"params", "batch_stats"}``; other collections in it are ignored.
         crops: 0 to 255.
         divisor: they are divided by it (1: the network sees 0 to 255).
-        block: the block whose output is wanted, 1 to 5 (the compiler leaves out the later ones).
+        block: the block whose output is wanted, from 1 on (the compiler leaves out the later ones); 0: the
+            last one, the embedding.
     """
     own = {name: variables[name] for name in ("params", "batch_stats") if name in variables}
     images = crops.astype(jnp.float32)

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from jaxtrack import cli
-from jaxtrack.io.images import write_image
+from jaxtrack.io.images import output_image, write_image
 from jaxtrack.io.writer import beside, draw_boxes
 from jaxtrack.settings import replaced
 from jaxtrack.synthetic.world import Clip, Pair, PatchConfig, WorldConfig, make_clip, make_pair
@@ -106,9 +106,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _draw(options: Options) -> None:
     cli.use_compilation_cache()
+    output = output_image(options.output)
     world = replaced(WorldConfig(), options.set)
     picture = sheet(world, options.seed, options.clips, options.frames, options.pairs)
-    write_image(options.output, picture)
+    write_image(output, picture)
     print(f"wrote {options.output} ({picture.shape[1]} x {picture.shape[0]})")
 
 

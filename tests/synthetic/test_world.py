@@ -394,6 +394,13 @@ def test_strips_show_boxes():
     assert np.abs(plain).max() > 20
 
 
+def test_a_sheet_that_cannot_be_written_is_not_drawn(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sheet, "sheet", None)
+    for name, told in (("sheet.gif", "unknown image format"), (".", "is a folder")):
+        assert sheet.main(["--output", str(tmp_path / name)]) == 1
+        assert told in capsys.readouterr().err
+
+
 def test_sheet_refuses_nothing_to_draw(capsys):
     assert sheet.main(["--pairs", "0"]) == 2
     assert "--pairs 0" in capsys.readouterr().err

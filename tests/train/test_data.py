@@ -405,6 +405,10 @@ def test_a_training_batch_can_be_looked_at(
     assert "this task has nothing to show" in capsys.readouterr().err
     assert look.main(["here", "--output", str(tmp_path), *where]) == 1
     assert "is a folder" in capsys.readouterr().err
+    with monkeypatch.context() as patch:  # told before anything is drawn
+        patch.setattr(look, "picture", None)
+        assert look.main(["here", "--output", str(tmp_path / "x.gif"), *where]) == 1
+    assert "unknown image format" in capsys.readouterr().err
     # The middle of the map is the middle of the image; cells that do not count keep their colour.
     labels = np.asarray(view(None, {"template": image[None], "search": image[None]}, KEY).labels)
     shown = look.tinted(np.zeros((48, 48, 3), np.uint8), labels[0], 4.0)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pathlib
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -10,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxtrack.errors import UsageError
+from jaxtrack.errors import JaxtrackError, UsageError
 from jaxtrack.settings import replaced
 from train.optim import Group, OptimConfig, Schedule, learning_rate, make, scaled_rate
 
@@ -189,3 +192,77 @@ def test_rate_follows_the_batch() -> None:
     assert scaled_rate(sgd, 32, 8).rate == pytest.approx(0.4)
     assert scaled_rate(sgd, 32, 8).schedule.final == pytest.approx(0.04)
     assert scaled_rate(OptimConfig("adamw", 0.1), 32, 8).rate == pytest.approx(0.2)
+
+
+OWN = """
+import jax.numpy as jnp
+import optax
+
+ADAM = optax.chain(optax.identity(), optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8))
+LION = optax.scale_by_lion()
+NUMBER = 3
+
+
+def half(part):
+    return 0.5 + 0 * part
+
+
+def falling(part):
+    return 1 - part
+
+
+def pair(part):
+    return jnp.stack([part, part])
+"""
+
+
+@pytest.fixture
+def own(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A module of somebody else's in the working folder."""
+    (tmp_path / "own_optim.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    yield
+    sys.modules.pop("own_optim", None)
+
+
+def test_an_optimiser_and_a_schedule_of_ones_own(own: None) -> None:
+    """Clipping, decay, groups, waking and rate are the library's: Adam from outside does as ours does."""
+    groups = (Group(r"^stem", rate=0.0), Group(r"^backbone", rate=0.1, from_epoch=2))
+    ours = OptimConfig(
+        "adamw",
+        0.05,
+        weight_decay=0.5,
+        no_decay="^head",
+        clip_norm=1.0,
+        groups=groups,
+        restart=True,
+    )
+    theirs = replaced(ours, ["name=own_optim:ADAM", "schedule.kind=own_optim:half", "rate=.1"])
+    for one, other in zip(steps_of(ours, 8, 4), steps_of(theirs, 8, 4), strict=True):
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), one, other)
+    falling = OptimConfig("sgd", 0.2, Schedule("own_optim:falling", per_epoch=True))
+    np.testing.assert_allclose(rates(falling, 4), [0.2, 0.15, 0.1, 0.05], rtol=1e-6)
+    lion = steps_of(OptimConfig("own_optim:LION", 0.1), 2, 1)
+    np.testing.assert_allclose(lion[2]["head"]["b"], 0.8, rtol=1e-6)
+    assert scaled_rate(OptimConfig("own_optim:LION", 0.1), 32, 8).rate == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("name=adm", "name is 'adm'; one of sgd, adam, adamw, or package.module:NAME"),
+        (
+            "schedule.kind=cosin",
+            "kind is 'cosin'; one of constant, geometric, step, cosine, onecycle, or",
+        ),
+        ("name=own_optim:NUMBER", r"optim.name=own_optim:NUMBER is int; an optax.GradientTransf"),
+        ("name=own_optim:half", r"optim.name=own_optim:half is function; an optax"),
+        ("name=own_optim:LIO", r"optim.name=own_optim:LIO: own_optim has no LIO; nearest: LION"),
+        ("name=own_nowhere:LION", "there is no module own_nowhere"),
+        ("schedule.kind=own_optim:pair", r"kind=own_optim:pair returns shape \(2,\); one number"),
+        ("schedule.kind=own_optim:NUMBER", "schedule.kind=own_optim:NUMBER is int; a function of"),
+    ],
+)
+def test_parts_that_are_none_are_one_line(own: None, change: str, message: str) -> None:
+    with pytest.raises(JaxtrackError, match=message):
+        steps_of(replaced(OptimConfig("sgd", 0.1), [change]), 1, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -168,7 +169,8 @@ def test_bad_input_is_one_line(
         (2, (*x, "--steps", 4, "--minutes", 1), "--steps and --minutes: give one of them"),
         (2, (*x, "--set", "optim.ratee=1"), "no field 'ratee'; nearest: rate"),
         (2, (*x, "--set", "ema=2"), "ema is 2; 0 or more, below 1"),
-        (2, (*x, "--set", "task.noise=loud"), "task.config.noise=loud: a number is wanted"),
+        (2, (*x, "--set", "name=x"), "name: a preset keeps the name under which it is found"),
+        (2, (*x, "--set", "task.noise=loud"), "error: task.noise=loud: a number is wanted"),
         (1, (*x, "--batch-size", 7), "cannot be shared by 4 devices"),
         (1, (*x, "--accumulate", 3), "cannot be shared by 4 devices in 3 parts each"),
         (1, (*x, "--devices", 9), "this process has 4 cpu device(s)"),
@@ -442,6 +444,67 @@ def test_settings_from_outside_are_kept(
     assert "unchecked" not in capsys.readouterr().err
     assert toy("toy", "--output", output, "--resume") == 0
     assert toy("toy", "--output", output, "--resume", *changes) == 0
+
+
+def test_what_was_changed_in_python_is_said_by_the_card(
+    toy: Callable[..., int], tmp_path: pathlib.Path
+) -> None:
+    """No option says a loss of one's own: the command alone would do another run."""
+    preset = presets.changed(presets.get("toy"), ["ema=.9"])
+
+    def own(*given: Any) -> Any:
+        value, aux = toy_training.loss(*given)
+        return 2 * value, aux
+
+    changed = dataclasses.replace(preset, task=dataclasses.replace(preset.task, loss=own))
+    nameless = toy_training.preset(toy_training.Config())
+    for name, trained, said in (
+        ("own", changed, " toy --steps 2 --set ema=0.9  # with task.loss of a program of its own"),
+        ("nameless", nameless, " custom --steps 2  # with preset of a program of its own"),
+        ("usual", preset, " toy --steps 2 --set ema=0.9"),
+    ):
+        toy_training.run.train(trained, output=tmp_path / name, steps=2)
+        card = json.loads((tmp_path / name / "weights.json").read_text())
+        assert card["command"] == f"python -m train.run{said}"
+    toy_training.run.train(changed, output=tmp_path / "own", resume=True)
+    with pytest.raises(JaxtrackError, match="has changed since this run began"):
+        toy_training.run.train(preset, output=tmp_path / "own", resume=True)
+
+
+def test_the_weights_are_for_a_tracker_that_takes_them(
+    toy: Callable[..., int], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Told before anything is trained, not at the first validation or by the first user of the weights."""
+    assert toy("toy", "--output", tmp_path / "x", "--set", "tracker=siamfc-tyni") == 2
+    assert "siamfc-tiny" in only_line(capsys)
+    assert toy("toy", "--output", tmp_path / "x", "--validate-every", 30) == 1
+    told = only_line(capsys)
+    assert "--validate-every tracks with siamfc-tiny, which toy does not train: these var" in told
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_validation_does_not_hide_the_time_of_its_step(
+    toy: Callable[..., int], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device works on while the loop goes on: what is left of a step is none of the validation's time."""
+    toy_training.validate_quickly(monkeypatch.setattr)
+    told: list[str] = []
+
+    def noting(kind: Any, name: str) -> None:
+        method = getattr(kind, name)
+
+        def noted(self: Any) -> Any:
+            told.append(name)
+            return method(self)
+
+        monkeypatch.setattr(kind, name, noted)
+
+    noting(logging.Meter, "settle")
+    noting(logging.RunLog, "pause")
+    output = tmp_path / "run"
+    assert toy("toy", "--output", output, "--steps", 2, "--validate-every", 2) == 0
+    # Each step looks at the one before; the last has nobody behind it but the validation.
+    assert told[:4] == ["settle", "settle", "settle", "pause"]
 
 
 def test_another_number_of_devices_is_said(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import types
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxtrack.errors import JaxtrackError
 from tests import toy_training
 from train import data, optim, parallel, presets
 from train import step as update_step
@@ -33,7 +35,7 @@ def run_update(
     optimizer = optim.make(preset.optim, variables["params"], steps, preset.epochs)
     places = parallel.local_devices(devices)
     update = make_update(preset.task, optimizer, steps, preset.epochs, accumulate, decay)
-    step = parallel.compile_update(update, places, make_draw(preset.task))
+    step = parallel.compile_update(update, places, None if fixed else make_draw(preset.task))
     state = parallel.place(init_state(variables, optimizer, decay > 0), places)
     batch = {"index": np.arange(8, dtype=np.int32)}
     if fixed:
@@ -86,7 +88,7 @@ def test_drawn_pairs_take_the_place_of_given_ones(devices: int) -> None:
 
     for count in (1, devices):
         step = parallel.compile_update(
-            update, parallel.local_devices(count), make_draw(task, synthetic=0.25), mixed=True
+            update, parallel.local_devices(count), make_draw(task, synthetic=0.25)
         )
         _, rows = step(Counted(jnp.int32(3)), {"index": index, **given}, key)
         seen.append(np.asarray(rows))
@@ -222,6 +224,21 @@ def test_one_program_serves_runs_of_all_lengths() -> None:
     program = compiled(30)
     assert largest_difference(program(7), compiled(7)()) < 1e-6
     assert largest_difference(program(7), program(30)) > 1e-5
+
+
+def test_the_gradient_of_another_loss_is_refused() -> None:
+    """SiamRPN++ has a gradient of its own: with another loss beside it, that loss would never be trained."""
+    task = presets.get("siamrpnpp-tiny").task
+
+    def own(config: Any, params: Any, batch_stats: Any, batch: Any, keys: Any) -> Any:
+        value, aux = task.loss(config, params, batch_stats, batch, keys)
+        return 2 * value, aux
+
+    with pytest.raises(
+        JaxtrackError, match=r"gradient is that of .*siamrpn.loss.loss, not of .*own:"
+    ):
+        dataclasses.replace(task, loss=own)
+    assert dataclasses.replace(task, loss=own, gradient=None).loss is own
 
 
 @pytest.mark.parametrize(("platform", "asked"), [("gpu", True), ("cpu", False)])

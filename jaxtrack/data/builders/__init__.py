@@ -46,7 +46,7 @@ def builder(dataset: str) -> type[FrameBuilder]:
     """Find the builder class of a dataset.
 
     Args:
-        dataset: a name of ``jaxtrack.data.layouts.names()``.
+        dataset: a name of ``jaxtrack.data.layouts.names()``, or ``package.module:LAYOUT``.
 
     Returns:
         Its class; see ``frames.FrameBuilder`` for the arguments.
@@ -61,5 +61,11 @@ def builder(dataset: str) -> type[FrameBuilder]:
 def _make(name: str) -> type[FrameBuilder]:
     from jaxtrack.data.builders.frames import FrameBuilder
 
-    members = {"__doc__": _DESCRIPTIONS[name], "__module__": __name__, "name": name}
-    return type(name.title(), (FrameBuilder,), members, skip_registration=True)  # type: ignore[call-overload]
+    folder = layouts.folder_name(name)
+    members = {
+        "__doc__": _DESCRIPTIONS.get(name, f"Videos in the layout {name}."),
+        "__module__": __name__,
+        "name": folder,
+        "dataset": name,
+    }
+    return type(folder.title(), (FrameBuilder,), members, skip_registration=True)  # type: ignore[call-overload]

@@ -65,7 +65,13 @@ def features() -> tfds.features.FeaturesDict:
 
 
 class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """One record per frame of a tracking dataset in its published layout."""
+    """One record per frame of a tracking dataset in its published layout.
+
+    Attributes:
+        dataset: the layout's name; ``name``, TFDS's own, is that of its folder.
+    """
+
+    dataset: ClassVar[str]
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "One record per frame."}
@@ -99,7 +105,7 @@ class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
             frames_per_part: frames in one of the first shards.
             **kwargs: ``data_dir`` and others of TFDS.
         """
-        _, self.split = layouts.resolve(self.name, split)
+        _, self.split = layouts.resolve(self.dataset, split)
         self.source, self.crop, self.workers, self.max_bad = Path(source), crop, workers, max_bad
         self.only, self.progress, self.frames_per_part = only, progress, frames_per_part
         flavour = f"crop{crop}" if crop else "frames"
@@ -128,7 +134,7 @@ class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
     ) -> Mapping[str, Sequence[Callable[[], Iterator[tuple[int, dict[str, Any]]]]]]:
         """TFDS's own view of the parts: one generator of (key, example) for each shard."""
         del dl_manager
-        records = layouts.iter_layout(self.name, self.source, self.split, self.only)
+        records = layouts.iter_layout(self.dataset, self.source, self.split, self.only)
 
         def generator(part):
             return lambda: enumerate(
@@ -194,12 +200,12 @@ class FrameBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
         specs, total = [], 0
         problems: list[JaxtrackError] = []
         records = layouts.iter_layout(
-            self.name, self.source, self.split, self.only, problems.append
+            self.dataset, self.source, self.split, self.only, problems.append
         )
         for number, part in enumerate(parts.plan(records, self.frames_per_part)):
             path = self.stage / f"part-{number:05d}.spec"
             specs.append(
-                (path, stage.save_spec(path, self.name, self.crop, part, str(self.source)))
+                (path, stage.save_spec(path, self.dataset, self.crop, part, str(self.source)))
             )
             total += len({f for record in part for f in record.frames})
         if problems:

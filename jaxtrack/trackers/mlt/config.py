@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 from jaxtyping import Array
 
 from jaxtrack.errors import JaxtrackError
-from jaxtrack.models.alexnet import ALEXNET_V1, AlexNetConfig
+from jaxtrack.models.alexnet import ALEXNET_V1, AlexNetConfig, refuse_small
 from jaxtrack.ops.confidence import COLOURED, MARGIN, RESPONSE, Confidence
 from jaxtrack.ops.lost import NEVER, LostRule, refuse_aside
 from jaxtrack.ops.template_update import FIXED, FOLLOWING, TemplateUpdate
@@ -116,7 +116,7 @@ class Config:
     def __post_init__(self) -> None:
         """Refuse sizes that contradict each other, by name."""
         check_ranges(self)
-        self.network.refuse_small(self.exemplar_size, self.instance_size)
+        refuse_small(self.network, self.exemplar_size, self.instance_size)
         refuse_aside(self.lost, self.scale_count)
         if self.memory_size < self.samples:
             raise JaxtrackError(

@@ -72,6 +72,7 @@ def _affine(params: Any, stats: Any, epsilon: float) -> tuple[Array, Array]:
 def last_layer(module: SiamFC, variables: Any) -> LastLayer:
     """Return the fifth convolution with its bias and normalisation."""
     network = module.network
+    assert isinstance(network, AlexNetConfig)
     params = variables["params"][module.backbone_name]
     conv = params[network.conv_names[4]]
     if not network.final_norm:

@@ -33,8 +33,10 @@ from jaxtrack.models.alexnet import (
     ALEXNET_V3,
     BASELINE_EMBEDDING,
     AlexNetConfig,
+    Embedding,
     SiamFC,
     embed_crops,
+    refuse_small,
 )
 from jaxtrack.ops import colour, confidence, crop, lost, template_update
 from jaxtrack.ops.boxes import box_about, middle_of
@@ -52,7 +54,7 @@ class Config:
     """Settings of SiamFC; the defaults are siamfc-pytorch's (three scales).
 
     Attributes:
-        network: the embedding.
+        network: the embedding, an `AlexNetConfig` or one of your own (`jaxtrack.models.alexnet.Embedding`).
         backbone_name: name of the embedding's parameters in the published checkpoint.
         out_scale: factor on the raw correlation.
         match_norm: one-channel batch normalisation after the correlation.
@@ -76,7 +78,7 @@ class Config:
             not at all.
     """
 
-    network: AlexNetConfig = ALEXNET_V1
+    network: Embedding = ALEXNET_V1
     backbone_name: str = "backbone"
     out_scale: Positive = 0.001
     match_norm: bool = False
@@ -99,7 +101,7 @@ class Config:
     def __post_init__(self) -> None:
         """Refuse numbers that have no meaning, alone or together, by name."""
         check_ranges(self)
-        self.network.refuse_small(self.exemplar_size, self.instance_size)
+        refuse_small(self.network, self.exemplar_size, self.instance_size)
         lost.refuse_aside(self.lost, self.scale_count)
 
 
@@ -113,14 +115,15 @@ _BASELINE = Config(
 )
 
 # Small, for the synthetic world and CPUs; shipped with weights.
+_TINY_NETWORK = AlexNetConfig(
+    channels=(24, 64, 96, 96, 64),
+    groups=(1, 1, 1, 1, 1),
+    kernels=(7, 5, 3, 3, 3),
+    norm_epsilon=1e-5,
+    norm_momentum=0.1,
+)
 _TINY = Config(
-    network=AlexNetConfig(
-        channels=(24, 64, 96, 96, 64),
-        groups=(1, 1, 1, 1, 1),
-        kernels=(7, 5, 3, 3, 3),
-        norm_epsilon=1e-5,
-        norm_momentum=0.1,
-    ),
+    network=_TINY_NETWORK,
     match_norm=True,
     input_divisor=255.0,
     confidence=COLOURED,
@@ -129,7 +132,7 @@ _TINY = Config(
 )
 # Two and a half times as wide: under 6 MB of weights, trained on an accelerator.
 _SMALL = dataclasses.replace(
-    _TINY, network=dataclasses.replace(_TINY.network, channels=(64, 160, 224, 224, 160))
+    _TINY, network=dataclasses.replace(_TINY_NETWORK, channels=(64, 160, 224, 224, 160))
 )
 
 PRESETS: dict[str, Config] = {
@@ -238,7 +241,7 @@ def init_variables(config: Config, key: Array) -> Variables:
     """Draw random variables, Xavier-uniform convolutions as published: ``{"params", "batch_stats"}``."""
     z = jnp.zeros((1, config.exemplar_size, config.exemplar_size, 3), jnp.float32)
     x = jnp.zeros((1, config.instance_size, config.instance_size, 3), jnp.float32)
-    return dict(module(config).init(key, z, x))
+    return {"batch_stats": {}, **module(config).init(key, z, x)}
 
 
 def region_sides(

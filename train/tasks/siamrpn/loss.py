@@ -33,7 +33,7 @@ from jaxtrack.trackers.siamrpn.losses import (
 )
 
 from ...augment import refuse_sizes
-from ...step import Aux, Batch, Task, View, streams
+from ...step import Aux, Batch, Gradient, Task, View, streams
 from .crops import CropConfig, apply, draw
 
 
@@ -385,4 +385,4 @@ def view(config: Config, batch: Batch, keys: Array) -> View:
 
 def task(config: Config) -> Task:
     """Return the task record."""
-    return Task(config, init_variables, sample, loss, view, value_and_gradient)
+    return Task(config, init_variables, sample, loss, view, Gradient(loss, value_and_gradient))
