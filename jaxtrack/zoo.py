@@ -209,12 +209,12 @@ MODELS: dict[str, Model] = {
             ),
         ),
     ),
-    "siamfc-tiny": _shipped("siamfc-tiny", 0.633, 0.880),
+    "siamfc-tiny": _shipped("siamfc-tiny", 0.625, 0.875),
     "siamrpnpp-tiny": _shipped("siamrpnpp-tiny", 0.650, 0.874),
     "mlt-tiny": _shipped("mlt-tiny", 0.630, 0.864),
     "ostrack-tiny": _shipped("ostrack-tiny", 0.609, 0.858),
     "tadt-tiny": _shipped("tadt-tiny", 0.545, 0.785),
-    "siamrpnpp-small-imagenet": _shipped("siamrpnpp-small-imagenet", 0.686, 0.925),
+    "siamrpnpp-small-imagenet": _shipped("siamrpnpp-small-imagenet", 0.686, 0.929),
 }
 
 _SHORT = {
