@@ -28,6 +28,7 @@ from __future__ import annotations
 import dataclasses
 from typing import NamedTuple, Protocol
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -69,30 +70,18 @@ UNUSED = ColourCue()
 HELPING = ColourCue(weight=0.3)
 
 
-class Histograms(NamedTuple):
-    """Shares of the pixels by colour; each sums to one.
-
-    Attributes:
-        target: ``(4096,)`` inside the box.
-        around: ``(4096,)`` outside the box, up to a quarter of width and height away on each side.
-    """
-
-    target: Float[Array, " b"]
-    around: Float[Array, " b"]
-
-
 class Colours(NamedTuple):
     """What is remembered of the target's colours.
 
     Attributes:
         first: ``(4096,)`` share of the target in each colour, from the first frame.
         contrast: ``()`` see `contrast`, of the first frame.
-        now: a running mean, where colours help to find the target; else ().
+        now: ``(2, 4096)`` running mean of `histograms`, where colours help to find the target; else ().
     """
 
     first: Float[Array, " b"]
     contrast: Float[Array, ""]
-    now: Histograms | tuple[()]
+    now: Float[Array, "2 b"] | tuple[()]
 
 
 class Place(NamedTuple):
@@ -139,7 +128,7 @@ def followed(
     seen: Colours | tuple[()],
     score: Float[Array, ""],
     look: Look,
-    place: Place,
+    place: Place | None,
 ) -> Colours | tuple[()]:
     """Return what is remembered after a frame.
 
@@ -148,13 +137,13 @@ def followed(
         seen: before the frame.
         score: of the frame, without the colours' part.
         look: of the frame.
-        place: where the target was found in the middle crop.
+        place: where the target was found in the middle crop; None where colours are not used.
     """
-    if not seen or not isinstance(seen.now, Histograms):
+    if not seen or place is None or isinstance(seen.now, tuple):
         return seen
-    new, rate = histograms(middle_of(look), place), jnp.where(score >= cue.above, cue.rate, 0)
-    target, around = ((a + rate * (b - a)).astype(a.dtype) for a, b in zip(seen.now, new))
-    return seen._replace(now=Histograms(target, around))
+    new = histograms(middle_of(look), place)
+    rate = jnp.where(score >= cue.above, jnp.float32(cue.rate), 0)
+    return seen._replace(now=seen.now + rate * (new - seen.now))
 
 
 def middle_of(look: Look) -> Crop:
@@ -162,32 +151,42 @@ def middle_of(look: Look) -> Crop:
     return look.crops[look.crops.shape[0] // 2]
 
 
-def histograms(crop: Crop, place: Place) -> Histograms:
-    """Count the colours inside a box and around it."""
-    side = crop.shape[0]
-    inner, box, wide = (
-        _mask(side, place.middle, size)
-        for size in (place.size * _INNER, place.size, _wide(place.size))
-    )
+def histograms(crop: Crop, place: Place) -> Float[Array, "2 b"]:
+    """Return the shares of the pixels by colour, inside a box and around it; each sums to one.
+
+    Args:
+        crop: RGB, 0 to 255.
+        place: of the box. Its inner part counts as inside; around is all else of the usual context.
+    """
+    pixels = np.arange(crop.shape[0], dtype=np.float32)
+    distance = jnp.abs(pixels[None, :] - place.middle[:, None])
+    sizes = jnp.stack([place.size * _INNER, _wide(place.size), place.size])
+    near = distance[None] <= sizes[..., None] / 2
+    inner, wide, box = near[:, 0, :, None] & near[:, 1, None, :]
     # Whole numbers: their sum is the same in any order.
     counted = jnp.stack([inner, wide & ~box], axis=-1).astype(jnp.int32)
-    counts = jnp.zeros((_LEVELS**3, 2), jnp.int32).at[_colour(crop)].add(counted)
-    parts = (counts / jnp.maximum(jnp.sum(counts, axis=0, keepdims=True), 1)).astype(jnp.float32)
-    return Histograms(parts[:, 0], parts[:, 1])
+    counts = jnp.zeros((_LEVELS**3, 2), jnp.int32)
+    where = counts.at[_colour(crop)]
+    counts = where.add(counted, mode="promise_in_bounds", wrap_negative_indices=False).T
+    return (counts / jnp.maximum(jnp.sum(counts, axis=1, keepdims=True), 1)).astype(jnp.float32)
 
 
-def shares(seen: Histograms) -> Float[Array, " b"]:
+def shares(seen: Float[Array, "2 b"]) -> Float[Array, " b"]:
     """Return the share of the target in each colour; 0 for colours that were not seen."""
-    return seen.target / jnp.maximum(seen.target + seen.around, 1e-6)
+    return seen[0] / jnp.maximum(jnp.sum(seen, axis=0), 1e-6)
 
 
 def likeness(
-    seen: Histograms, crop: Crop, size: Float[Array, "2"], cells: int, share: float | Array
+    seen: Float[Array, "2 b"],
+    crop: Crop,
+    size: Float[Array, "2"],
+    cells: int,
+    share: float | Array,
 ) -> Float[Array, "m m"]:
     """Return how much of a box about each place of a crop has the target's colours, 0 to 1.
 
     Args:
-        seen: the colours now.
+        seen: the colours now, from `histograms`.
         crop: the search region.
         size: ``(2,)`` height and width of the box, pixels of the crop.
         cells: side of the map of places, which has the middle of the crop.
@@ -197,11 +196,11 @@ def likeness(
         Rows and columns of places; what lies outside the crop is not like the target.
     """
     side = crop.shape[0]
-    steps = (np.arange(cells) - (cells - 1) / 2) / cells
-    places = (side - 1) / 2 + jnp.asarray(steps, jnp.float32) * (share * side)
-    rows, columns = (_coverage(side, places[:, None], extent / 2) for extent in size)
+    steps = (np.arange(cells) - (cells - 1) / 2) / cells * side
+    places = jnp.asarray(steps, jnp.float32) * share + (side - 1) / 2
+    rows, columns = _coverage(side, places[None, :, None], size[:, None, None] / 2)
     covered = rows @ _look_up(shares(seen), crop) @ columns.T
-    return covered / jnp.maximum(size[0] * size[1], 1)
+    return covered / jnp.maximum(jnp.prod(size), 1)
 
 
 def mixed(
@@ -255,9 +254,11 @@ def standing(seen: Colours | tuple[()], look: Look, place: Place | None) -> Floa
     )
 
 
+@jax.jit
 def _colour(crop: Crop) -> Int[Array, "n n"]:
     """Return the colour of each pixel as one number."""
-    whole = crop if crop.dtype == jnp.uint8 else jnp.clip(crop, 0, 255)
+    # What is not a number becomes 0: indices must stay in range.
+    whole = crop if crop.dtype == jnp.uint8 else jnp.minimum(jnp.where(crop > 0, crop, 0), 255)
     level = whole.astype(jnp.int32) >> (8 - (_LEVELS - 1).bit_length())
     return jnp.sum(level * np.array([[[_LEVELS**2, _LEVELS, 1]]], np.int32), axis=-1)
 
@@ -281,9 +282,3 @@ def _coverage(side: int, middle: Float[Array, "*m"], half: Float[Array, "*m"]) -
 def _wide(size: Float[Array, "2"]) -> Float[Array, "2"]:
     """Return the size of a box with its surroundings, the trackers' usual context of .5."""
     return size + jnp.sum(size) / 2
-
-
-def _mask(side: int, middle: Float[Array, "2"], size: Float[Array, "2"]) -> Array:
-    """Return the pixels of a crop whose middles lie in a box."""
-    near = jnp.abs(np.arange(side)[None, :] - middle[:, None]) <= size[:, None] / 2
-    return near[0][:, None] & near[1][None, :]

@@ -94,7 +94,8 @@ def linear_taps(
     # (index + 0.5) * size_in / size_out - 0.5 = numerator / denominator, in whole numbers.
     numerator = (2 * index.astype(jnp.int32) + 1) * size_in - size_out
     denominator = 2 * size_out
-    lower = numerator // denominator
+    # Rounded down; above -1, and so without the dozen operations that // takes for negative numbers.
+    lower = jax.lax.div(numerator + denominator, jnp.broadcast_to(denominator, index.shape)) - 1
     fraction = _rounded_fraction(lower, numerator - lower * denominator, denominator)
     if axis == "column":
         outside = (lower < 0) | (lower >= size_in - 1)

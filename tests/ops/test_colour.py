@@ -51,11 +51,13 @@ def test_frames_of_floats_have_the_same_colours():
     crop = jnp.asarray(np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8))
     _, place = scene()
     floats = crop.astype(jnp.float32)
-    for one, other in zip(colour.histograms(crop, place), colour.histograms(floats, place)):
-        np.testing.assert_array_equal(one, other)
-    # Values beyond 0 to 255, which resampling makes, are the nearest that there are.
-    colour.histograms(floats * 3 - 200, place)
-    assert np.isfinite(colour.histograms(floats * 3 - 200, place).target).all()
+    np.testing.assert_array_equal(colour.histograms(crop, place), colour.histograms(floats, place))
+    # Values beyond 0 to 255, which resampling makes, are the nearest that there are; NaN is 0.
+    np.testing.assert_array_equal(
+        colour.histograms(jnp.asarray([-9.0, 300, jnp.nan])[None, None] + 0 * floats, place),
+        colour.histograms(jnp.asarray([0.0, 255, 0])[None, None] + 0 * floats, place),
+    )
+    assert np.isfinite(colour.histograms(floats * 3 - 200, place)).all()
 
 
 def test_likeness_is_the_mean_share_in_a_box_about_each_place():
@@ -123,10 +125,10 @@ def test_the_running_colours_follow_what_is_tracked_well():
     seen = colour.begin(HELPING, 0.0, crop, place)
     blue, _ = scene(inside=BLUE)
     low = colour.followed(HELPING, seen, jnp.float32(0.2), looking(blue), place)
-    assert float(low.now.target[number(BLUE)]) == 0
+    assert float(low.now[0, number(BLUE)]) == 0
     high = colour.followed(HELPING, seen, jnp.float32(0.9), looking(blue), place)
-    assert float(high.now.target[number(BLUE)]) == pytest.approx(HELPING.rate)
-    assert float(high.now.target[number(RED)]) == pytest.approx(1 - HELPING.rate)
+    assert float(high.now[0, number(BLUE)]) == pytest.approx(HELPING.rate)
+    assert float(high.now[0, number(RED)]) == pytest.approx(1 - HELPING.rate)
     np.testing.assert_array_equal(high.first, seen.first)
     assert jax.tree.structure(high) == jax.tree.structure(seen)
 

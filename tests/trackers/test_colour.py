@@ -12,6 +12,7 @@ from jaxtrack.ops.colour import UNUSED, ColourCue
 from jaxtrack.ops.confidence import MARGIN
 from jaxtrack.ops.template_update import FIXED
 from jaxtrack.trackers.siamrpn import tracker as siamrpn
+from jaxtrack.trackers.tadt import tracker as tadt
 from tests.trackers.made import BOX, FRAME, maps, peaked, quick
 
 SIZE = jnp.asarray(FRAME.shape[:2], jnp.int32)
@@ -63,7 +64,9 @@ def test_nothing_is_kept_where_colours_are_not_used(name):
     assert begun(name, confidence=MARGIN, **unhelped(name))[2].colours == ()
 
 
-@pytest.mark.parametrize("name", ["siamfc-tiny", "siamrpnpp-tiny"])
+@pytest.mark.parametrize(
+    "name", ["siamfc-tiny", "siamrpnpp-tiny", pytest.param("tadt-tiny", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("side", [-1, 1])
 def test_colours_decide_between_equal_peaks(name, side):
     tracker, variables, state = begun(name, colour=ColourCue(weight=0.3))
@@ -75,11 +78,17 @@ def test_colours_decide_between_equal_peaks(name, side):
         logits = jnp.stack([jnp.zeros((cells, cells)), 8 * both - 4], axis=-1)
         deltas = jnp.zeros((1, cells, cells, 4 * count))
         seen = siamrpn.Maps(jnp.repeat(logits, count, axis=-1)[None], deltas)
+    elif isinstance(config, tadt.Config):
+        middle = int(state.input_side) // config.stride // 2
+        both = sum(peaked(config.map_canvas, middle, middle + 4 * sign) for sign in (-1, 1))
+        seen = tadt.Maps(jnp.stack([both * 0.5, both, both * 0.5]), jnp.asarray(0.8))
     else:
         both = peaked(17, 8, 4) + peaked(17, 8, 12)
         seen = jnp.stack([both * 0.5, both, both * 0.5]) * 8 - 4
     # Four cells lie 32 pixels of the crop away.
-    away = round(32 * float(jnp.sqrt((24 + 28) * (32 + 28))) / config.exemplar_size)
+    away = round(32 * float(jnp.sqrt((24 + 28) * (32 + 28))) / 127)
+    if hasattr(state, "rescale"):
+        away = round(32 / float(state.rescale))
     frame = picture((60 + side * away, 40))
     look = tracker.steps.cut(config, state, frame)
     decision = tracker.steps.decide(config, variables, state, look, seen)

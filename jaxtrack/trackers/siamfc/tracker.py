@@ -40,7 +40,7 @@ from jaxtrack.models.alexnet import (
 )
 from jaxtrack.ops import colour, confidence, crop, lost, template_update
 from jaxtrack.ops.boxes import box_about, middle_of
-from jaxtrack.ops.colour import HELPING, UNUSED, ColourCue, Colours, Crop, Histograms, Place
+from jaxtrack.ops.colour import HELPING, UNUSED, ColourCue, Colours, Crop, Place
 from jaxtrack.ops.confidence import COLOURED, RESPONSE, Confidence
 from jaxtrack.ops.correlation import cross_correlation
 from jaxtrack.ops.lost import NEVER, LostRule
@@ -366,7 +366,7 @@ def decide(
     whole, factor = seen_side(config, state), pick(seen.factors, scale)
     zoom = config.instance_size / whole
     size = state.size * zoom  # in the middle crop
-    if state.colours and isinstance(state.colours.now, Histograms):
+    if state.colours and not isinstance(state.colours.now, tuple):
         image = colour.middle_of(look)
         like = colour.likeness(state.colours.now, image, size, maps.shape[-1], share * factor)
         like = resize_maps(like, (side, side), "cubic")

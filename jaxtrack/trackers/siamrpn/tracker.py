@@ -35,7 +35,7 @@ from jaxtrack.base import Crops, Frame, Look, Prediction, Steps, Variables
 from jaxtrack.errors import JaxtrackError
 from jaxtrack.ops import colour, confidence, crop, lost, template_update
 from jaxtrack.ops.boxes import size_correction
-from jaxtrack.ops.colour import Colours, Crop, Histograms, Place
+from jaxtrack.ops.colour import Colours, Crop, Place
 from jaxtrack.ops.mapping import rarely
 from jaxtrack.ops.response import hann_window, pick
 from jaxtrack.ops.template_update import Appearance
@@ -335,7 +335,7 @@ def decide(config: Config, variables: Variables, state: State, look: Look, maps:
     share = config.stride * map_size(config, config.instance_size) / config.instance_size
     penalty = change_penalty(boxes, size, scale, config.penalty_k)
     alike = scores
-    if state.colours and isinstance(state.colours.now, Histograms):
+    if state.colours and not isinstance(state.colours.now, tuple):
         image, extent = colour.middle_of(look), size[::-1] * scale
         like = colour.likeness(state.colours.now, image, extent, cells[1], share).reshape(-1)
         alike = colour.mixed(config.colour, scores, jnp.tile(like, len(scores) // len(like)))

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Literal
 
 from jaxtrack.errors import JaxtrackError
+from jaxtrack.ops.colour import UNUSED, ColourCue
 from jaxtrack.ops.confidence import RESPONSE, Confidence
 from jaxtrack.ops.lost import NEVER, LostRule, refuse_aside
 from jaxtrack.ops.template_update import FIXED, TemplateUpdate
@@ -56,6 +57,8 @@ class Config:
         lost: what a low score does (see `jaxtrack.ops.lost`); as published: nothing.
         template_update: how the template follows the target (see
             `jaxtrack.ops.template_update`); as published: not at all.
+        colour: how the target's colours help to find it (see `jaxtrack.ops.colour`); as published:
+            not at all.
     """
 
     extractor: Extractor = _VGG
@@ -82,6 +85,7 @@ class Config:
     confidence: Confidence = RESPONSE
     lost: LostRule = NEVER
     template_update: TemplateUpdate = FIXED
+    colour: ColourCue = UNUSED
 
     @property
     def input_canvas(self) -> int:

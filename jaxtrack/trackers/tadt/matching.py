@@ -1,12 +1,15 @@
 """TADT's response maps: scaled copies of features, upsampling to the window, the Hann window, the peak.
 
 Maps lie in the top-left corner of a canvas; their true side and the window's side are run-time values.
+Matrices that are made several times a frame are functions of the program (`jax.jit`), which holds each once.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
@@ -14,11 +17,12 @@ from jaxtyping import Array, Float, Int
 from jaxtrack.ops.response import CUBIC, CUBIC_MATLAB, cubic_taps, row_and_column
 
 
+@functools.partial(jax.jit, static_argnames=("side", "align_corners"))
 def linear_matrix(
     side: int,
     size_in: Int[Array, ""],
     size_out: Int[Array, ""],
-    shift: int,
+    shift: int | Int[Array, ""],
     align_corners: bool = False,
 ) -> Float[Array, "side side"]:
     """Return bilinear resampling of a map inside its canvas, cut or padded about the middle.
@@ -81,6 +85,7 @@ def scaled_maps(
     return jnp.stack(copies)
 
 
+@functools.partial(jax.jit, static_argnames=("side", "matlab"))
 def cubic_weights(
     index: Int[Array, "n"],
     size_in: Int[Array, ""],

@@ -37,7 +37,6 @@ from __future__ import annotations
 import dataclasses
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt8
@@ -45,7 +44,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from jaxtrack.base import Frame, Look, Prediction, Steps, Variables
 from jaxtrack.models.alexnet import AlexNetConfig
 from jaxtrack.ops import colour, confidence, lost, template_update
-from jaxtrack.ops.colour import UNUSED, Colours, Place
+from jaxtrack.ops.colour import HELPING, Colours, Place
 from jaxtrack.ops.confidence import COLOURED
 from jaxtrack.ops.response import pick
 from jaxtrack.ops.template_update import Appearance
@@ -89,6 +88,7 @@ _TINY = Config(
     scale_weights=(0.985, 1.0, 1.0),
     # Narrower than elsewhere: the map has few rows or columns on which a long template fits.
     confidence=dataclasses.replace(COLOURED, radius=0.2),
+    colour=HELPING,
 )
 # The network of `siamfc-small`.
 _SMALL = dataclasses.replace(
@@ -138,7 +138,7 @@ class State(NamedTuple):
         confidence: ``()`` the score without the colours' part, a running mean where it is one; 1 at first.
         misses: ``()`` int32 frames in a row whose score was low (see `jaxtrack.ops.lost`).
         appearance: what the template is made of, where it follows the target; else ().
-        colours: of the target in the first frame, where the score asks for them; else ().
+        colours: of the target, where they are used; else ().
     """
 
     target: Float[Array, "4"]
@@ -185,8 +185,9 @@ class Decision(NamedTuple):
         peak_xy: ``(2,)`` int32 column and row of its maximum.
         target: ``(4,)`` x, y, w, h of the target in the scaled image.
         window: ``(4,)`` the next search window in the scaled image, as long as the target is not lost.
-        confidence: ``()`` see `State`.
-        misses: ``()`` int32 see `State`.
+        confidence: ``()`` see `State`; likewise ``misses`` and ``colours``.
+        misses: ``()`` int32.
+        colours: after the frame.
     """
 
     box: Float[Array, "4"]
@@ -201,6 +202,7 @@ class Decision(NamedTuple):
     window: Float[Array, "4"]
     confidence: Float[Array, ""]
     misses: Int[Array, ""]
+    colours: Colours | tuple[()] = ()
 
 
 def init_variables(config: Config, key: Array) -> Variables:
@@ -311,7 +313,7 @@ def init(
     choice = choose_channels(config, maps, first.map_size, template_size, kernels)
     state = start_state(config, variables, first, template_size, maps, choice, frame_size)
     place = place_of(config, first.target, first.window, first.input_side)
-    colours = colour.begin(UNUSED, config.confidence.colour, crop, place)
+    colours = colour.begin(config.colour, config.confidence.colour, crop, place)
     return state._replace(colours=colours)
 
 
@@ -492,15 +494,25 @@ def respond(
 
 
 def decide(config: Config, variables: Variables, state: State, look: Look, maps: Maps) -> Decision:
-    """Upsample the responses to the window, add the Hann window, take peak and scale.
+    """Mix with colours, upsample the responses to the window, add the Hann window, take peak and scale.
 
     Reference:
         TADT, section 3.4; ZikunZhou/TADT-python.
     """
-    # Places of peaks are whole numbers: no gradient, and none is asked of the loop over tiles.
     seen = seen_window(config, state)
+    response, inside = (
+        maps.response,
+        matched(maps.response.shape[-1], state.template_size, map_size(config, state)),
+    )
+    if state.colours and not isinstance(state.colours.now, tuple):
+        image, cells = colour.middle_of(look), config.map_canvas
+        extent = state.target[:1:-1] * (state.input_side.astype(seen.dtype) / seen[2])
+        share = config.stride * cells / image.shape[0]
+        like = colour.likeness(state.colours.now, image, extent, cells, share)
+        response = colour.mixed(config.colour, response, jnp.where(inside, like, 0)[None])
+    # Places of peaks are whole numbers: no gradient, and none is asked of the loop over tiles.
     peaks = responses.score_peaks(
-        jax.lax.stop_gradient(maps.response),
+        lax.stop_gradient(response),
         map_size(config, state),
         seen[2].astype(jnp.int32),
         config.window_weight,
@@ -518,7 +530,7 @@ def decide(config: Config, variables: Variables, state: State, look: Look, maps:
         response,
         # Twice the target, as wide as the crops that other trackers take their templates from.
         2 * jnp.sqrt(jnp.prod(state.template_size).astype(jnp.float32)),
-        matched(maps.response.shape[-1], state.template_size, map_size(config, state)),
+        inside,
         colour.standing(state.colours, look, place),
     )
     misses = lost.count(config.lost, state.misses, score)
@@ -547,6 +559,7 @@ def decide(config: Config, variables: Variables, state: State, look: Look, maps:
         window=window,
         confidence=sure,
         misses=misses,
+        colours=colour.followed(config.colour, state.colours, sure, look, place),
     )
 
 
@@ -559,6 +572,7 @@ def update(
         window=decision.window,
         confidence=decision.confidence,
         misses=decision.misses,
+        colours=decision.colours,
     )
     if not isinstance(state.appearance, Appearance):
         return state
