@@ -119,7 +119,10 @@ def _card(place: pathlib.Path, fields: dict[str, Any]) -> Card:
         ("has no place for", unusual),
     ):
         if faults:
-            raise JaxtrackError(f"{place}: not a model card ({what} {brief(', '.join(faults))})")
+            raise JaxtrackError(
+                f"{place}: not a model card ({what} {brief(', '.join(faults))}): rename it if it is "
+                "something else, or delete it to use the weights without one"
+            )
     return Card(**fields)
 
 

@@ -201,7 +201,7 @@ _SIAMFC_TINY = dataclasses.replace(
     _TINY,
     network=dataclasses.replace(MATCHING_TINY, kernels=(7, 5, 3, 3, 3), final_norm=False),
     meta=MetaConfig(hidden=128, target_kernels=32, per_row=True),
-    confidence=MARGIN,
+    confidence=MARGIN,  # the colours' part would make its frame the largest program
 )
 
 
