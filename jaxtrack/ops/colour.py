@@ -34,6 +34,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, UInt8
 
+from jaxtrack.ops import precision
 from jaxtrack.ops.response import pick
 from jaxtrack.ranges import Share, check_ranges
 
@@ -199,7 +200,7 @@ def likeness(
     steps = (np.arange(cells) - (cells - 1) / 2) / cells * side
     places = jnp.asarray(steps, jnp.float32) * share + (side - 1) / 2
     rows, columns = _coverage(side, places[None, :, None], size[:, None, None] / 2)
-    covered = rows @ _look_up(shares(seen), crop) @ columns.T
+    covered = _product(_product(rows, _look_up(shares(seen), crop)), columns.T)
     return covered / jnp.maximum(jnp.prod(size), 1)
 
 
@@ -229,7 +230,7 @@ def contrast(table: Float[Array, " b"], crop: Crop, place: Place) -> Float[Array
     """
     sides = jnp.stack([place.size, _wide(place.size)], axis=1)  # by axis, then box and surroundings
     rows, columns = _coverage(crop.shape[0], place.middle[:, None, None], sides[..., None] / 2)
-    covered = jnp.sum((rows @ _look_up(table, crop)) * columns, axis=1)
+    covered = jnp.sum(_product(rows, _look_up(table, crop)) * columns, axis=1)
     areas = jnp.sum(rows, axis=1) * jnp.sum(columns, axis=1)
     return jnp.sum(covered / jnp.maximum(areas, 1) * np.array([1, -1], np.float32))
 
@@ -277,6 +278,10 @@ def _coverage(side: int, middle: Float[Array, "*m"], half: Float[Array, "*m"]) -
     distance = jnp.abs(pixels - middle)
     within = (half + 0.5 - distance).astype(jnp.float32)
     return lax.clamp(jnp.float32(0), within, jnp.float32(1))
+
+
+def _product(one: Float[Array, "a b"], other: Float[Array, "b c"]) -> Float[Array, "a c"]:
+    return jnp.matmul(one, other, precision=precision.of(one.dtype))
 
 
 def _wide(size: Float[Array, "2"]) -> Float[Array, "2"]:
