@@ -31,6 +31,7 @@ FREE = {
     ("LostRule", "below"),
     ("LostRule", "above"),
     ("TemplateUpdate", "above"),
+    ("ColourCue", "above"),
     ("Extractor", "pixel_offset"),
     ("Extractor", "pixel_scale"),
     ("mlt.Config", "tau"),

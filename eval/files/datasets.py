@@ -86,7 +86,8 @@ def incomplete(dataset: Dataset, count: int, broken: int = 0) -> tuple[str, ...]
     size = splits.size(dataset.layout, dataset.split)
     if size is None or count >= size:
         return ()
-    alone = dataset.synthetic or len(layouts.layout_of(dataset.layout).splits) == 1
+    known = layouts.DATASETS.get(dataset.layout)
+    alone = known is None or len(known.splits) == 1
     if alone:
         name = dataset.layout
     else:

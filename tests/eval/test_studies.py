@@ -34,6 +34,8 @@ from jaxtrack.io import child
 from jaxtrack.ops import precision as digits_of
 from tests.data_fixtures import clip, table, write_frames, write_otb
 
+ROOT = pathlib.Path(__file__).parents[2]
+
 
 @pytest.fixture
 def started(monkeypatch):
@@ -318,6 +320,7 @@ def test_only_frames_with_a_truth_count():
 )
 def test_mistakes_in_a_call_are_one_line(study, words, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # one of them asks a child
     assert study.main(words) == 2
     said = capsys.readouterr().err
     assert message in said

@@ -83,7 +83,7 @@ def test_a_network_that_is_told_wrongly_is_refused(own: pathlib.Path) -> None:
     )
     with pytest.raises(JaxtrackError, match=told):
         tracker.init_variables(tracker.config, jax.random.key(0))
-    with pytest.raises(JaxtrackError, match="a Embedding is wanted"):
+    with pytest.raises(JaxtrackError, match="a value of type Embedding is wanted"):
         jaxtrack.get_tracker("siamfc-tiny", network=3)
 
 
