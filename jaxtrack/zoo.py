@@ -213,7 +213,7 @@ MODELS: dict[str, Model] = {
     "siamrpnpp-tiny": _shipped("siamrpnpp-tiny", 0.650, 0.874),
     "mlt-tiny": _shipped("mlt-tiny", 0.630, 0.864),
     "ostrack-tiny": _shipped("ostrack-tiny", 0.609, 0.858),
-    "tadt-tiny": _shipped("tadt-tiny", 0.545, 0.785),
+    "tadt-tiny": _shipped("tadt-tiny", 0.542, 0.771),
     "siamrpnpp-small-imagenet": _shipped("siamrpnpp-small-imagenet", 0.686, 0.929),
 }
 
