@@ -37,6 +37,7 @@ from __future__ import annotations
 import dataclasses
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt8
@@ -461,7 +462,16 @@ def seen_window(config: Config, state: State) -> Float[Array, "4"]:
 def cut(config: Config, state: State, frame: Frame) -> Look:
     """Cut the search window out of the scaled frame."""
     window = seen_window(config, state)
-    image = crop_search(config, frame, state.frame_size, state.rescale, window, state.input_side)
+
+    def crop() -> Array:
+        given = state.frame_size, state.rescale, window, state.input_side
+        return crop_search(config, frame, *given)
+
+    if not state.colours:
+        return Look(window[None], crop()[None])
+    # A branch that is always taken: else CPUs compute the crop for the network, and again for its colours.
+    shape = jax.eval_shape(crop)
+    image = lax.cond(state.input_side > 0, crop, lambda: jnp.zeros(shape.shape, shape.dtype))
     return Look(window[None], image[None])
 
 
