@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import Any
+from typing import Any, TypeVar
 
 from jaxtrack.errors import JaxtrackError, brief, nearest
+
+T = TypeVar("T")
 
 
 def imported(place: str, name: str, where: str, what: str) -> Any:
@@ -29,6 +31,28 @@ def imported(place: str, name: str, where: str, what: str) -> Any:
         public = [key for key in vars(module) if not key.startswith("_")]
         raise JaxtrackError(f"{where}: {place} has no {name}; {nearest(name, public)}")
     return getattr(module, name)
+
+
+def imported_as(kind: type[T], text: str, where: str, what: str) -> T:
+    """Import what ``package.module:NAME`` names, which has to be of a type.
+
+    Args:
+        kind: the type.
+        text: ``package.module:NAME``.
+        where: what messages begin with.
+        what: the value in capitals, for messages.
+
+    Raises:
+        JaxtrackError: as `imported`, or a value of another type.
+    """
+    place, _, name = text.partition(":")
+    value = imported(place, name, where, what)
+    if not isinstance(value, kind):
+        raise JaxtrackError(
+            f"{where}: {place}:{name} is {type(value).__name__}; "
+            f"a {kind.__module__}.{kind.__name__} is wanted"
+        )
+    return value
 
 
 def _module(place: str, where: str) -> Any:

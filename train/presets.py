@@ -15,8 +15,8 @@ from typing import Any
 import jax
 
 from jaxtrack import settings
-from jaxtrack.errors import JaxtrackError, UsageError, brief, unknown
-from jaxtrack.imports import imported
+from jaxtrack.errors import UsageError, brief, unknown
+from jaxtrack.imports import imported_as
 from jaxtrack.ranges import BelowOne, Count, check_ranges
 from jaxtrack.settings import Explained, as_text, described, replaced
 
@@ -101,14 +101,7 @@ def get(name: str) -> Preset:
 
 def _found(text: str) -> Preset:
     """Import a preset of somebody else's."""
-    place, _, name = text.partition(":")
-    where = f"training preset {brief(repr(text), 100)}"
-    value = imported(place, name, where, "PRESET")
-    if not isinstance(value, Preset):
-        raise JaxtrackError(
-            f"{where}: {place}:{name} is {type(value).__name__}; a {__name__}.Preset is wanted"
-        )
-    return value
+    return imported_as(Preset, text, f"training preset {brief(repr(text), 100)}", "PRESET")
 
 
 def changed(preset: Preset, texts: Iterable[str]) -> Preset:

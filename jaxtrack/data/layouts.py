@@ -44,7 +44,7 @@ from jaxtrack.data.readers import benchmarks, custom, files, images, otb, pairin
 from jaxtrack.data.readers.entries import Entry, Found, read_entries
 from jaxtrack.data.record import VideoRecord, usable_boxes
 from jaxtrack.errors import JaxtrackError, brief, unknown
-from jaxtrack.imports import imported
+from jaxtrack.imports import imported_as
 
 __all__ = [
     "DATASETS",
@@ -191,13 +191,8 @@ def layout_of(dataset: str) -> Layout:
     """
     if dataset in DATASETS:
         return DATASETS[dataset]
-    place, _, name = dataset.partition(":")
     where = f"dataset {brief(repr(dataset), 100)}"
-    found = imported(place, name, where, "LAYOUT")
-    if not isinstance(found, Layout):
-        raise JaxtrackError(
-            f"{where}: {place}:{name} is {type(found).__name__}; a {__name__}.Layout is wanted"
-        )
+    found = imported_as(Layout, dataset, where, "LAYOUT")
     if not found.splits:
         raise JaxtrackError(f"{where}: the layout names no split")
     return found
