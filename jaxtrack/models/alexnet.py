@@ -119,6 +119,15 @@ ALEXNET_V2 = AlexNetConfig(channels=(96, 256, 384, 384, 32), pool_strides=(2, 1)
 ALEXNET_V3 = AlexNetConfig(
     channels=(192, 512, 768, 768, 512), groups=(1, 1, 1, 1, 1), final_norm=True
 )
+# Small, of siamfc-tiny and tadt-tiny; and two and a half times as wide, of siamfc-small and tadt-small.
+ALEXNET_TINY = AlexNetConfig(
+    channels=(24, 64, 96, 96, 64),
+    groups=(1, 1, 1, 1, 1),
+    kernels=(7, 5, 3, 3, 3),
+    norm_epsilon=1e-5,
+    norm_momentum=0.1,
+)
+ALEXNET_SMALL = dataclasses.replace(ALEXNET_TINY, channels=(64, 160, 224, 224, 160))
 # rafellerc/Pytorch-SiamFC, BaselineEmbeddingNet: one Sequential, usual batch-norm constants.
 BASELINE_EMBEDDING = AlexNetConfig(
     channels=(96, 256, 384, 384, 32),

@@ -140,11 +140,17 @@ def followed(
         look: of the frame.
         place: where the target was found in the middle crop; None where colours are not used.
     """
-    if not seen or place is None or isinstance(seen.now, tuple):
+    now = running(seen)
+    if not seen or place is None or now is None:
         return seen
     new = histograms(middle_of(look), place)
     rate = jnp.where(score >= cue.above, jnp.float32(cue.rate), 0)
-    return seen._replace(now=seen.now + rate * (new - seen.now))
+    return seen._replace(now=now + rate * (new - now))
+
+
+def running(seen: Colours | tuple[()]) -> Float[Array, "2 b"] | None:
+    """Return the histograms that follow the target; None where colours do not help to find it."""
+    return None if not seen or isinstance(seen.now, tuple) else seen.now
 
 
 def middle_of(look: Look) -> Crop:

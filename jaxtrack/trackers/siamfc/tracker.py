@@ -28,11 +28,12 @@ from jaxtyping import Array, Float, Int
 
 from jaxtrack.base import Frame, Look, Prediction, Steps, Variables
 from jaxtrack.models.alexnet import (
+    ALEXNET_SMALL,
+    ALEXNET_TINY,
     ALEXNET_V1,
     ALEXNET_V2,
     ALEXNET_V3,
     BASELINE_EMBEDDING,
-    AlexNetConfig,
     Embedding,
     SiamFC,
     embed_crops,
@@ -115,15 +116,8 @@ _BASELINE = Config(
 )
 
 # Small, for the synthetic world and CPUs; shipped with weights.
-_TINY_NETWORK = AlexNetConfig(
-    channels=(24, 64, 96, 96, 64),
-    groups=(1, 1, 1, 1, 1),
-    kernels=(7, 5, 3, 3, 3),
-    norm_epsilon=1e-5,
-    norm_momentum=0.1,
-)
 _TINY = Config(
-    network=_TINY_NETWORK,
+    network=ALEXNET_TINY,
     match_norm=True,
     input_divisor=255.0,
     confidence=COLOURED,
@@ -131,9 +125,7 @@ _TINY = Config(
     colour=HELPING,
 )
 # Two and a half times as wide: under 6 MB of weights, trained on an accelerator.
-_SMALL = dataclasses.replace(
-    _TINY, network=dataclasses.replace(_TINY_NETWORK, channels=(64, 160, 224, 224, 160))
-)
+_SMALL = dataclasses.replace(_TINY, network=ALEXNET_SMALL)
 
 PRESETS: dict[str, Config] = {
     # huanglianghua/siamfc-pytorch, default settings (the paper's SiamFC-3s).
@@ -366,9 +358,10 @@ def decide(
     whole, factor = seen_side(config, state), pick(seen.factors, scale)
     zoom = config.instance_size / whole
     size = state.size * zoom  # in the middle crop
-    if state.colours and not isinstance(state.colours.now, tuple):
+    colours = colour.running(state.colours)
+    if colours is not None:
         image = colour.middle_of(look)
-        like = colour.likeness(state.colours.now, image, size, maps.shape[-1], share * factor)
+        like = colour.likeness(colours, image, size, maps.shape[-1], share * factor)
         like = resize_maps(like, (side, side), "cubic")
         response = colour.mixed(config.colour, response / (jnp.max(response) + 1e-16), like)
         response = response - jnp.min(response)

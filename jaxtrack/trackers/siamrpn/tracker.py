@@ -335,9 +335,10 @@ def decide(config: Config, variables: Variables, state: State, look: Look, maps:
     share = config.stride * map_size(config, config.instance_size) / config.instance_size
     penalty = change_penalty(boxes, size, scale, config.penalty_k)
     alike = scores
-    if state.colours and not isinstance(state.colours.now, tuple):
+    colours = colour.running(state.colours)
+    if colours is not None:
         image, extent = colour.middle_of(look), size[::-1] * scale
-        like = colour.likeness(state.colours.now, image, extent, cells[1], share).reshape(-1)
+        like = colour.likeness(colours, image, extent, cells[1], share).reshape(-1)
         alike = colour.mixed(config.colour, scores, jnp.tile(like, len(scores) // len(like)))
     penalised = penalty * alike.astype(size.dtype) * (1 - influence)
     penalised = penalised + jnp.asarray(window, size.dtype) * influence

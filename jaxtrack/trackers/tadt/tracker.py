@@ -43,7 +43,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from jaxtrack.base import Frame, Look, Prediction, Steps, Variables
-from jaxtrack.models.alexnet import AlexNetConfig
+from jaxtrack.models.alexnet import ALEXNET_SMALL, ALEXNET_TINY
 from jaxtrack.ops import colour, confidence, lost, template_update
 from jaxtrack.ops.colour import HELPING, Colours, Place
 from jaxtrack.ops.confidence import COLOURED
@@ -64,17 +64,10 @@ from jaxtrack.trackers.tadt.correlation import correlate_same
 from jaxtrack.trackers.tadt.extractor import Extractor
 from jaxtrack.trackers.tadt.ridge import Descent, centred_mask
 
-_TINY_NETWORK = AlexNetConfig(
-    channels=(24, 64, 96, 96, 64),
-    groups=(1, 1, 1, 1, 1),
-    kernels=(7, 5, 3, 3, 3),
-    norm_epsilon=1e-5,
-    norm_momentum=0.1,
-)
 # The network of `siamfc-tiny` with its shipped weights: nothing to download.
 _TINY = Config(
     extractor=Extractor(
-        network=_TINY_NETWORK,
+        network=ALEXNET_TINY,
         layers=("block4", "block5"),
         scope="backbone",
         pixel_offset=(0.0, 0.0, 0.0),
@@ -96,7 +89,7 @@ _SMALL = dataclasses.replace(
     _TINY,
     extractor=dataclasses.replace(
         _TINY.extractor,
-        network=dataclasses.replace(_TINY_NETWORK, channels=(64, 160, 224, 224, 160)),
+        network=ALEXNET_SMALL,
     ),
     caps=(48, 96),
     minimum=80,
@@ -514,11 +507,12 @@ def decide(config: Config, variables: Variables, state: State, look: Look, maps:
         maps.response,
         matched(maps.response.shape[-1], state.template_size, map_size(config, state)),
     )
-    if state.colours and not isinstance(state.colours.now, tuple):
+    colours = colour.running(state.colours)
+    if colours is not None:
         image, cells = colour.middle_of(look), config.map_canvas
         extent = state.target[:1:-1] * (state.input_side.astype(seen.dtype) / seen[2])
         share = config.stride * cells / image.shape[0]
-        like = colour.likeness(state.colours.now, image, extent, cells, share)
+        like = colour.likeness(colours, image, extent, cells, share)
         response = colour.mixed(config.colour, response, jnp.where(inside, like, 0)[None])
     # Places of peaks are whole numbers: no gradient, and none is asked of the loop over tiles.
     peaks = responses.score_peaks(
